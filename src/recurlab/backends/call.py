@@ -1,0 +1,56 @@
+"""What a backend is asked to do: one layer, over one sequence."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from recurlab.cells.cell import Cell, State
+from recurlab.cells.recurrence import Recurrence
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The weights and masks of one direction of a layer; H units, G gates.
+
+    Attributes:
+        weight_ih: (G*H, I).
+        weight_hh: of the recurrence's shape, DropConnect already applied.
+        bias_ih, bias_hh: (G*H,) or None.
+        state: the state before the sequence, (B, H) each.
+        recurrent_dropout: factor (B, H) on the state where it enters the recurrence, or None.
+        keep: per state, boolean (T, B, H), True where zoneout keeps the previous value; None where it draws nothing.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    state: State
+    recurrent_dropout: Tensor | None
+    keep: tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One layer over one sequence: T steps, B samples, I features.
+
+    Attributes:
+        cell, recurrence: what is computed.
+        input: (T, B, I); finite also where masked.
+        directions: the forward direction and, in a bidirectional layer, the reverse one.
+        mask: boolean (T, B), False where a step is skipped, or None.
+        resets: boolean (T, B), True where a sample's state is zero before the step, or None.
+        zoneout: per state, the probability of keeping the previous value.
+        hold: whether a skipped step repeats the last output instead of giving 0.
+        training: whether the masks drawn are used, or the expectation over them.
+    """
+
+    cell: Cell
+    recurrence: Recurrence
+    input: Tensor
+    directions: tuple[Direction, ...]
+    mask: Tensor | None
+    resets: Tensor | None
+    zoneout: tuple[float, ...]
+    hold: bool
+    training: bool

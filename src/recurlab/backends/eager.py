@@ -1,0 +1,84 @@
+"""The reference: a Python loop over the cell's step, with the numbers that every other backend must give."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recurlab.backends.call import Call, Direction
+from recurlab.cells.cell import State
+
+Steps = tuple[Tensor | None, ...]
+
+
+def supports(call: Call) -> str | None:
+    """Return None: the reference serves every call."""
+    return None
+
+
+def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
+    """Return the output (T, B, directions * H) and each direction's state after the sequence."""
+    results = [_scan(call, direction, reverse=place == 1) for place, direction in enumerate(call.directions)]
+    output = torch.cat([output for output, _ in results], dim=-1) if len(results) > 1 else results[0][0]
+    return output, tuple(state for _, state in results)
+
+
+def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:
+    projected = F.linear(call.input, direction.weight_ih, direction.bias_ih)
+    # Half precision is for storage: the state and all sums of the recurrence are float32.
+    dtype = torch.float32 if projected.dtype in (torch.float16, torch.bfloat16) else projected.dtype
+    with torch.autocast(projected.device.type, enabled=False):
+        output, state = _loop(call, direction, projected.to(dtype), reverse)
+    return output.to(projected.dtype), tuple(s.to(projected.dtype) for s in state)
+
+
+def _loop(call: Call, direction: Direction, projected: Tensor, reverse: bool) -> tuple[Tensor, State]:
+    cell, length, dtype = call.cell, projected.shape[0], projected.dtype
+    bias, dropout = (None if t is None else t.to(dtype) for t in (direction.bias_hh, direction.recurrent_dropout))
+    recur = call.recurrence.bind(cell, direction.weight_hh.to(dtype), bias, dropout)
+    # Unbind once: indexing x[t] in the loop would make the backward quadratic in T.
+    inputs = list(zip(*(gate.unbind(0) for gate in projected.chunk(len(cell.gates), dim=-1)), strict=True))
+    mask, resets = _by_step(call.mask, length), _by_step(_resets(call.resets, reverse), length)
+    keeps = [_by_step(keep, length, columns=False) for keep in direction.keep]
+
+    state = tuple(s.to(dtype) for s in direction.state)
+    outputs: list[Tensor] = [state[0]] * length
+    held = torch.zeros_like(state[0])
+    for t in reversed(range(length)) if reverse else range(length):
+        before = state
+        if (reset := resets[t]) is not None:
+            before = tuple(s.masked_fill(reset, 0) for s in before)
+        x = SimpleNamespace(**dict(zip(cell.gates, inputs[t], strict=True)))
+        state = cell.advance(x, before, recur)
+        state = _zoneout(call, state, before, [keep[t] for keep in keeps])
+        outputs[t] = state[0]
+        if (valid := mask[t]) is not None:
+            outputs[t] = torch.where(valid, state[0], held)
+            state = tuple(torch.where(valid, new, old) for new, old in zip(state, before, strict=True))
+            held = outputs[t] if call.hold else held
+    return torch.stack(outputs), state
+
+
+def _zoneout(call: Call, new: State, old: State, keep: list[Any]) -> State:
+    """Keep a unit's previous value where drawn; in evaluation, the expectation (Krueger et al., arXiv 1606.01305)."""
+    if not any(call.zoneout):
+        return new
+    if call.training:
+        return tuple(n if k is None else torch.where(k, o, n) for n, o, k in zip(new, old, keep, strict=True))
+    return tuple(n if p == 0 else p * o + (1 - p) * n for n, o, p in zip(new, old, call.zoneout, strict=True))
+
+
+def _resets(resets: Tensor | None, reverse: bool) -> Tensor | None:
+    """Return the resets as one direction meets them: a boundary before step t cuts the reverse scan after step t."""
+    if resets is None or not reverse:
+        return resets
+    return torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+
+
+def _by_step(rows: Tensor | None, length: int, *, columns: bool = True) -> Steps:
+    """Return a tensor's T rows, as columns (B, 1) where asked, or T times None."""
+    if rows is None:
+        return (None,) * length
+    return (rows.unsqueeze(-1) if columns else rows).unbind(0)

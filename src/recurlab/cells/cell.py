@@ -1,0 +1,84 @@
+"""What every cell is: a pure step function, its gates and its states."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from recurlab.errors import RecurlabError
+
+State = tuple[Tensor, ...]
+
+
+class Cell:
+    """One step of a recurrent network, written once in plain PyTorch.
+
+    A subclass names its `gates` and defines `step`. `gates` fixes the order of the rows in the weights: gate g of a
+    layer with H units owns rows g*H to (g+1)*H. `states` names what is carried from step to step; the first state is
+    the layer's output. Options are constructor arguments (a frozen dataclass is convenient).
+    """
+
+    gates: ClassVar[tuple[str, ...]]
+    states: ClassVar[tuple[str, ...]] = ("h",)
+
+    def step(self, x: Any, state: Any, recur: Any) -> Any:
+        """Return the state after one step, for inputs of shape (B, H).
+
+        Args:
+            x: the input projections, an attribute per gate: ``x.reset`` is W_reset x_t + b_reset, (B, H).
+            state: the state before the step, (B, H); a tuple of them in a cell of several states.
+            recur: the recurrence, a function per gate: ``recur.reset(h)`` is R_reset h + b, (B, H) to (B, H).
+
+        The step must be pure (no in-place change, no randomness) and take the same path through Python on every call.
+        """
+        raise TypeError(f"the cell {type(self).__name__} defines no step")
+
+    def advance(self, x: Any, state: State, recur: Any) -> State:
+        """Call `step` with states always in a tuple."""
+        if len(self.states) == 1:
+            return (self.step(x, state[0], recur),)
+        return tuple(self.step(x, state, recur))
+
+    @cached_property
+    def phases(self) -> tuple[tuple[str, ...], ...]:
+        """The gates grouped by the tensor that their recurrence is applied to, in the order of the step.
+
+        All gates of one phase can share one matrix product. The GRU has one phase with its reset gate after the
+        recurrence, and two with it before: (reset, update), then (candidate).
+        """
+        operands: list[Tensor] = []
+        groups: list[list[str]] = []
+
+        def record(gate: str, operand: Tensor) -> Tensor:
+            for known, group in zip(operands, groups, strict=True):
+                if known is operand:
+                    group.append(gate)
+                    break
+            else:
+                operands.append(operand)
+                groups.append([gate])
+            return torch.zeros_like(operand)
+
+        self._probe(record)
+        called = [gate for group in groups for gate in group]
+        if len(set(called)) != len(called):
+            raise RecurlabError(f"cell {type(self).__name__}: a gate's recurrence may be applied once a step")
+        return tuple(tuple(sorted(group, key=self.gates.index)) for group in groups)
+
+    def _probe(self, record: Callable[[str, Tensor], Tensor]) -> None:
+        """Run the step once on zeros of shape (1, 1), telling `record` of each use of the recurrence."""
+        name = type(self).__name__
+        if not getattr(self, "gates", ()):
+            raise RecurlabError(f"cell {name}: a cell must name its gates, like gates = ('update', 'candidate')")
+        x = SimpleNamespace(**{gate: torch.zeros(1, 1) for gate in self.gates})
+        recur = SimpleNamespace(**{gate: partial(record, gate) for gate in self.gates})
+        try:
+            with torch.no_grad():
+                new = self.advance(x, tuple(torch.zeros(1, 1) for _ in self.states), recur)
+        except AttributeError as error:
+            raise RecurlabError(f"cell {name}: {error}; its gates are {', '.join(self.gates)}") from error
+        if len(new) != len(self.states) or any(not isinstance(s, Tensor) or s.shape != (1, 1) for s in new):
+            raise RecurlabError(f"cell {name}: step must return {len(self.states)} tensor(s) shaped like the state")

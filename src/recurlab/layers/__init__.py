@@ -1,0 +1,24 @@
+"""`recurlab.RNN` and what surrounds a cell: direction, masks, state, regularisers, constraints, initialisers."""
+
+from recurlab.table import Table
+
+INITIALIZERS = Table(
+    "initializer",
+    {
+        "uniform": "recurlab.layers.initializers:Uniform",
+        "normal": "recurlab.layers.initializers:Normal",
+        "constant": "recurlab.layers.initializers:Constant",
+        "glorot": "recurlab.layers.initializers:Glorot",
+        "orthogonal": "recurlab.layers.initializers:Orthogonal",
+        "identity": "recurlab.layers.initializers:Identity",
+        "indrnn": "recurlab.layers.initializers:IndRNN",
+    },
+)
+
+CONSTRAINTS = Table(
+    "constraint",
+    {
+        "max_abs": "recurlab.layers.constraints:MaxAbs",
+        "indrnn": "recurlab.layers.constraints:IndRNNBound",
+    },
+)

@@ -1,0 +1,114 @@
+"""A layer's input in any of its forms, brought to (T, B, I) with its masks, and its output brought back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from recurlab.errors import RecurlabError
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """What a layer runs over.
+
+    Attributes:
+        input: (T, B, I), 0 where masked.
+        mask: boolean (T, B), False at steps to skip, or None.
+        resets: boolean (T, B) or None.
+        batched: whether the caller's tensors have a batch dimension.
+        restore: brings an output (T, B, F) to the form that the input had.
+    """
+
+    input: Tensor
+    mask: Tensor | None
+    resets: Tensor | None
+    batched: bool
+    restore: Callable[[Tensor], Tensor | PackedSequence]
+
+
+def arrange(
+    input: Tensor | PackedSequence,
+    features: int,
+    *,
+    batch_first: bool,
+    lengths: Tensor | list[int] | None,
+    mask: Tensor | None,
+    resets: Tensor | None,
+) -> Sequence:
+    """Bring an input to (T, B, I); see `recurlab.RNN.forward` for what is accepted.
+
+    Raises:
+        RecurlabError: for a wrong shape or dtype, an empty sequence, or lengths out of range.
+    """
+    if isinstance(input, PackedSequence):
+        return _arrange_packed(input, features, lengths, mask, resets)
+    if input.dim() not in (2, 3) or input.shape[-1] != features:
+        layout = "(B, T, I)" if batch_first else "(T, B, I)"
+        raise RecurlabError(f"input={_shape(input)}: must be {layout} or unbatched (T, I) with I={features}")
+    batched = input.dim() == 3
+    first = batch_first and batched
+    x = input.transpose(0, 1) if first else input if batched else input.unsqueeze(1)
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise RecurlabError(f"input={_shape(input)}: an empty sequence or batch can't be run")
+
+    rows = {"mask": mask, "resets": resets}
+    for name, flags in rows.items():
+        if flags is None:
+            continue
+        if flags.dtype != torch.bool:
+            raise RecurlabError(f"{name}.dtype={flags.dtype}: must be torch.bool")
+        if flags.shape != input.shape[:-1]:
+            raise RecurlabError(f"{name}={_shape(flags)}: must be {_shape(input)[:-1]}, the input without its features")
+        rows[name] = flags.transpose(0, 1) if first else flags if batched else flags.unsqueeze(1)
+    if lengths is not None:
+        if mask is not None:
+            raise RecurlabError("lengths and mask: give one of them; lengths are the mask of right padding")
+        rows["mask"] = _mask_of(lengths, x)
+    if rows["mask"] is not None:
+        x = x.masked_fill(~rows["mask"].unsqueeze(-1), 0)
+
+    def restore(output: Tensor) -> Tensor:
+        return output.transpose(0, 1) if first else output if batched else output.squeeze(1)
+
+    return Sequence(x, rows["mask"], rows["resets"], batched, restore)
+
+
+def _arrange_packed(
+    input: PackedSequence, features: int, lengths: object, mask: Tensor | None, resets: Tensor | None
+) -> Sequence:
+    if lengths is not None or mask is not None:
+        raise RecurlabError("lengths or mask: a PackedSequence carries its own lengths")
+    if input.data.shape[-1] != features:
+        raise RecurlabError(f"input.data={_shape(input.data)}: must have I={features} features")
+    x, sizes = pad_packed_sequence(input)
+
+    def restore(output: Tensor) -> PackedSequence:
+        order = input.sorted_indices
+        if order is None:
+            return pack_padded_sequence(output, sizes)
+        packed = pack_padded_sequence(output.index_select(1, order), sizes[order.cpu()])
+        return PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
+
+    padded = arrange(x, features, batch_first=False, lengths=sizes, mask=None, resets=resets)
+    return Sequence(padded.input, padded.mask, padded.resets, True, restore)
+
+
+def _mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
+    """Return the mask (T, B) of right-padded sequences."""
+    steps, batch = x.shape[:2]
+    counts = torch.as_tensor(lengths, device=x.device)
+    if counts.shape != (batch,) or counts.is_floating_point() or counts.dtype == torch.bool:
+        raise RecurlabError(
+            f"lengths={_shape(counts)} {counts.dtype}: must be whole numbers, one for each of B={batch}"
+        )
+    bad = counts[(counts < 1) | (counts > steps)]
+    if len(bad):
+        raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
+    return torch.arange(steps, device=x.device).unsqueeze(1) < counts
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)

@@ -1,0 +1,65 @@
+"""Explicit tables from the names in a config to the code behind them, resolved only when first used."""
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from recurlab.errors import RecurlabError, unknown
+
+T = TypeVar("T")
+
+
+class Table(Mapping[str, Any]):
+    """Names of one kind of thing, each standing for an object or for the ``"module:attribute"`` to import it from.
+
+    Nothing is imported before a name is looked up, so a config can be checked against the names without torch. Other
+    packages add names by `register` or by an entry point in the group ``recurlab.<kind>s``.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self._entries: dict[str, Any] = dict(entries)
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._entries.get(name) or self._plugins().get(name)
+        if found is None:
+            raise unknown(self.kind, name, self)
+        if isinstance(found, EntryPoint):
+            found = found.load()
+        elif isinstance(found, str):
+            module, _, attribute = found.partition(":")
+            found = getattr(import_module(module), attribute)
+        self._entries[name] = found
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._entries, *self._plugins()}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._plugins()
+
+    def check(self, key: str, name: object) -> None:
+        """Raise the error for `key` unless `name` is in the table."""
+        if name not in self:
+            raise unknown(key, name, self)
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that enters an object under `name`; a name already taken is an error."""
+        if not isinstance(name, str) or not name.isidentifier():
+            raise RecurlabError(f"{self.kind}={name!r}: a registered name must be an identifier, like my_{self.kind}")
+
+        def enter(thing: T) -> T:
+            known = self._entries.get(name)
+            if known is not None and getattr(known, "__qualname__", known) != getattr(thing, "__qualname__", thing):
+                raise RecurlabError(f"{self.kind}={name!r}: this name is taken, choose another")
+            self._entries[name] = thing
+            return thing
+
+        return enter
+
+    def _plugins(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=f"recurlab.{self.kind}s")}
