@@ -1,0 +1,76 @@
+"""Any benchmark as a LightningDataModule."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recurlab.data.benchmark import SPLITS, Arrays, Benchmark
+
+
+class Batch(NamedTuple):
+    """B sequences: inputs (B, T, C), targets (B, ...), and lengths (B,) where they are right-padded."""
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor | None
+
+
+class BenchmarkData(LightningDataModule):
+    """Batches of a benchmark. The order of the training data is a function of the seed and the epoch alone."""
+
+    def __init__(self, benchmark: Benchmark, seed: int) -> None:
+        super().__init__()
+        self.benchmark, self.seed = benchmark, seed
+        self._splits: dict[str, _Rows] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read all splits, so that a missing file is found before anything starts.
+
+        Raises:
+            RecurlabError: for a file that is missing or damaged.
+        """
+        for name in SPLITS:
+            if name not in self._splits:
+                self._splits[name] = self._rows(name, epoch=0)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of the current epoch, shuffled."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        rows = self._rows("train", epoch) if self.benchmark.fresh else self._splits["train"]
+        order = np.random.default_rng((self.seed, epoch)).permutation(rows.size)
+        return _loader(rows, order, self.benchmark.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation batches, in order."""
+        return self._in_order("valid")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test batches, in order."""
+        return self._in_order("test")
+
+    def _in_order(self, name: str) -> DataLoader[Batch]:
+        rows = self._splits[name]
+        return _loader(rows, np.arange(rows.size), self.benchmark.eval_batch_size)
+
+    def _rows(self, name: str, epoch: int) -> "_Rows":
+        return _Rows(self.benchmark.split(name, self.seed, epoch))
+
+
+class _Rows(Dataset[Batch]):
+    """Arrays from which a whole batch is taken by one indexing."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.tensors = [None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+        self.size = len(arrays.inputs)
+
+    def __getitem__(self, rows: Tensor) -> Batch:
+        return Batch(*(None if t is None else t[rows] for t in self.tensors))  # type: ignore[arg-type]
+
+
+def _loader(rows: _Rows, order: "np.ndarray[tuple[int], np.dtype[np.int64]]", batch_size: int) -> DataLoader[Batch]:
+    batches = torch.split(torch.from_numpy(order), batch_size)
+    return DataLoader(rows, batch_size=None, sampler=batches)

@@ -1,0 +1,22 @@
+"""Batch normalisation of sequences."""
+
+import torch
+from torch import Tensor, nn
+
+
+class BatchNormOverTime(nn.Module):
+    """Batch normalisation with statistics over batch and time together (Li et al., arXiv 1910.06251, section 3.4).
+
+    Masked steps don't enter the statistics and come out as 0.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Normalise x (T, B, F) at the steps where `mask` (T, B) is True."""
+        if mask is None:
+            return self.norm(x.flatten(0, 1)).view_as(x)  # type: ignore[no-any-return]
+        valid = self.norm(x[mask])
+        return torch.zeros_like(x, dtype=valid.dtype).masked_scatter(mask.unsqueeze(-1), valid)
