@@ -9,19 +9,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recurlab.cells.build import register_cell
     from recurlab.cells.cell import Cell
+    from recurlab.data import register_benchmark
+    from recurlab.data.benchmark import Arrays, Benchmark
     from recurlab.errors import RecurlabError
     from recurlab.layers.rnn import RNN
+    from recurlab.results.runs import load_run
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "RNN": "recurlab.layers.rnn",
+    "Arrays": "recurlab.data.benchmark",
+    "Benchmark": "recurlab.data.benchmark",
     "Cell": "recurlab.cells.cell",
     "RecurlabError": "recurlab.errors",
+    "load_run": "recurlab.results.runs",
+    "register_benchmark": "recurlab.data",
     "register_cell": "recurlab.cells.build",
 }
 
-__all__ = ["RNN", "Cell", "RecurlabError", "register_cell"]
+__all__ = [
+    "RNN",
+    "Arrays",
+    "Benchmark",
+    "Cell",
+    "RecurlabError",
+    "load_run",
+    "register_benchmark",
+    "register_cell",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,19 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> RecurlabError:
     return RecurlabError(f"{what}={name!r}: allowed are {', '.join(names) or 'none'}{hint}")
 
 
+def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Iterable[str] = ()) -> RecurlabError:
+    """Return the error for a key of a config that is none of `siblings`, full keys all of them.
+
+    The hint may also be a key that stands `elsewhere`: one of the same last name, or one spelt alike.
+    """
+    names = sorted(set(siblings))
+    last = key.rpartition(".")[2]
+    namesakes = [name for name in elsewhere if name.rpartition(".")[2] == last]
+    nearest = namesakes[:1] or get_close_matches(key, [*names, *elsewhere], n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return RecurlabError(f"{key}={value!r}: unknown key; allowed are {', '.join(names) or 'none'}{hint}")
+
+
 def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
     """Raise unless `value` is one of `allowed`."""
     names = list(allowed)

@@ -54,7 +54,7 @@ class Table(Mapping[str, Any]):
 
         def enter(thing: T) -> T:
             known = self._entries.get(name)
-            if known is not None and getattr(known, "__qualname__", known) != getattr(thing, "__qualname__", thing):
+            if known is not None and _origin(known) != _origin(thing):
                 raise RecurlabError(f"{self.kind}={name!r}: this name is taken, choose another")
             self._entries[name] = thing
             return thing
@@ -63,3 +63,8 @@ class Table(Mapping[str, Any]):
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=f"recurlab.{self.kind}s")}
+
+
+def _origin(thing: Any) -> tuple[Any, Any]:
+    """Return what two definitions of one class share, as a notebook cell that is run twice makes them."""
+    return getattr(thing, "__module__", None), getattr(thing, "__qualname__", thing)

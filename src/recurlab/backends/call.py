@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from recurlab.cells.cell import Cell, State
@@ -39,7 +40,7 @@ class Call:
         input: (T, B, I); finite also where masked.
         directions: the forward direction and, in a bidirectional layer, the reverse one.
         mask: boolean (T, B), False where a step is skipped, or None.
-        resets: boolean (T, B), True where a sample's state is zero before the step, or None.
+        resets: boolean (T, B), True where a boundary lies between a step and the one before it, or None; see `cuts`.
         zoneout: per state, the probability of keeping the previous value.
         hold: whether a skipped step repeats the last output instead of giving 0.
         training: whether the masks drawn are used, or the expectation over them.
@@ -54,3 +55,29 @@ class Call:
     zoneout: tuple[float, ...]
     hold: bool
     training: bool
+
+    def cuts(self, *, reverse: bool) -> Tensor | None:
+        """Return (T, B), True where one direction takes step t from a zero state; None where it never does.
+
+        A boundary before step t cuts the reverse direction after step t. One at a masked step takes effect at the next
+        valid step that the direction comes to, so that it never changes a final state; and the reverse direction starts
+        at the last valid step, so that boundaries in the padding after it are none.
+        """
+        if self.resets is None:
+            return None
+        resets, mask = self.resets, self.mask
+        if reverse:
+            resets = torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+        if mask is None:
+            return resets
+        if reverse:
+            resets, mask = resets.flip(0), mask.flip(0)
+        met = resets.cumsum(0)
+        applied = _before((met * mask).cummax(0).values)
+        cuts = mask & (met > applied)
+        return (cuts & (_before(mask.cumsum(0)) > 0)).flip(0) if reverse else cuts
+
+
+def _before(rows: Tensor) -> Tensor:
+    """Return the rows moved one step on, with zeros first."""
+    return torch.cat([torch.zeros_like(rows[:1]), rows[:-1]])

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from recurlab.backends.call import Call, Direction
 from recurlab.cells.cell import State
+from recurlab.cells.recur import bind
 
 Steps = tuple[Tensor | None, ...]
 
@@ -37,10 +38,10 @@ def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, Stat
 def _loop(call: Call, direction: Direction, projected: Tensor, reverse: bool) -> tuple[Tensor, State]:
     cell, length, dtype = call.cell, projected.shape[0], projected.dtype
     bias, dropout = (None if t is None else t.to(dtype) for t in (direction.bias_hh, direction.recurrent_dropout))
-    recur = call.recurrence.bind(cell, direction.weight_hh.to(dtype), bias, dropout)
+    recur = bind(call.recurrence, cell, direction.weight_hh.to(dtype), bias, dropout)
     # Unbind once: indexing x[t] in the loop would make the backward quadratic in T.
     inputs = list(zip(*(gate.unbind(0) for gate in projected.chunk(len(cell.gates), dim=-1)), strict=True))
-    mask, resets = _by_step(call.mask, length), _by_step(_resets(call.resets, reverse), length)
+    mask, cuts = _by_step(call.mask, length), _by_step(call.cuts(reverse=reverse), length)
     keeps = [_by_step(keep, length, columns=False) for keep in direction.keep]
 
     state = tuple(s.to(dtype) for s in direction.state)
@@ -48,8 +49,8 @@ def _loop(call: Call, direction: Direction, projected: Tensor, reverse: bool) ->
     held = torch.zeros_like(state[0])
     for t in reversed(range(length)) if reverse else range(length):
         before = state
-        if (reset := resets[t]) is not None:
-            before = tuple(s.masked_fill(reset, 0) for s in before)
+        if (cut := cuts[t]) is not None:
+            before = tuple(s.masked_fill(cut, 0) for s in before)
         x = SimpleNamespace(**dict(zip(cell.gates, inputs[t], strict=True)))
         state = cell.advance(x, before, recur)
         state = _zoneout(call, state, before, [keep[t] for keep in keeps])
@@ -68,13 +69,6 @@ def _zoneout(call: Call, new: State, old: State, keep: list[Any]) -> State:
     if call.training:
         return tuple(n if k is None else torch.where(k, o, n) for n, o, k in zip(new, old, keep, strict=True))
     return tuple(n if p == 0 else p * o + (1 - p) * n for n, o, p in zip(new, old, call.zoneout, strict=True))
-
-
-def _resets(resets: Tensor | None, reverse: bool) -> Tensor | None:
-    """Return the resets as one direction meets them: a boundary before step t cuts the reverse scan after step t."""
-    if resets is None or not reverse:
-        return resets
-    return torch.cat([resets[1:], torch.zeros_like(resets[:1])])
 
 
 def _by_step(rows: Tensor | None, length: int, *, columns: bool = True) -> Steps:

@@ -1,7 +1,7 @@
 """From a cell's name, options and recurrence to the cell and its recurrence; users' cells register here too."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from recurlab.cells import CELLS, PRESETS
@@ -20,7 +20,11 @@ def register_cell(name: str) -> Callable[[C], C]:
 
 
 def build_cell(
-    cell: str | Cell, recurrence: str | None, heads: int, options: Mapping[str, Any]
+    cell: str | Cell,
+    recurrence: str | None,
+    heads: int,
+    options: Mapping[str, Any],
+    arguments: Iterable[str] = (),
 ) -> tuple[Cell, Recurrence]:
     """Return a cell and its recurrence.
 
@@ -29,27 +33,28 @@ def build_cell(
         recurrence: dense, diagonal or block; None takes the preset's, or dense.
         heads: blocks of a block recurrence.
         options: arguments of the cell's class, which override a preset's.
+        arguments: what else the caller takes, for the hint when an option is misspelt.
 
     Raises:
         RecurlabError: for an unknown cell or option, or a value that the cell refuses.
     """
     if isinstance(cell, Cell):
-        if options:
-            raise unknown("RNN argument", next(iter(options)), ())
+        for option in options:
+            raise unknown("argument", option, arguments)
         made, usual = cell, "dense"
     else:
-        if cell not in PRESETS and cell not in CELLS:
+        if not isinstance(cell, str) or (cell not in PRESETS and cell not in CELLS):
             raise unknown("cell", cell, [*CELLS, *PRESETS])
         merged = {"cell": cell, "recurrence": "dense", **PRESETS.get(cell, {}), **options}
         usual = merged.pop("recurrence")
-        made = _construct(CELLS[merged.pop("cell")], cell, merged)
+        made = _construct(CELLS[merged.pop("cell")], cell, merged, arguments)
     made.phases  # noqa: B018  a faulty step is found here, not in the first batch
     return made, Recurrence(recurrence or usual, heads)
 
 
-def _construct(kind: type[Cell], name: str, options: Mapping[str, Any]) -> Cell:
-    known = list(inspect.signature(kind).parameters)
+def _construct(kind: type[Cell], name: str, options: Mapping[str, Any], arguments: Iterable[str]) -> Cell:
+    own = list(inspect.signature(kind).parameters)
     for option in options:
-        if option not in known:
-            raise unknown(f"option of cell {name!r}", option, known)
+        if option not in own:
+            raise unknown(f"option of cell {name!r}", option, [*own, *arguments])
     return kind(**options)

@@ -34,7 +34,7 @@ class Cell:
 
         The step must be pure (no in-place change, no randomness) and take the same path through Python on every call.
         """
-        raise TypeError(f"the cell {type(self).__name__} defines no step")
+        raise RecurlabError(f"cell {type(self).__name__}: it must define step(self, x, state, recur)")
 
     def advance(self, x: Any, state: State, recur: Any) -> State:
         """Call `step` with states always in a tuple."""

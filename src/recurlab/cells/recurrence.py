@@ -1,19 +1,9 @@
-"""What `recur` does to a state: a full matrix (dense), one weight a unit (diagonal), or a matrix a head (block)."""
+"""What kind of recurrence a layer has: a full matrix, one weight a unit (diagonal), or a matrix a head (block)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from recurlab.cells import RECURRENCES
-from recurlab.cells.cell import Cell
 from recurlab.errors import RecurlabError, check_choice, check_integer
-
-Product = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,78 +33,3 @@ class Recurrence:
             raise RecurlabError(f"heads={self.heads}: must divide hidden_size={hidden_size}")
         rows = gates * hidden_size
         return (rows,) if self.kind == "diagonal" else (rows, self.fan_in(hidden_size))
-
-    def bind(self, cell: Cell, weight: Tensor, bias: Tensor | None, dropout: Tensor | None) -> SimpleNamespace:
-        """Return the `recur` of a cell's step: a function (B, H) -> (B, H) per gate.
-
-        Args:
-            cell: the cell whose gates and phases are served.
-            weight: of `weight_shape`.
-            bias: (G*H,) or None.
-            dropout: a factor (B, H) on every state that enters the recurrence, or None.
-        """
-        gates = len(cell.gates)
-        weights = weight.view(gates, -1, *weight.shape[1:])
-        biases = None if bias is None else bias.view(gates, -1)
-        make = {"dense": _dense, "diagonal": _diagonal, "block": _block}[self.kind]
-        recur = SimpleNamespace()
-        for phase in cell.phases:
-            rows = [cell.gates.index(gate) for gate in phase]
-            product = make(_pick(weights, rows), None if biases is None else _pick(biases, rows))
-            shared = _Shared(product, dropout)
-            for place, gate in enumerate(phase):
-                setattr(recur, gate, partial(shared, place))
-        return recur
-
-
-class _Shared:
-    """One product for all gates of a phase, computed when the first of them asks."""
-
-    def __init__(self, product: Product, dropout: Tensor | None) -> None:
-        self.product, self.dropout = product, dropout
-        self.operand: Tensor | None = None
-        self.values: tuple[Tensor, ...] = ()
-
-    def __call__(self, place: int, operand: Tensor) -> Tensor:
-        if operand is not self.operand:
-            self.operand = operand
-            self.values = self.product(operand if self.dropout is None else operand * self.dropout)
-        return self.values[place]
-
-
-def _pick(rows: Tensor, wanted: list[int]) -> Tensor:
-    """Return the gates `wanted` of a (G, ...) tensor, without a copy where they lie side by side."""
-    first, count = wanted[0], len(wanted)
-    if wanted == list(range(first, first + count)):
-        return rows[first : first + count]
-    return torch.stack([rows[i] for i in wanted])
-
-
-def _dense(weight: Tensor, bias: Tensor | None) -> Product:
-    gates = weight.shape[0]
-    matrix = weight.flatten(0, 1)
-    vector = None if bias is None else bias.flatten()
-    return lambda h: F.linear(h, matrix, vector).chunk(gates, dim=1)
-
-
-def _diagonal(weight: Tensor, bias: Tensor | None) -> Product:
-    scales = weight.unbind(0)
-    if bias is None:
-        return lambda h: tuple(u * h for u in scales)
-    shifts = bias.unbind(0)
-    return lambda h: tuple(torch.addcmul(b, u, h) for u, b in zip(scales, shifts, strict=True))
-
-
-def _block(weight: Tensor, bias: Tensor | None) -> Product:
-    gates, hidden_size, width = weight.shape
-    heads = hidden_size // width
-    # (G, heads, out, in) -> (heads, in, G * out): one batched product for all gates
-    matrices = weight.view(gates, heads, width, width).permute(1, 3, 0, 2).flatten(2)
-
-    def product(h: Tensor) -> tuple[Tensor, ...]:
-        by_head = h.reshape(-1, heads, width).transpose(0, 1)
-        result = torch.bmm(by_head, matrices).view(heads, -1, gates, width)
-        flat = result.permute(2, 1, 0, 3).flatten(2)  # (G, B, H)
-        return (flat if bias is None else flat + bias.unsqueeze(1)).unbind(0)
-
-    return product

@@ -1,5 +1,6 @@
 """The recurrent layer: any cell with any recurrence, on any backend, with every regulariser."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_probability
 from recurlab.layers.constraints import Constraint
+from recurlab.layers.explain import explain
 from recurlab.layers.initializers import Initializer
 from recurlab.layers.noise import dropout_factor, keep_mask, sequence_dropout
 from recurlab.layers.sequence import Sequence, arrange
@@ -103,12 +105,13 @@ class RNN(nn.Module):
             masked_output,
             backend,
         )
-        self.cell, self.recurrence = build_cell(cell, recurrence, heads, cell_options)
+        self.cell, self.recurrence = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
         self.zoneout = _per_state(zoneout, self.cell)
         self.recurrent_constraint = recurrent_constraint
         self._inits = (input_init, recurrent_init, last_recurrent_init or recurrent_init, bias_init)
         self._gate_bias = dict(gate_bias or {})
         self._carried: State | None = None
+        self.backends_used: dict[int, str] = {}
 
         gates = len(self.cell.gates)
         rows = gates * hidden_size
@@ -152,7 +155,7 @@ class RNN(nn.Module):
     def forward(
         self,
         input: Tensor | PackedSequence,
-        state: Tensor | State | None = None,
+        hx: Tensor | State | None = None,
         *,
         lengths: Tensor | list[int] | None = None,
         mask: Tensor | None = None,
@@ -162,16 +165,17 @@ class RNN(nn.Module):
 
         Args:
             input: (T, B, I), (B, T, I) with `batch_first`, unbatched (T, I), or a PackedSequence.
-            state: initial state (num_layers * directions, B, H), a tuple of them for a cell of several states, without
+            hx: initial state (num_layers * directions, B, H), a tuple of them for a cell of several states, without
                 B for an unbatched input; None is zero, or what a stateful layer carries.
             lengths: (B,) whole numbers in [1, T], for sequences padded at the right.
             mask: boolean, shaped as the input without its features; a step where it is False keeps the state.
             resets: boolean of the same shape; where True the sample's state is zero before the step. The reverse
-                direction is cut at the same boundary, between that step and the one before it.
+                direction is cut at the same boundary, between that step and the one before it; at a masked step the
+                boundary lies between the valid steps around it.
 
         Returns:
             The output, in the form of the input with H * directions features, and the state after each sample's last
-            valid step, in the form of `state`.
+            valid step, in the form of `hx`.
 
         Raises:
             RecurlabError: for a wrong shape or dtype, lengths out of range, an empty sequence or a changed batch.
@@ -179,13 +183,15 @@ class RNN(nn.Module):
         sequence = arrange(
             input, self.input_size, batch_first=self.batch_first, lengths=lengths, mask=mask, resets=resets
         )
-        states = self._initial_state(state, sequence)
+        states = self._initial_state(hx, sequence)
         x, finals = sequence.input, []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = sequence_dropout(x, self.dropout, self.training, shared=self.variational)
-            call = self._call(layer, x, states, sequence)
-            x, ends = select.choose(self.backend, call).module.run(call)
+            call = self.call_of(layer, x, states, sequence)
+            choice = select.choose(self.backend, call)
+            x, ends = choice.module.run(call)
+            self.backends_used[layer] = choice.name
             finals += ends
         final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
         if self.stateful:
@@ -193,6 +199,9 @@ class RNN(nn.Module):
         if not sequence.batched:
             final = tuple(s.squeeze(1) for s in final)
         return sequence.restore(x), final if len(final) > 1 else final[0]
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: code written for torch calls it, and the weights need no packing here."""
 
     def reset_states(self, mask: Tensor | None = None) -> None:
         """Forget the carried state, of the samples where `mask` (B,) is True or of all of them."""
@@ -215,16 +224,7 @@ class RNN(nn.Module):
 
     def explain(self) -> str:
         """Return, for each layer, the backend that is taken and the reason for each one that is not."""
-        probe = next(self.parameters()).new_zeros
-        zeros = tuple(probe(self.num_layers * self.num_directions, 1, self.hidden_size) for _ in self.cell.states)
-        lines = []
-        for layer in range(self.num_layers):
-            features = self.input_size if layer == 0 else self.hidden_size * self.num_directions
-            sequence = Sequence(probe(1, 1, features), mask=None, resets=None, batched=True, restore=lambda x: x)
-            choice = select.choose(self.backend, self._call(layer, sequence.input, zeros, sequence))
-            lines.append(f"layer {layer}: {self.cell}, {self.recurrence.kind} recurrence, backend {choice.name}")
-            lines += [f"  not {name}: {reason}" for name, reason in choice.passed_over.items()]
-        return "\n".join(lines)
+        return explain(self)
 
     def extra_repr(self) -> str:
         """Return what distinguishes this layer."""
@@ -251,7 +251,8 @@ class RNN(nn.Module):
         layers = self.num_layers * self.num_directions
         return initial_state(given, self._carried, self.cell.states, layers, self.hidden_size, sequence)
 
-    def _call(self, layer: int, x: Tensor, states: State, sequence: Sequence) -> Call:
+    def call_of(self, layer: int, x: Tensor, states: State, sequence: Sequence) -> Call:
+        """Return what a backend is asked to do for one layer, its masks freshly drawn."""
         places = range(layer * self.num_directions, (layer + 1) * self.num_directions)
         suffixes = [suffix for owner, suffix in self._suffixes() if owner == layer]
         return Call(
@@ -292,3 +293,6 @@ def _per_state(zoneout: float | tuple[float, ...], cell: Cell) -> tuple[float, .
     for p in values:
         check_probability("zoneout", p)
     return values
+
+
+ARGUMENTS = tuple(inspect.signature(RNN).parameters)

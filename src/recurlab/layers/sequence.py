@@ -58,8 +58,8 @@ def arrange(
     for name, flags in rows.items():
         if flags is None:
             continue
-        if flags.dtype != torch.bool:
-            raise RecurlabError(f"{name}.dtype={flags.dtype}: must be torch.bool")
+        if not isinstance(flags, Tensor) or flags.dtype != torch.bool:
+            raise RecurlabError(f"{name}={getattr(flags, 'dtype', type(flags))}: must be a tensor of torch.bool")
         if flags.shape != input.shape[:-1]:
             raise RecurlabError(f"{name}={_shape(flags)}: must be {_shape(input)[:-1]}, the input without its features")
         rows[name] = flags.transpose(0, 1) if first else flags if batched else flags.unsqueeze(1)

@@ -34,7 +34,7 @@ class _Layers(nn.Module):
         self.dropout, self.variational = options.get("dropout", 0.0), options.get("variational", False)
         self.output_size = options["hidden_size"] * (2 if options.get("bidirectional") else 1)
         count = options["num_layers"]
-        last = {"last_recurrent_init": options.get("last_recurrent_init")}
+        last: dict[str, Any] = {"last_recurrent_init": options.get("last_recurrent_init")}
         self.layers = nn.ModuleList(
             RNN(self.output_size if place else input_size, **shared, **(last if place == count - 1 else {}))
             for place in range(count)

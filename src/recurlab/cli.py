@@ -1,0 +1,149 @@
+"""The command line: recurlab train | evaluate | explain | completion.
+
+Nothing here imports torch before the config is valid.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from recurlab.errors import RecurlabError, one_line, unknown
+
+BASH_COMPLETION = """\
+# In ~/.bashrc: eval "$(recurlab completion bash)"
+_recurlab() {
+    local line="${COMP_LINE:0:$COMP_POINT}"
+    local word="${line##* }"
+    local done="${word%"${word##*[=:]}"}"  # bash itself breaks words at = and :
+    mapfile -t COMPREPLY < <(recurlab _complete "$line" 2>/dev/null)
+    COMPREPLY=("${COMPREPLY[@]#"$done"}")
+}
+complete -o default -o nospace -F _recurlab recurlab
+"""
+COMPLETION = {"bash": BASH_COMPLETION, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" + BASH_COMPLETION}
+COMMANDS = ("train", "evaluate", "explain", "completion")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, or 2 for bad input and failed runs, said in one line on the standard error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Threads that spin while they wait make small steps up to 30 times slower on a machine that is not idle.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        if arguments[:1] == ["_complete"]:
+            print("\n".join(_complete(arguments[1])))
+            return 0
+        return _dispatch(arguments)
+    except RecurlabError as error:
+        print(f"recurlab: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
+    parsed, rest = _parser().parse_known_args(arguments)
+    for word in rest:
+        if word.startswith("-"):
+            raise RecurlabError(f"{word!r}: unknown option; see recurlab {parsed.command} --help")
+    if parsed.command == "train":
+        return _train([*parsed.overrides, *rest], parsed.multirun)
+    if parsed.command == "evaluate":
+        return _evaluate(parsed.run, [*parsed.overrides, *rest])
+    if parsed.command == "explain":
+        return _explain([*parsed.overrides, *rest])
+    print(COMPLETION[parsed.shell], end="")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="recurlab", description="A laboratory for recurrent networks.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    raw = argparse.RawDescriptionHelpFormatter
+    train = commands.add_parser("train", help="train, test and keep a run", formatter_class=raw, epilog=_options())
+    train.add_argument("-m", "--multirun", action="store_true", help="run the grid of all key=a,b and key=range(0,3)")
+    evaluate = commands.add_parser("evaluate", help="test the best checkpoint of a run once more")
+    evaluate.add_argument("run", help="the run's directory")
+    explain = commands.add_parser(
+        "explain", help="print the model and the backend of each layer", formatter_class=raw, epilog=_options()
+    )
+    for command in (train, evaluate, explain):
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="choices and values of the config")
+    completion = commands.add_parser("completion", help="print a shell's script for tab completion")
+    completion.add_argument("shell", choices=sorted(COMPLETION))
+    return parser
+
+
+def _options() -> str:
+    """Return the config groups and their options, for --help."""
+    from recurlab.compose import groups
+
+    lines = [f"  {group}={' | '.join(options)}" for group, options in groups().items()]
+    return "\n".join(["choices:", *lines, "", "values, for example:", "  model.hidden_size=64 seed=1 data.length=500"])
+
+
+def _complete(line: str) -> list[str]:
+    words = line.split(" ")
+    if len(words) <= 2:
+        return [command for command in COMMANDS if command.startswith(words[-1])]
+    if words[1] == "completion":
+        return [shell for shell in sorted(COMPLETION) if shell.startswith(words[-1])]
+    from recurlab.compose import complete
+
+    return complete(words[-1])
+
+
+def _train(overrides: list[str], multirun: bool) -> int:
+    from recurlab.compose import compose, expand
+
+    # The whole grid is composed before its first job starts, so that a mistake in it costs nothing.
+    jobs = [(job, *compose(job)) for job in (expand(overrides) if multirun else [overrides])]
+    from recurlab.results.figures import loss_curve
+    from recurlab.results.summary import summary
+    from recurlab.training.run import train
+
+    failures = 0
+    for place, (job, config, resolved) in enumerate(jobs, start=1):
+        if multirun:
+            print(f"[{place}/{len(jobs)}] {' '.join(job)}")
+        try:
+            run = train(config, resolved)
+            loss_curve(run.path)
+            print(summary(run.path))
+        except RecurlabError as error:
+            if not multirun:
+                raise
+            failures += 1
+            print(f"recurlab: {one_line(error)}", file=sys.stderr)
+    if failures:
+        raise RecurlabError(f"{failures} of {len(jobs)} runs failed, each for the reason above")
+    return 0
+
+
+def _evaluate(run: str, overrides: list[str]) -> int:
+    from recurlab.results.runs import evaluate
+
+    for name, value in evaluate(run, overrides).items():
+        print(f"{name} {value:.6g}")
+    return 0
+
+
+def _explain(overrides: list[str]) -> int:
+    from recurlab.compose import compose
+
+    config, _ = compose(overrides)
+    from recurlab.results.summary import explanation
+    from recurlab.training.build import build_task
+
+    print(explanation(build_task(config).model))
+    return 0

@@ -1,0 +1,238 @@
+"""The typed schema of a run: the only meeting point of YAML and Python.
+
+`load` turns a composed config into dataclasses. Each has its ranges checked as it is made, without importing torch.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from recurlab.backends import BACKENDS
+from recurlab.cells import CELLS, PRESETS
+from recurlab.cells.activations import ACTIVATIONS
+from recurlab.cells.recurrence import Recurrence
+from recurlab.data import BENCHMARKS
+from recurlab.errors import (
+    RecurlabError,
+    check_choice,
+    check_integer,
+    check_number,
+    check_probability,
+    unknown,
+    unknown_key,
+)
+from recurlab.layers import CONSTRAINTS, INITIALIZERS
+from recurlab.models import ENCODERS, STACKS
+from recurlab.plugins import import_plugins
+from recurlab.table import Table
+from recurlab.tasks import OPTIMIZERS, SCHEDULERS
+from recurlab.training import LOGGERS
+
+# Where a config holds a choice by its `name`, and the table that it is looked up in. A null choice stays None.
+CHOICES: dict[str, Table] = {
+    "data": BENCHMARKS,
+    "optimizer": OPTIMIZERS,
+    "scheduler": SCHEDULERS,
+    "logger": LOGGERS,
+    "model.constraint": CONSTRAINTS,
+    "model.init.input": INITIALIZERS,
+    "model.init.recurrent": INITIALIZERS,
+    "model.init.last_recurrent": INITIALIZERS,
+    "model.init.bias": INITIALIZERS,
+}
+
+
+@dataclass
+class CellConfig:
+    """A cell by name, with its options; null is the cell's own. `options` are those of a user's cell."""
+
+    name: str = "gru"
+    activation: Optional[str] = None  # noqa: UP045  OmegaConf reads Optional
+    reset: Optional[str] = None  # noqa: UP045
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in PRESETS and self.name not in CELLS:
+            raise unknown("cell.name", self.name, [*CELLS, *PRESETS])
+        if self.activation is not None:
+            ACTIVATIONS.check("cell.activation", self.activation)
+        if self.reset is not None:
+            check_choice("cell.reset", self.reset, ("after", "before"))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the cell's name and the options given, as arguments of `recurlab.RNN`."""
+        given = {"activation": self.activation, "reset": self.reset, **self.options}
+        return {"cell": self.name, **{key: value for key, value in given.items() if value is not None}}
+
+
+@dataclass
+class RecurrenceConfig:
+    """The kind of recurrence, null being the cell's own, and the heads of a block recurrence."""
+
+    name: Optional[str] = None  # noqa: UP045
+    heads: int = 1
+
+    def __post_init__(self) -> None:
+        Recurrence(self.name or "dense", self.heads)
+
+
+@dataclass
+class InitConfig:
+    """Initialisers of the recurrent layers; null is torch's. `gate_bias` maps a gate to its total bias."""
+
+    input: Any = None
+    recurrent: Any = None
+    last_recurrent: Any = None
+    bias: Any = None
+    gate_bias: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class ModelConfig:
+    """The model around the cell; see `recurlab.models.sequence_model` and `recurlab.RNN` for the options."""
+
+    encoder: str = "none"
+    encoder_size: Optional[int] = None  # noqa: UP045
+    stack: str = "plain"
+    hidden_size: int = 128
+    num_layers: int = 1
+    bias: bool = True
+    bidirectional: bool = False
+    dropout: float = 0.0
+    variational: bool = False
+    recurrent_dropout: float = 0.0
+    zoneout: Any = 0.0
+    dropconnect: float = 0.0
+    stateful: bool = False
+    masked_output: str = "zero"
+    init: InitConfig = field(default_factory=InitConfig)
+    constraint: Any = None
+
+    def __post_init__(self) -> None:
+        ENCODERS.check("model.encoder", self.encoder)
+        STACKS.check("model.stack", self.stack)
+        check_choice("model.masked_output", self.masked_output, ("zero", "hold"))
+        check_integer("model.hidden_size", self.hidden_size)
+        check_integer("model.num_layers", self.num_layers)
+        if self.encoder_size is not None:
+            check_integer("model.encoder_size", self.encoder_size)
+        for key in ("dropout", "recurrent_dropout", "dropconnect"):
+            check_probability(f"model.{key}", getattr(self, key))
+        for p in self.zoneout if isinstance(self.zoneout, list) else [self.zoneout]:
+            check_probability("model.zoneout", p)
+
+
+@dataclass
+class TrainerConfig:
+    """How long and how the run trains; the names are those of Lightning's Trainer."""
+
+    max_epochs: int = 10
+    max_steps: int = -1
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    gradient_clip_val: Optional[float] = None  # noqa: UP045
+    gradient_clip_algorithm: str = "norm"
+    limit_train_batches: Optional[int] = None  # noqa: UP045
+    limit_val_batches: Optional[int] = None  # noqa: UP045
+    limit_test_batches: Optional[int] = None  # noqa: UP045
+    check_val_every_n_epoch: int = 1
+    log_every_n_steps: int = 20
+    deterministic: bool = False
+    enable_progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("trainer.max_epochs", self.max_epochs)
+        check_integer("trainer.max_steps", self.max_steps, low=-1)
+        check_choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
+        check_choice("trainer.precision", self.precision, ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"))
+        check_choice("trainer.gradient_clip_algorithm", self.gradient_clip_algorithm, ("norm", "value"))
+        if self.gradient_clip_val is not None:
+            check_number("trainer.gradient_clip_val", self.gradient_clip_val, above=0)
+        for key in ("check_val_every_n_epoch", "log_every_n_steps"):
+            check_integer(f"trainer.{key}", getattr(self, key))
+        for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+            if getattr(self, key) is not None:
+                check_integer(f"trainer.{key}", getattr(self, key))
+
+
+@dataclass
+class Config:
+    """One run, from data to result.
+
+    Attributes:
+        experiment: names the folder of the run under `output_dir`.
+        seed: of weights, masks and the order of the training data.
+        plugins: modules to import first, which register cells or benchmarks.
+        backend: auto or a name of `recurlab.backends.BACKENDS`.
+        data, optimizer, scheduler, logger: an instance of the class that the choice's name stands for.
+    """
+
+    experiment: str = "unnamed"
+    seed: int = 0
+    output_dir: str = "runs"
+    plugins: list[str] = field(default_factory=list)
+    backend: str = "auto"
+    data: Any = None
+    cell: CellConfig = field(default_factory=CellConfig)
+    recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: Any = None
+    scheduler: Any = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: Any = None
+
+    def __post_init__(self) -> None:
+        check_integer("seed", self.seed, low=0)
+        check_choice("backend", self.backend, ("auto", *BACKENDS))
+        for key in ("data", "optimizer", "scheduler", "logger"):
+            if getattr(self, key) is None:
+                raise RecurlabError(f"{key}=None: must be one of {', '.join(CHOICES[key])}")
+        Recurrence(self.recurrence.name or "dense", self.recurrence.heads).weight_shape(1, self.model.hidden_size)
+
+
+def load(composed: DictConfig) -> Config:
+    """Return the typed config for one that Hydra composed or that a run directory holds.
+
+    Raises:
+        RecurlabError: for an unknown key or name, a wrong type or a value out of range.
+    """
+    config = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+    assert isinstance(config, DictConfig)
+    import_plugins(config.get("plugins") or [])
+    for key, table in CHOICES.items():
+        if OmegaConf.select(config, key) is not None:
+            OmegaConf.update(config, key, _choice(config, key, table), merge=False)
+    made = OmegaConf.to_object(_typed("", Config, config))
+    assert isinstance(made, Config)
+    return made
+
+
+def _choice(config: DictConfig, key: str, table: Table) -> Any:
+    """Return the choice at `key` with the types of the class that its name stands for."""
+    given = OmegaConf.select(config, key)
+    options = given.copy() if isinstance(given, DictConfig) else OmegaConf.create({"name": given})
+    name = options.pop("name", None)
+    table.check(f"{key}.name", name)
+    return _typed(f"{key}.", table[name], options)
+
+
+def _typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+    except ConfigKeyError as error:
+        key = str(error.full_key)
+        place = key.rpartition(".")[0]
+        owner = OmegaConf.structured(schema)
+        siblings = OmegaConf.select(owner, place) if place else owner
+        allowed = [f"{prefix}{place}{'.' if place else ''}{name}" for name in siblings]
+        raise unknown_key(prefix + key, OmegaConf.select(values, key), allowed) from error
+    except OmegaConfBaseException as error:
+        key, reason = str(error.full_key), str(error).splitlines()[0]
+        wanted = re.search(r"could not be converted to (\w+)", reason)
+        reason = f"must be of type {wanted[1].lower()}" if wanted else reason
+        raise RecurlabError(f"{prefix}{key}={OmegaConf.select(values, key)!r}: {reason}") from error
+    assert isinstance(merged, DictConfig)
+    return merged

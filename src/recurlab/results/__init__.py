@@ -1,0 +1,1 @@
+"""Reading runs back from their directories: models, metrics and figures."""

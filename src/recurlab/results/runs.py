@@ -1,0 +1,70 @@
+"""A trained model and its evaluation, from a run directory."""
+
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from recurlab.config import Config, load
+from recurlab.data.module import BenchmarkData
+from recurlab.errors import RecurlabError
+from recurlab.models.sequence_model import SequenceModel
+from recurlab.tasks.task import Task
+from recurlab.training.build import build_task
+from recurlab.training.checkpoints import load_weights
+from recurlab.training.run_dir import RunDir
+from recurlab.training.trainer import make_trainer, quiet
+
+# What an evaluation may set anew: where the data are and how they are read, not what was trained.
+CHANGEABLE = ("data.", "trainer.", "plugins=", "backend=")
+
+
+def load_run(path: str | Path) -> SequenceModel:
+    """Return the model of a run with its best weights, in evaluation mode, on the CPU.
+
+    No code is loaded from the run directory; where the run used a user's cell, import the module that registers it
+    first.
+
+    Raises:
+        RecurlabError: for a directory that is no run, of another version, or without a readable checkpoint.
+    """
+    run = RunDir.open(path)
+    config = run.load_config()
+    config.plugins = []
+    return cast(SequenceModel, _load_task(run, load(config)).model.eval())
+
+
+def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
+    """Return the test metrics of a run's best checkpoint.
+
+    Args:
+        path: the run directory.
+        overrides: ``key=value`` under data or trainer, as ``data.dir=...``; plugins and backend.
+
+    Raises:
+        RecurlabError: as `load_run`, and for overrides of anything else.
+    """
+    run = RunDir.open(path)
+    config = _overridden(run, overrides)
+    task = _load_task(run, config)
+    data = BenchmarkData(config.data, config.seed)
+    data.setup()
+    with quiet():
+        trainer = make_trainer(config.trainer, [], logger=False)
+        return dict(trainer.test(task, data, verbose=False)[0])
+
+
+def _load_task(run: RunDir, config: Config) -> Task:
+    task = build_task(config)
+    load_weights(task, run.best)
+    return task
+
+
+def _overridden(run: RunDir, overrides: list[str]) -> Config:
+    for override in overrides:
+        if not override.startswith(CHANGEABLE) or "=" not in override:
+            raise RecurlabError(f"{override!r}: an evaluation may set data.*, trainer.*, plugins and backend")
+    config = run.load_config()
+    config.plugins = []
+    merged = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
+    return load(cast(DictConfig, merged))

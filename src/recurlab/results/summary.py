@@ -1,0 +1,35 @@
+"""What a person wants to read of a run or a model, in a few lines."""
+
+from pathlib import Path
+
+from torch import nn
+
+from recurlab.layers.rnn import RNN
+from recurlab.training.run_dir import RunDir, read_json
+
+
+def summary(path: str | Path) -> str:
+    """Return the test metrics beside the chance level, the cost, and where the files are."""
+    run = RunDir.open(path)
+    result = read_json(run.result)
+    lines = []
+    for name, value in result["metrics"].items():
+        if not name.startswith("test/"):
+            continue
+        chance = result["chance"].get(name.removeprefix("test/"))
+        lines.append(f"{name} {value:.6g}" + ("" if chance is None else f"  (chance {chance:.3g})"))
+    lines.append(
+        f"{result['steps']} steps in {result['seconds']:.1f} s, {result['sequences_per_second']:.0f} sequences/s, "
+        f"{result['parameters']} parameters, backend {', '.join(sorted(set(result['backends'])))}"
+    )
+    lines.append(f"run:     {run.path}")
+    if run.figure.is_file():
+        lines.append(f"picture: {run.figure}")
+    return "\n".join(lines)
+
+
+def explanation(model: nn.Module) -> str:
+    """Return a model's modules, its size, and the backend of each recurrent layer with the reasons."""
+    layers = [f"{name}: {m.explain()}" for name, m in model.named_modules() if isinstance(m, RNN)]
+    parameters = sum(p.numel() for p in model.parameters())
+    return "\n".join([str(model), f"{parameters} parameters", *layers])

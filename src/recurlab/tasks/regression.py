@@ -1,0 +1,21 @@
+"""Numbers after the last step, by mean squared error."""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from recurlab.tasks.task import Task
+
+
+class Regression(Task):
+    """Targets (B, O)."""
+
+    head: ClassVar = "last"
+    metric: ClassVar = "mse"
+    mode: ClassVar = "min"
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean squared error as loss and as metric."""
+        loss = F.mse_loss(outputs, targets)
+        return loss, {"mse": loss.detach()}

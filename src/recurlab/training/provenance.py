@@ -1,0 +1,62 @@
+"""What a run came from: code, versions, machine and command."""
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import recurlab
+
+
+def provenance(seed: int) -> dict[str, Any]:
+    """Return what has to be known to make a run again."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "seed": seed,
+        "recurlab": recurlab.__version__,
+        "git": {str(folder): _git(folder, "rev-parse", "HEAD").strip() or None for folder in _checkouts()},
+        "dirty": bool(uncommitted()),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": _device(),
+        "threads": torch.get_num_threads(),
+        "packages": {d.metadata["Name"]: d.version for d in distributions()},
+    }
+
+
+def uncommitted() -> str:
+    """Return the difference between the checkouts and their commits, "" if there is none."""
+    return "".join(_git(folder, "diff", "HEAD") for folder in _checkouts())
+
+
+def _checkouts() -> list[Path]:
+    """Return the git checkouts of the current folder and of recurlab's source."""
+    tops = (_git(folder, "rev-parse", "--show-toplevel").strip() for folder in (Path.cwd(), Path(__file__).parent))
+    return sorted({Path(top) for top in tops if top})
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _device() -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        return {"name": platform.processor() or platform.machine(), "cuda": None}
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    return {
+        "name": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "driver": driver[0] if driver else None,
+    }

@@ -1,0 +1,97 @@
+"""One run: train, choose the best checkpoint, test it once, and leave a result."""
+
+import time
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+
+from recurlab.config import Config
+from recurlab.data.module import BenchmarkData
+from recurlab.errors import RecurlabError
+from recurlab.layers.rnn import RNN
+from recurlab.tasks.task import Task
+from recurlab.training.build import build_task
+from recurlab.training.checkpoints import checkpointing, load_weights
+from recurlab.training.provenance import provenance, uncommitted
+from recurlab.training.run_dir import RunDir, write_json, write_text
+from recurlab.training.throughput import Throughput
+from recurlab.training.trainer import make_trainer, quiet
+
+
+def train(config: Config, resolved: DictConfig) -> RunDir:
+    """Run an experiment and return its directory.
+
+    Args:
+        config: what is run.
+        resolved: the same as it is written into the run directory.
+
+    Raises:
+        RecurlabError: before anything is written, for data that can't be read or options that do not go together; later
+            for a loss that is not finite.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = BenchmarkData(config.data, config.seed)
+    data.setup()
+    task = build_task(config)
+    run = RunDir.create(config.output_dir, config.experiment, resolved)
+    try:
+        with quiet():
+            result = _train(config, resolved, run, task, data)
+    except BaseException as error:
+        state = "failed" if isinstance(error, Exception) else "interrupted"
+        run.set_status(state, reason=str(error) or type(error).__name__)
+        raise
+    finally:
+        config.logger.close()
+    write_json(run.result, result)
+    run.set_status("finished")
+    return run
+
+
+def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: BenchmarkData) -> dict[str, Any]:
+    write_json(run.provenance, provenance(config.seed))
+    write_text(run.patch, uncommitted())
+    best, throughput = checkpointing(run, task), Throughput()
+    plain: Any = OmegaConf.to_container(resolved)
+    trainer = make_trainer(
+        config.trainer,
+        [best, throughput],
+        logger=[CSVLogger(run.path, name="", version=""), *config.logger.build(run.path, plain)],
+        log_every_n_steps=min(config.trainer.log_every_n_steps, _batches(config, data)),
+    )
+    start = time.perf_counter()
+    _fit(trainer, task, data, best)
+    seconds = time.perf_counter() - start
+    load_weights(task, run.best)
+    valid = trainer.validate(task, data, verbose=False)[0]
+    test = trainer.test(task, data, verbose=False)[0]
+    return {
+        "metrics": {**valid, **test},
+        "chance": config.data.chance,
+        "parameters": sum(p.numel() for p in task.parameters()),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": seconds,
+        **throughput.result(),
+        "backends": [name for m in task.modules() if isinstance(m, RNN) for name in m.backends_used.values()],
+    }
+
+
+def _fit(trainer: Trainer, task: Task, data: BenchmarkData, best: ModelCheckpoint) -> None:
+    try:
+        trainer.fit(task, data)
+    except RecurlabError as error:
+        kept = best.last_model_path or best.best_model_path
+        raise RecurlabError(f"{error}; the last good checkpoint is {kept or 'none, no epoch was finished'}") from error
+    if not best.best_model_path:  # stopped by max_steps before the first validation
+        assert best.dirpath is not None
+        trainer.save_checkpoint(f"{best.dirpath}/best.ckpt")
+
+
+def _batches(config: Config, data: BenchmarkData) -> int:
+    """Return how many batches an epoch has."""
+    whole = len(data.train_dataloader())
+    return min(whole, config.trainer.limit_train_batches or whole)

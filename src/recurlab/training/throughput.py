@@ -1,0 +1,35 @@
+"""How fast a run trains, on the progress bar and in its result."""
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from recurlab.data.module import Batch
+
+
+class Throughput(Callback):
+    """Counts sequences and time steps, and the seconds between the start and the end of training batches."""
+
+    def __init__(self) -> None:
+        self.sequences, self.steps, self.seconds = 0, 0, 0.0
+        self._start = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Stop the clock and show the rate so far."""
+        self.seconds += time.perf_counter() - self._start
+        sequences, steps = batch.inputs.shape[:2]
+        self.sequences += sequences
+        self.steps += sequences * steps
+        pl_module.log("sequences/s", self.sequences / self.seconds, prog_bar=True, logger=False, batch_size=sequences)
+
+    def result(self) -> dict[str, float]:
+        """Return sequences and time steps (of single sequences) per second."""
+        seconds = self.seconds or float("inf")
+        return {"sequences_per_second": self.sequences / seconds, "steps_per_second": self.steps / seconds}

@@ -1,0 +1,140 @@
+"""Every mistake is one line, exit code 2, and leaves nothing behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import recurlab as package
+
+CASES = {
+    "a misspelt key": (["model.hiden_size=3"], "model.hiden_size=3: unknown key", "'model.hidden_size'"),
+    "a key without its group": (["hidden_size=3"], "hidden_size=3: unknown key", "'model.hidden_size'"),
+    "a misspelt group": (["celll=gru"], "celll='gru': unknown key", "'cell'"),
+    "an unknown cell": (["cell=gruu"], "cell='gruu': allowed are", "'gru'"),
+    "an unknown cell's name": (["cell.name=indrn"], "cell.name='indrn': allowed are", "'indrnn'"),
+    "an unknown experiment": (["experiment=adding/indrn"], "experiment='adding/indrn': allowed are", "'adding/indrnn'"),
+    "an option that the cell has not": (["cell=lstm", "cell.reset=before"], "cell.reset='before': unknown key", ""),
+    "a wrong type": (["model.hidden_size=abc"], "model.hidden_size='abc': must be of type integer", ""),
+    "a fraction of an epoch": (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5: must be of type integer", ""),
+    "zoneout out of range": (["model.zoneout=1.2"], "model.zoneout=1.2: must be a number, at least 0 and", ""),
+    "no units": (["model.hidden_size=0"], "model.hidden_size=0: must be a whole number of at least 1", ""),
+    "a negative learning rate": (["optimizer.lr=-1"], "optimizer.lr=-1.0: must be a number, greater than 0", ""),
+    "an unknown activation": (["cell.activation=tahn"], "cell.activation='tahn': allowed are", "'tanh'"),
+    "an unknown initialiser": (
+        ["model.init.recurrent=ortogonal"], "model.init.recurrent.name='ortogonal': allowed are", "'orthogonal'",
+    ),
+    "an unknown option of an initialiser": (
+        ["model.init.recurrent={name: orthogonal, gian: 2}"], "model.init.recurrent.gian=2: unknown key",
+        "'model.init.recurrent.gain'",
+    ),
+    "heads that don't divide": (["recurrence=block", "recurrence.heads=3"], "heads=3: must divide hidden_size=128", ""),
+    "an unknown backend": (["backend=eagre"], "backend='eagre': allowed are auto, eager", "'eager'"),
+    "a gate that the cell has not": (["+model.init.gate_bias.forgt=1", "cell=lstm"], "gate_bias='forgt'", "'forget'"),
+    "zoneout for two states of one": (["model.zoneout=[0.1,0.2]"], "zoneout=[0.1, 0.2]: must be one number", ""),
+    "no value": (["model.hidden_size"], "'model.hidden_size': an override has the form key=value", ""),
+    "a grid without -m": (["seed=1,2"], "seed=1,2: several values make a grid, which needs -m", ""),
+    "a broken override": (["seed={a"], "", ""),
+    "a broken interpolation": (["seed=${nothing}"], "seed: Interpolation key 'nothing' not found", ""),
+    "a plugin that is not there": (["plugins=[nowhere]"], "plugins='nowhere': can't be imported", ""),
+    "a missing folder": (
+        ["task=mnist", "data.dir=nowhere"],
+        "data.dir='nowhere': train-images-idx3-ubyte.gz is missing; the original",
+        "",
+    ),
+    "an odd residual stack": (["model=residual", "model.num_layers=5"], "num_layers=5: a residual stack has", ""),
+    "an unknown option": (["--frobnicate"], "'--frobnicate': unknown option", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case):
+    overrides, start, hint = CASES[case]
+    code, out, err = recurlab("train", *overrides)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith(f"recurlab: {start}")
+    assert hint in err.rpartition("did you mean")[2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_command_names_the_nearest(recurlab):
+    code, _, err = recurlab("trian")
+    assert code == 2
+    assert err == "recurlab: command='trian': allowed are train, evaluate, explain, completion; did you mean 'train'?\n"
+
+
+def test_an_output_directory_that_is_a_file(recurlab, quick, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    code, _, err = recurlab("train", "output_dir=taken", *quick)
+    assert code == 2
+    assert err == "recurlab: output_dir='taken': can't be written: Not a directory\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(recurlab, quick, tmp_path, monkeypatch):
+    from recurlab.tasks.regression import Regression
+
+    plain, calls = Regression.measure, []
+
+    def poisoned(self, outputs, targets):
+        calls.append(self.trainer.training and self.trainer.global_step == 7)
+        return plain(self, outputs * float("nan") if calls[-1] else outputs, targets)
+
+    monkeypatch.setattr(Regression, "measure", poisoned)
+    code, _, err = recurlab("train", *quick)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "loss=nan: not finite at step 7 (epoch 1)" in err
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert str(last) in err
+    (status,) = tmp_path.rglob("status.json")
+    assert json.loads(status.read_text())["state"] == "failed"
+    assert package.load_run(status.parent) is not None
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch(recurlab, quick):
+    code, _, err = recurlab("train", "optimizer=sgd", "optimizer.lr=1e38", *quick)
+    assert code == 2
+    assert "not finite at step" in err
+    assert "the last good checkpoint is none" in err
+
+
+class TestReadingARunBack:
+    @pytest.fixture
+    def run(self, recurlab, quick, tmp_path) -> Path:
+        assert recurlab("train", *quick)[0] == 0
+        (status,) = tmp_path.rglob("status.json")
+        return status.parent
+
+    def test_a_folder_that_is_no_run(self, tmp_path):
+        with pytest.raises(package.RecurlabError, match="not a run directory"):
+            package.load_run(tmp_path)
+
+    def test_a_run_of_another_version(self, run, recurlab):
+        (run / "status.json").write_text('{"format": 99, "state": "finished"}')
+        code, _, err = recurlab("evaluate", str(run))
+        assert code == 2
+        assert "its format is 99, this version of recurlab reads 1" in err
+
+    def test_a_truncated_checkpoint(self, run):
+        checkpoint = run / "checkpoints" / "best.ckpt"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+        with pytest.raises(package.RecurlabError, match=r"best\.ckpt: not a checkpoint of this model"):
+            package.load_run(run)
+
+    def test_a_missing_checkpoint(self, run):
+        (run / "checkpoints" / "best.ckpt").unlink()
+        with pytest.raises(package.RecurlabError, match="no such checkpoint"):
+            package.load_run(run)
+
+    def test_a_damaged_config(self, run):
+        (run / "config.yaml").write_text("a: [")
+        with pytest.raises(package.RecurlabError, match=r"config\.yaml: can't be read"):
+            package.load_run(run)
+
+    def test_a_checkpoint_is_not_unpickled(self, run, tmp_path):
+        import torch
+
+        torch.save({"state_dict": Path("/")}, run / "checkpoints" / "best.ckpt")
+        with pytest.raises(package.RecurlabError, match="not a checkpoint of this model"):
+            package.load_run(run)

@@ -1,0 +1,74 @@
+"""What holds the recurrent weights in bounds."""
+
+import pytest
+import torch
+
+import recurlab
+from recurlab.layers.constraints import IndRNNBound, MaxAbs
+from recurlab.layers.initializers import Uniform
+
+
+def spread(layer):
+    """Set every parameter to values far on both sides of any bound."""
+    for parameter in layer.parameters():
+        parameter.data.copy_(torch.linspace(-5, 5, parameter.numel()).view_as(parameter))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "bound"),
+    [
+        (MaxAbs(0.75), 0.75),
+        (MaxAbs(), 1.0),
+        (IndRNNBound(2.0, 64), 2 ** (1 / 64)),
+        (IndRNNBound(0.5, 3), 0.5 ** (1 / 3)),
+    ],
+)
+def test_constrain_cuts_every_recurrent_weight_and_no_other(variant, constraint, bound, make, same):
+    layer = make(num_layers=2, bidirectional=True, recurrent_constraint=constraint, **variant)
+    spread(layer)
+    before = {name: p.clone() for name, p in layer.named_parameters()}
+    layer.constrain()
+    for name, parameter in layer.named_parameters():
+        wanted = before[name].clamp(-bound, bound) if "weight_hh" in name else before[name]
+        same(parameter.detach(), wanted.detach())
+
+
+def test_constrain_without_a_constraint_changes_nothing(make):
+    layer = make()
+    spread(layer)
+    before = layer.weight_hh_l0.clone()
+    layer.constrain()
+    assert torch.equal(layer.weight_hh_l0, before)
+
+
+def test_the_constraint_holds_from_the_first_draw(variant, make):
+    layer = make(recurrent_constraint=MaxAbs(0.5), recurrent_init=Uniform(-3, 3), **variant)
+    assert layer.weight_hh_l0.abs().max() == 0.5
+
+
+def test_weights_stay_in_bounds_over_training_and_still_learn(make):
+    layer = make(cell="indrnn", recurrent_constraint=IndRNNBound(2.0, 11))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    x, start = torch.randn(11, 3, 5, dtype=torch.float64), layer.weight_hh_l0.clone()
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-layer(x)[0].sum()).backward()  # pushes the recurrent weights up
+        optimizer.step()
+        layer.constrain()
+        assert layer.weight_hh_l0.abs().max() <= 2 ** (1 / 11)
+    assert not torch.equal(layer.weight_hh_l0, start)
+    assert layer.weight_hh_l0.requires_grad
+
+
+BAD = [
+    (lambda: MaxAbs(0), ["max_abs.value=0", "greater than 0"]),
+    (lambda: IndRNNBound(gamma=-1.0), ["indrnn.gamma=-1.0", "greater than 0"]),
+    (lambda: IndRNNBound(steps=2.5), ["indrnn.steps=2.5", "whole number of at least 1"]),
+]
+
+
+@pytest.mark.parametrize(("faulty", "words"), BAD, ids=[words[0] for _, words in BAD])
+def test_a_bad_bound_is_named(faulty, words):
+    with pytest.raises(recurlab.RecurlabError) as caught:
+        faulty()
+    assert all(word in str(caught.value) for word in words)

@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recurlab.cli import COMPLETION
+from recurlab.compose import complete, compose, expand
+from recurlab.data.adding import Adding
+from recurlab.errors import RecurlabError
+from recurlab.layers.initializers import IndRNN, Orthogonal
+
+
+def test_choices_become_instances_of_their_classes():
+    config, resolved = compose(["experiment=adding/indrnn", "data.length=50", "seed=4"])
+    assert config.data == Adding(length=50, batch_size=50)
+    assert config.model.init.last_recurrent == IndRNN(gamma=2.0, min_gamma=0.5, steps=50)
+    assert (config.seed, config.experiment) == (4, "adding/indrnn")
+    assert resolved.model.constraint == {"name": "indrnn", "gamma": 2.0, "steps": 50}
+
+
+def test_a_choice_may_be_a_bare_name():
+    assert compose(["model.init.recurrent=orthogonal"])[0].model.init.recurrent == Orthogonal()
+
+
+def test_the_command_line_overrides_the_experiment():
+    config, _ = compose(["experiment=mnist_row/gru", "cell=indy_gru", "optimizer=sgd", "optimizer.lr=0.3"])
+    assert config.cell.name == "indy_gru"
+    assert config.optimizer.lr == 0.3
+    assert config.experiment == "mnist_row/gru"
+
+
+def test_a_run_without_an_experiment_is_named_after_its_task_and_cell():
+    assert compose(["task=adding", "cell=lstm"])[0].experiment == "adding/lstm"
+
+
+def test_a_grid_is_every_combination_in_order():
+    jobs = expand(["cell=gru,lstm", "seed=range(0,2)", "model.zoneout=[0.1,0.2]"])
+    assert jobs == [
+        [f"cell={cell}", f"seed={seed}", "model.zoneout=[0.1,0.2]"] for cell in ("gru", "lstm") for seed in (0, 1)
+    ]
+
+
+def test_a_users_cell_and_its_options_reach_the_config(tmp_path, monkeypatch):
+    (tmp_path / "my_leaky.py").write_text(
+        "from dataclasses import dataclass\n"
+        "import recurlab, torch\n"
+        "@recurlab.register_cell('leaky_for_compose')\n"
+        "@dataclass(frozen=True)\n"
+        "class Leaky(recurlab.Cell):\n"
+        "    rate: float = 0.5\n"
+        "    gates = ('hidden',)\n"
+        "    def step(self, x, h, recur):\n"
+        "        return h + self.rate * (torch.tanh(x.hidden + recur.hidden(h)) - h)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config, _ = compose(["plugins=[my_leaky]", "cell.name=leaky_for_compose", "+cell.options.rate=0.25"])
+    assert config.cell.arguments() == {"cell": "leaky_for_compose", "rate": 0.25}
+    with pytest.raises(RecurlabError, match="leaky_for_compose"):
+        compose(["cell.name=leaky_for_compos"])
+
+
+def test_words_are_completed():
+    assert complete("cell=i") == ["cell=indrnn", "cell=indy_gru", "cell=indy_lstm"]
+    assert "model.hidden_size=" in complete("model.h")
+    assert "experiment=adding/indrnn" in complete("experiment=ad")
+    assert complete("nothing") == []
+
+
+def test_bash_completes_commands_groups_and_values(tmp_path):
+    binaries = Path(sys.executable).parent
+
+    def reply(line: str) -> list[str]:
+        script = (
+            COMPLETION["bash"]
+            + f'COMP_LINE="{line}" COMP_POINT={len(line)}; _recurlab; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        )
+        environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
+        return done.stdout.split()
+
+    assert reply("recurlab tr") == ["train"]
+    assert reply("recurlab train cell=indy") == ["indy_gru", "indy_lstm"]
+    assert "optimizer.lr=" in reply("recurlab train seed=1 optimizer.l")
