@@ -1,5 +1,4 @@
 import gzip
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -64,7 +63,3 @@ def _no_log_handlers_left() -> None:
     """wandb and lightning add handlers to captured streams that pytest closes."""
     for name in ("pytorch_lightning", "wandb"):
         logging.getLogger(name).handlers.clear()
-
-
-def digest(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}

@@ -37,8 +37,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, or 2 for bad input and failed runs, said in one line on the standard error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin while they wait make small steps up to 30 times slower on a machine that is not idle.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin long while they wait make small steps up to 30 times slower on a machine that is not idle.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         if arguments[:1] == ["_complete"]:
             print("\n".join(_complete(arguments[1])))
@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecurlabError as error:
         print(f"recurlab: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(f"recurlab: interrupted; {stop}", file=sys.stderr)
+        return 130
 
 
 def _dispatch(arguments: list[str]) -> int:

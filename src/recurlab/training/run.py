@@ -40,9 +40,11 @@ def train(config: Config, resolved: DictConfig) -> RunDir:
     try:
         with quiet():
             result = _train(config, resolved, run, task, data)
-    except BaseException as error:
-        state = "failed" if isinstance(error, Exception) else "interrupted"
-        run.set_status(state, reason=str(error) or type(error).__name__)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        run.set_status("interrupted")
+        raise KeyboardInterrupt(f"the run is kept in {run.path}") from stop
+    except Exception as error:
+        run.set_status("failed", reason=str(error) or type(error).__name__)
         raise
     finally:
         config.logger.close()

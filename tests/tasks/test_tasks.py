@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from recurlab.errors import RecurlabError
+from recurlab.layers.constraints import MaxAbs
+from recurlab.layers.rnn import RNN
+from recurlab.models.sequence_model import SequenceModel
+from recurlab.tasks.classification import Classification
+from recurlab.tasks.optimizers import SGD, Adam, AdamW, RMSprop
+from recurlab.tasks.regression import Regression
+from recurlab.tasks.schedulers import Constant, Cosine, Plateau, Step
+
+
+def task_of(kind=Regression, optimizer=None, scheduler=None, **layer):
+    torch.manual_seed(0)
+    options = {"hidden_size": 4, "num_layers": 1, "cell": "indrnn", **layer}
+    model = SequenceModel(2, 3, head="last", layer=options)
+    return kind(model, optimizer or SGD(lr=0.5), scheduler or Constant())
+
+
+def test_regression_is_the_mean_squared_error():
+    outputs, targets = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [5.0]])
+    loss, metrics = task_of().measure(outputs, targets)
+    assert loss.item() == metrics["mse"].item() == 2.5
+
+
+def test_classification_is_cross_entropy_and_accuracy():
+    outputs = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    loss, metrics = task_of(Classification).measure(outputs, torch.tensor([0, 0, 0]))
+    wanted = [math.log(1 + math.exp(-2)), math.log(2), math.log(1 + math.exp(1))]
+    assert loss.item() == pytest.approx(sum(wanted) / 3)
+    assert metrics["accuracy"].item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("spec", [SGD(lr=0.1, weight_decay=0.5), AdamW(lr=0.1, weight_decay=0.5)])
+def test_weight_decay_leaves_diagonals_and_biases_alone(spec):
+    task = task_of(optimizer=spec)
+    optimizer = task.configure_optimizers()
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    for p in task.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"model.stack.rnn.weight_ih_l0", "model.head.weight"}
+
+
+def test_weight_decay_reaches_a_dense_recurrence():
+    task = task_of(optimizer=SGD(lr=0.1, weight_decay=0.5), cell="gru")
+    decayed, spared = task.configure_optimizers().param_groups
+    assert task.model.stack.rnn.weight_hh_l0 in set(decayed["params"])
+    assert spared["weight_decay"] == 0
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(task.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [(Adam(lr=0.3, betas=(0.5, 0.6)), torch.optim.Adam), (AdamW(), torch.optim.AdamW),
+     (RMSprop(alpha=0.7), torch.optim.RMSprop), (SGD(momentum=0.9, nesterov=True), torch.optim.SGD)],
+)  # fmt: skip
+def test_an_optimizer_is_torchs_with_its_options(spec, kind):
+    optimizer = spec.build(nn.Linear(2, 2))
+    assert type(optimizer) is kind
+    for name, value in vars(spec).items():
+        assert optimizer.param_groups[0][name] == value
+
+
+def rates(spec, steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = spec.build(optimizer, "valid/mse", "min")["scheduler"]
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_the_step_schedule():
+    assert rates(Step(every=2, factor=0.1), 5) == pytest.approx([2, 2, 0.2, 0.2, 0.02])
+
+
+def test_the_cosine_schedule_ends_at_its_final_rate_and_stays():
+    wanted = [2 * (0.1 + 0.9 * (1 + math.cos(math.pi * min(t, 4) / 4)) / 2) for t in range(6)]
+    assert rates(Cosine(over=4, final=0.1), 6) == pytest.approx(wanted)
+
+
+def test_the_plateau_schedule_follows_the_validation_metric():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    built = Plateau(factor=0.5, patience=1).build(optimizer, "valid/accuracy", "max")
+    assert built["monitor"] == "valid/accuracy"
+    for accuracy in (0.5, 0.6, 0.6, 0.55):  # better, then twice not
+        built["scheduler"].step(accuracy)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda: Adam(lr=0), "optimizer.lr=0"), (lambda: Adam(betas=(0.9, 1.5)), "optimizer.betas=1.5"),
+     (lambda: SGD(nesterov=True), "optimizer.nesterov=True"),
+     (lambda: SGD(weight_decay=-1), "optimizer.weight_decay=-1"), (lambda: Step(every=0), "scheduler.every=0"),
+     (lambda: Cosine(interval="day"), "scheduler.interval='day'"),
+     (lambda: Plateau(factor=0), "scheduler.factor=0")],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(make, message):
+    with pytest.raises(RecurlabError, match=message):
+        make()
+
+
+def test_the_constraint_holds_after_each_step_of_the_optimizer():
+    task = task_of(recurrent_constraint=MaxAbs(0.3))
+    optimizer = task.configure_optimizers()
+    layer: RNN = task.model.stack.rnn
+
+    def closure():
+        layer.weight_hh_l0.grad = torch.full_like(layer.weight_hh_l0, -7.0)
+
+    task.optimizer_step(0, 0, optimizer, closure)
+    assert layer.weight_hh_l0.tolist() == pytest.approx([0.3] * 4)
+
+
+def test_validation_does_not_touch_the_state_that_training_carries():
+    task = task_of(stateful=True)
+    layer: RNN = task.model.stack.rnn
+    task.on_train_epoch_start()
+    task.model(torch.randn(5, 3, 2))
+    carried = layer.carried_state[0].clone()
+    task.on_validation_epoch_start()
+    assert layer.carried_state is None
+    task.model(torch.randn(7, 3, 2))  # another batch size
+    task.on_validation_epoch_end()
+    assert torch.equal(layer.carried_state[0], carried)
+
+
+def test_the_carried_state_is_part_of_a_checkpoint():
+    task, other = task_of(stateful=True), task_of(stateful=True)
+    task.model(torch.randn(5, 3, 2))
+    checkpoint = {}
+    task.on_save_checkpoint(checkpoint)
+    other.on_load_checkpoint(checkpoint)
+    assert torch.equal(other.model.stack.rnn.carried_state[0], task.model.stack.rnn.carried_state[0])

@@ -1,0 +1,70 @@
+"""Every command and every snippet in the README runs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEXT = (Path(__file__).parents[1] / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line]
+COMMANDS = [line for line in LINES if line.startswith("recurlab ")]
+SHORT = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "model.hidden_size=8"]
+SMALL = {
+    "adding": [*SHORT, "data.train_size=40", "data.valid_size=10", "data.test_size=10"],
+    "mnist": [*SHORT, "data.valid_size=20"],
+}
+
+
+def test_the_readme_has_its_two_commands_and_more():
+    assert [line.split()[0] for line in LINES if line not in COMMANDS] == ["scripts/quickstart", "scripts/test"]
+    assert len(COMMANDS) > 8
+    assert len(SNIPPETS) == 2
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_command_runs(line, recurlab, tiny_mnist, tmp_path):
+    shutil.copytree(tiny_mnist, tmp_path / "path" / "to" / "mnist")
+    (tmp_path / "my_cells.py").write_text(SNIPPETS[1])
+    if "evaluate" in line:
+        assert recurlab("train", "experiment=adding/lstm", *SMALL["adding"])[0] == 0
+    words = [str(found) for word in shlex.split(line)[1:] for found in sorted(Path().glob(word)) or [word]]
+    benchmark = next((name for name in SMALL if words[0] == "train" and name in line), None)
+    code, out, err = recurlab(*words, *SMALL.get(benchmark, []))
+    assert (code, err) == (0, "")
+    assert out
+
+
+def test_the_snippet_of_the_layer_runs(tmp_path):
+    (tmp_path / "snippet.py").write_text(SNIPPETS[0])
+    assert "eager" in subprocess.check_output([sys.executable, tmp_path / "snippet.py"], text=True)
+
+
+def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path, monkeypatch):
+    import torch
+
+    import recurlab
+
+    assert len([line for line in SNIPPETS[1].splitlines() if line.strip()]) < 15
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "readme_cells.py").write_text(SNIPPETS[1].replace('"mgu"', '"mgu_of_the_readme"'))
+    __import__("readme_cells")
+    for recurrence, heads in (("dense", 1), ("diagonal", 1), ("block", 2)):
+        layer = recurlab.RNN(3, 4, cell="mgu_of_the_readme", recurrence=recurrence, heads=heads, zoneout=0.2)
+        output, _ = layer(torch.randn(5, 2, 3))
+        output.sum().backward()
+        assert all(p.grad is not None for p in layer.parameters())
+    sys.modules.pop("readme_cells")
+
+
+def test_every_cell_task_and_option_named_exists():
+    from recurlab.compose import groups
+
+    table = dict(re.findall(r"^\| `(cell|recurrence|backend|task|model|logger)` \| (.*) \|$", TEXT, re.MULTILINE))
+    for group, text in table.items():
+        named = set(re.findall(r"`(\w+)`", text))
+        assert named == set(groups()[group]), group

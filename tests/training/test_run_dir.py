@@ -1,0 +1,44 @@
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from recurlab.errors import RecurlabError
+from recurlab.training.provenance import provenance
+from recurlab.training.run_dir import RunDir, read_json, write_json, write_text
+
+
+def test_two_runs_never_share_a_directory(tmp_path):
+    runs = [RunDir.create(str(tmp_path), "a/b", OmegaConf.create({"seed": 1})) for _ in range(5)]
+    assert len({run.path for run in runs}) == 5
+    assert all(run.path.parent == tmp_path / "a" / "b" for run in runs)
+
+
+def test_a_new_run_is_running_and_holds_its_config(tmp_path):
+    run = RunDir.create(str(tmp_path), "a", OmegaConf.create({"seed": 1}))
+    assert read_json(run.status)["state"] == "running"
+    assert RunDir.open(run.path).load_config() == {"seed": 1}
+
+
+def test_a_write_that_fails_leaves_the_old_text(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_damaged_json_is_named(tmp_path, text):
+    write_text(tmp_path / "x.json", text)
+    with pytest.raises(RecurlabError, match=r"x\.json"):
+        read_json(tmp_path / "x.json")
+
+
+def test_provenance_is_plain_and_names_what_ran(tmp_path):
+    found = json.loads(json.dumps(provenance(seed=7)))
+    assert found["seed"] == 7
+    assert {"torch", "numpy", "pytorch-lightning"} <= set(found["packages"])
+    assert found["threads"] >= 1
+    assert all(commit is None or len(commit) == 40 for commit in found["git"].values())
