@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 
 class RecurlabError(ValueError):
@@ -43,7 +44,7 @@ def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
 
 def check_integer(key: str, value: object, *, low: int = 1) -> None:
     """Raise unless `value` is an int of at least `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
         raise RecurlabError(f"{key}={value!r}: must be a whole number of at least {low}")
 
 
@@ -53,7 +54,7 @@ def check_number(
     """Raise unless `value` is a number > `above`, >= `low` and <= `high`; a bound of None is open."""
     bounds = {"greater than": above, "at least": low, "at most": high}
     wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None) or "finite"
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    number = float("nan") if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     fits = (
         abs(number) < float("inf")
         and (above is None or number > above)

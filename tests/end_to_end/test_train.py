@@ -42,7 +42,10 @@ def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_pictu
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len([row for row in rows if row["train/loss"]]) == 2  # every fifth step
-    assert len([row for row in rows if row["valid/mse"]]) == 3  # two epochs, and the best checkpoint
+    valid = [float(row["valid/mse"]) for row in rows if row["valid/mse"]]
+    assert len(valid) == 2  # every epoch
+    assert result["metrics"]["valid/mse"] == pytest.approx(min(valid))
+    assert [float(row["test/mse"]) for row in rows if row["test/mse"]] == [result["metrics"]["test/mse"]]  # once
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 

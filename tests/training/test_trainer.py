@@ -6,6 +6,9 @@ import json
 import pytest
 import torch
 
+from recurlab import load_run
+from recurlab.data.adding import Adding
+from recurlab.data.module import BenchmarkData
 from recurlab.tasks.task import Task
 
 
@@ -55,11 +58,16 @@ def test_the_tested_weights_are_those_of_the_best_validation(recurlab, quick, tm
     assert recurlab("train", "optimizer.lr=0.3", *quick, "trainer.max_epochs=5")[0] == 0
     (metrics,) = tmp_path.rglob("metrics.csv")
     with metrics.open() as file:
-        valid = [float(row["valid/mse"]) for row in csv.DictReader(file) if row["valid/mse"]]
-    *epochs, best = valid
+        epochs = [float(row["valid/mse"]) for row in csv.DictReader(file) if row["valid/mse"]]
     assert len(epochs) == 5
-    assert best == pytest.approx(min(epochs), rel=1e-6)
     assert min(epochs) < epochs[-1]
+    assert result_of(tmp_path)["metrics"]["valid/mse"] == pytest.approx(min(epochs))
+    model, data = load_run(metrics.parent), BenchmarkData(Adding(length=7, valid_size=12), seed=0)
+    data.setup()
+    (batch,) = data.val_dataloader()
+    with torch.no_grad():
+        mse = torch.nn.functional.mse_loss(model(batch.inputs), batch.targets).item()
+    assert mse == pytest.approx(min(epochs), rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true"])

@@ -1,6 +1,5 @@
 """The reference: a Python loop over the cell's step, with the numbers that every other backend must give."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -51,8 +50,7 @@ def _loop(call: Call, direction: Direction, projected: Tensor, reverse: bool) ->
         before = state
         if (cut := cuts[t]) is not None:
             before = tuple(s.masked_fill(cut, 0) for s in before)
-        x = SimpleNamespace(**dict(zip(cell.gates, inputs[t], strict=True)))
-        state = cell.advance(x, before, recur)
+        state = cell.advance(cell.by_gate(*inputs[t]), before, recur)
         state = _zoneout(call, state, before, [keep[t] for keep in keeps])
         outputs[t] = state[0]
         if (valid := mask[t]) is not None:

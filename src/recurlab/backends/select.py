@@ -8,6 +8,8 @@ from recurlab.backends import BACKENDS
 from recurlab.backends.call import Call
 from recurlab.errors import RecurlabError, check_choice
 
+MODULES = {name: import_module(path) for name, path in BACKENDS.items()}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -30,12 +32,11 @@ def choose(name: str, call: Call) -> Choice:
         RecurlabError: if a backend asked for by its name can't serve the call; it never falls back to another.
     """
     check(name)
-    modules = {candidate: import_module(path) for candidate, path in BACKENDS.items()}
-    refusals = {candidate: module.supports(call) for candidate, module in modules.items()}
+    refusals = {candidate: module.supports(call) for candidate, module in MODULES.items()}
     able = [candidate for candidate, reason in refusals.items() if reason is None]
     taken = able[0] if name == "auto" else name
     if taken not in able:
         raise RecurlabError(f"backend={name!r}: {refusals[taken]}; {', '.join(able)} can")
     idle = f"slower than {taken}" if name == "auto" else f"backend={name!r} was asked for"
     passed_over = {candidate: reason or idle for candidate, reason in refusals.items() if candidate != taken}
-    return Choice(taken, modules[taken], passed_over)
+    return Choice(taken, MODULES[taken], passed_over)

@@ -1,8 +1,8 @@
 """What every cell is: a pure step function, its gates and its states."""
 
+from collections import namedtuple
 from collections.abc import Callable
 from functools import cached_property, partial
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,11 @@ class Cell:
 
     gates: ClassVar[tuple[str, ...]]
     states: ClassVar[tuple[str, ...]] = ("h",)
+    by_gate: ClassVar[Any]  # the type of `x` and `recur`: a named tuple with a field per gate
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.by_gate = namedtuple("by_gate", getattr(cls, "gates", ()))  # type: ignore[misc]
 
     def step(self, x: Any, state: Any, recur: Any) -> Any:
         """Return the state after one step, for inputs of shape (B, H).
@@ -73,8 +78,8 @@ class Cell:
         name = type(self).__name__
         if not getattr(self, "gates", ()):
             raise RecurlabError(f"cell {name}: a cell must name its gates, like gates = ('update', 'candidate')")
-        x = SimpleNamespace(**{gate: torch.zeros(1, 1) for gate in self.gates})
-        recur = SimpleNamespace(**{gate: partial(record, gate) for gate in self.gates})
+        x = self.by_gate(*(torch.zeros(1, 1) for _ in self.gates))
+        recur = self.by_gate(*(partial(record, gate) for gate in self.gates))
         try:
             with torch.no_grad():
                 new = self.advance(x, tuple(torch.zeros(1, 1) for _ in self.states), recur)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,7 @@ from recurlab.cells.recurrence import Recurrence
 Product = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-def bind(
-    recurrence: Recurrence, cell: Cell, weight: Tensor, bias: Tensor | None, dropout: Tensor | None
-) -> SimpleNamespace:
+def bind(recurrence: Recurrence, cell: Cell, weight: Tensor, bias: Tensor | None, dropout: Tensor | None) -> Any:
     """Return the `recur` of a cell's step: a function (B, H) -> (B, H) per gate.
 
     Args:
@@ -30,14 +28,14 @@ def bind(
     weights = weight.view(gates, -1, *weight.shape[1:])
     biases = None if bias is None else bias.view(gates, -1)
     make = {"dense": _dense, "diagonal": _diagonal, "block": _block}[recurrence.kind]
-    recur = SimpleNamespace()
+    recur: dict[str, Any] = dict.fromkeys(cell.gates)  # a gate without a recurrence has none to call
     for phase in cell.phases:
         rows = [cell.gates.index(gate) for gate in phase]
         product = make(_pick(weights, rows), None if biases is None else _pick(biases, rows))
         shared = _Shared(product, dropout)
         for place, gate in enumerate(phase):
-            setattr(recur, gate, partial(shared, place))
-    return recur
+            recur[gate] = partial(shared, place)
+    return cell.by_gate(**recur)
 
 
 class _Shared:

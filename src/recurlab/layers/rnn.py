@@ -99,12 +99,8 @@ class RNN(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout, self.variational, self.recurrent_dropout = dropout, variational, recurrent_dropout
-        self.dropconnect, self.stateful, self.masked_output, self.backend = (
-            dropconnect,
-            stateful,
-            masked_output,
-            backend,
-        )
+        self.dropconnect, self.stateful = dropconnect, stateful
+        self.masked_output, self.backend = masked_output, backend
         self.cell, self.recurrence = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
         self.zoneout = _per_state(zoneout, self.cell)
         self.recurrent_constraint = recurrent_constraint

@@ -68,7 +68,8 @@ def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: 
     _fit(trainer, task, data, best)
     seconds = time.perf_counter() - start
     load_weights(task, run.best)
-    valid = trainer.validate(task, data, verbose=False)[0]
+    score = best.best_model_score
+    valid = {} if score is None else {task.monitor: score.item()}
     test = trainer.test(task, data, verbose=False)[0]
     return {
         "metrics": {**valid, **test},
