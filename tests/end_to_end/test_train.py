@@ -126,7 +126,11 @@ def test_a_grid_goes_on_after_a_failed_run(recurlab, quick, tmp_path):
 def test_stopping_by_steps_before_the_first_validation_keeps_a_checkpoint(recurlab, quick, tmp_path):
     assert recurlab("train", "trainer.max_steps=3", *quick)[0] == 0
     run = run_of(tmp_path)
-    assert json.loads((run / "result.json").read_text())["steps"] == 3
+    result = json.loads((run / "result.json").read_text())
+    assert result["steps"] == 3
+    assert set(result["metrics"]) == {"test/loss", "test/mse"}
+    with (run / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["train/loss"]] == ["2"]
     assert package.load_run(run) is not None
 
 

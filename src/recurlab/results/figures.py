@@ -17,7 +17,8 @@ def loss_curve(path: str | Path) -> Path:
     axes = figure.add_subplot()
     for name, style in (("train/loss", "-"), ("valid/loss", "o-")):
         points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        axes.plot(*zip(*points, strict=True), style, label=name, markersize=4) if points else None
+        steps, losses = zip(*points, strict=True) if points else ((), ())
+        axes.plot(steps, losses, style, label=name, markersize=4)
     axes.set(xlabel="step", ylabel="loss", yscale="log", title=str(run.load_config().experiment))
     axes.legend()
     axes.grid(alpha=0.3)

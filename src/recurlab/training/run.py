@@ -8,7 +8,7 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from recurlab.config import Config
+from recurlab.config import Config, TrainerConfig
 from recurlab.data.module import BenchmarkData
 from recurlab.errors import RecurlabError
 from recurlab.layers.rnn import RNN
@@ -62,7 +62,7 @@ def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: 
         config.trainer,
         [best, throughput],
         logger=[CSVLogger(run.path, name="", version=""), *config.logger.build(run.path, plain)],
-        log_every_n_steps=min(config.trainer.log_every_n_steps, _batches(config, data)),
+        log_every_n_steps=_log_interval(config.trainer, data),
     )
     start = time.perf_counter()
     _fit(trainer, task, data, best)
@@ -94,7 +94,8 @@ def _fit(trainer: Trainer, task: Task, data: BenchmarkData, best: ModelCheckpoin
         trainer.save_checkpoint(f"{best.dirpath}/best.ckpt")
 
 
-def _batches(config: Config, data: BenchmarkData) -> int:
-    """Return how many batches an epoch has."""
-    whole = len(data.train_dataloader())
-    return min(whole, config.trainer.limit_train_batches or whole)
+def _log_interval(config: TrainerConfig, data: BenchmarkData) -> int:
+    """Return log_every_n_steps, but so that an epoch, or a run of a few steps, is logged at least once."""
+    batches = len(data.train_dataloader())
+    limits = [config.limit_train_batches or batches, config.max_steps if config.max_steps > 0 else batches]
+    return min(config.log_every_n_steps, batches, *limits)
