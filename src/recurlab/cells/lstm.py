@@ -11,7 +11,7 @@ from recurlab.cells.cell import Cell
 
 @dataclass(frozen=True)
 class LSTM(Cell):
-    """``c' = f * c + i * g``, ``h' = o * phi(c')`` (Gers et al., Learning to forget, 2000, equations 3.1 to 3.7)."""
+    """``c' = f * c + i * g``, ``h' = o * phi(c')`` (Gers et al., Learning to forget, 2000)."""
 
     activation: str = "tanh"
     gates: ClassVar = ("input", "forget", "cell", "output")

@@ -1,4 +1,4 @@
-"""The simple recurrent network of Elman (Finding structure in time, 1990, section 2), and with it the IndRNN."""
+"""The simple recurrent network of Elman (Finding structure in time, 1990), and with it the IndRNN."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from recurlab.cells.cell import Cell
 class Elman(Cell):
     """``h' = phi(W x + R h + b)``.
 
-    With a diagonal recurrence and ReLU this is the IndRNN (Li et al., arXiv 1803.04831, equation 2).
+    With a diagonal recurrence and ReLU this is the IndRNN (Li et al., arXiv 1803.04831).
     """
 
     activation: str = "tanh"

@@ -32,7 +32,7 @@ class MaxAbs(Constraint):
 
 @dataclass(frozen=True)
 class IndRNNBound(Constraint):
-    """|u| <= gamma^(1/steps): no gradient grows by more than gamma over `steps` (arXiv 1803.04831, section 3.2)."""
+    """|u| <= gamma^(1/steps): no gradient grows by more than gamma over `steps` (Li et al., arXiv 1803.04831)."""
 
     gamma: float = 2.0
     steps: int = 1

@@ -112,7 +112,7 @@ class Identity(Initializer):
 class IndRNN(Initializer):
     """U(min_gamma^(1/steps), gamma^(1/steps)), from 0 where min_gamma is 0.
 
-    After `steps` steps a state is then scaled by at most gamma (Li et al., arXiv 1803.04831, section 3.2).
+    After `steps` steps a state is then scaled by at most gamma (Li et al., arXiv 1803.04831).
     """
 
     gamma: float = 2.0

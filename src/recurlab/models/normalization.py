@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class BatchNormOverTime(nn.Module):
-    """Batch normalisation with statistics over batch and time together (Li et al., arXiv 1910.06251, section 3.4).
+    """Batch normalisation with statistics over batch and time together (Li et al., arXiv 1910.06251).
 
     Masked steps don't enter the statistics and come out as 0.
     """

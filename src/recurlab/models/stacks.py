@@ -47,7 +47,7 @@ class _Layers(nn.Module):
 
 
 class BatchNormStack(_Layers):
-    """Per layer: recurrence, batch normalisation over time, dropout (Li et al., arXiv 1803.04831, figure 1a)."""
+    """Per layer: recurrence, batch normalisation over time, dropout (Li et al., arXiv 1803.04831)."""
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the output of the last layer, normalised."""
@@ -57,7 +57,7 @@ class BatchNormStack(_Layers):
 
 
 class ResidualStack(_Layers):
-    """A layer, pre-activation blocks of two with an identity around each, a layer (arXiv 1803.04831, figure 1b).
+    """A layer, pre-activation blocks of two with an identity around each, a layer (arXiv 1803.04831).
 
     Each layer but the first is preceded by its normalisation and followed by dropout, and the last one is followed by
     the normalisation that is left; twelve layers have five blocks.

@@ -61,7 +61,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class RMSprop(OptimizerSpec):
-    """Hinton, lecture 6e of Neural networks for machine learning, 2012."""
+    """Tieleman and Hinton, lecture 6.5 of Neural networks for machine learning, 2012."""
 
     alpha: float = 0.99
     momentum: float = 0.0
