@@ -185,7 +185,7 @@ class Config:
     logger: Any = None
 
     def __post_init__(self) -> None:
-        check_integer("seed", self.seed, low=0)
+        check_integer("seed", self.seed, low=0, high=2**32 - 1)
         check_choice("backend", self.backend, ("auto", *BACKENDS))
         for key in ("data", "optimizer", "scheduler", "logger"):
             if getattr(self, key) is None:

@@ -42,10 +42,12 @@ def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
         raise unknown(key, value, names)
 
 
-def check_integer(key: str, value: object, *, low: int = 1) -> None:
-    """Raise unless `value` is an int of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
-        raise RecurlabError(f"{key}={value!r}: must be a whole number of at least {low}")
+def check_integer(key: str, value: object, *, low: int = 1, high: int | None = None) -> None:
+    """Raise unless `value` is a whole number of at least `low` and, if given, at most `high`."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < low or (high is not None and int(value) > high):  # type: ignore[call-overload]
+        most = "" if high is None else f" and at most {high}"
+        raise RecurlabError(f"{key}={value!r}: must be a whole number of at least {low}{most}")
 
 
 def check_number(

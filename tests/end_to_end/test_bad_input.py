@@ -43,6 +43,7 @@ CASES = {
         "",
     ),
     "an odd residual stack": (["model=residual", "model.num_layers=5"], "num_layers=5: a residual stack has", ""),
+    "a seed too large": (["seed=4294967296"], "seed=4294967296: must be a whole number of at least 0 and at most", ""),
     "an unknown option": (["--frobnicate"], "'--frobnicate': unknown option", ""),
 }  # fmt: skip
 

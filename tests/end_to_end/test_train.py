@@ -60,7 +60,8 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(recurlab, qui
     assert metrics("c", 6) != first
 
 
-def test_the_loaded_model_predicts_bit_for_bit_what_was_tested(recurlab, quick, tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
+def test_the_loaded_model_predicts_bit_for_bit_what_was_tested(recurlab, quick, tmp_path, monkeypatch, precision):
     tested = []
     from recurlab.tasks.task import Task
 

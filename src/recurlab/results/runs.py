@@ -23,7 +23,7 @@ def load_run(path: str | Path) -> SequenceModel:
     """Return the model of a run with its best weights, in evaluation mode, on the CPU.
 
     No code is loaded from the run directory; where the run used a user's cell, import the module that registers it
-    first.
+    first. Weights have the precision of the run; a run in mixed precision was tested under ``torch.autocast``.
 
     Raises:
         RecurlabError: for a directory that is no run, of another version, or without a readable checkpoint.

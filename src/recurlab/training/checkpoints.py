@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from recurlab.errors import RecurlabError, one_line
 from recurlab.tasks.task import Task
@@ -24,7 +25,7 @@ def checkpointing(run: RunDir, task: Task) -> ModelCheckpoint:
 
 
 def load_weights(task: Task, path: Path) -> None:
-    """Fill a task with the weights of a checkpoint, read without unpickling code.
+    """Fill a task with the weights of a checkpoint, in the precision they were kept in, read without unpickling code.
 
     Raises:
         RecurlabError: for a file that is missing, truncated or of another model.
@@ -33,6 +34,8 @@ def load_weights(task: Task, path: Path) -> None:
         raise RecurlabError(f"{path}: there is no such checkpoint")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        task.load_state_dict(checkpoint["state_dict"])
+        weights: dict[str, Tensor] = checkpoint["state_dict"]
+        task.to(next(w.dtype for w in weights.values() if w.is_floating_point()))
+        task.load_state_dict(weights)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise RecurlabError(f"{path}: not a checkpoint of this model: {one_line(error)[:200]}") from error
