@@ -7,8 +7,10 @@ import pytest
 
 from recurlab.cli import COMPLETION
 from recurlab.compose import complete, compose, expand
+from recurlab.data import BENCHMARKS
 from recurlab.data.adding import Adding
 from recurlab.errors import RecurlabError
+from recurlab.layers.constraints import MaxAbs
 from recurlab.layers.initializers import IndRNN, Orthogonal
 
 
@@ -22,6 +24,24 @@ def test_choices_become_instances_of_their_classes():
 
 def test_a_choice_may_be_a_bare_name():
     assert compose(["model.init.recurrent=orthogonal"])[0].model.init.recurrent == Orthogonal()
+
+
+def test_a_choice_given_with_its_name_replaces_the_one_before():
+    config, _ = compose(["experiment=adding/indrnn", "model.constraint={name: max_abs, value: 0.5}"])
+    assert config.model.constraint == MaxAbs(0.5)
+
+
+def test_a_users_benchmark_is_chosen_with_its_options():
+    BENCHMARKS.register("own_adding")(Adding)
+    config, _ = compose(["data={name: own_adding, length: 9}"])
+    assert config.data == Adding(length=9)
+    assert config.experiment == "own_adding/gru"
+
+
+def test_open_mappings_take_new_keys():
+    config, _ = compose(["cell=lstm", "model.init.gate_bias={forget: 1.0}", "cell.options.rate=0.5"])
+    assert config.model.init.gate_bias == {"forget": 1.0}
+    assert config.cell.options == {"rate": 0.5}
 
 
 def test_the_command_line_overrides_the_experiment():

@@ -41,11 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         if arguments[:1] == ["_complete"]:
-            print("\n".join(_complete(arguments[1])))
+            for word in _complete(arguments[1]):
+                print(word)
             return 0
         return _dispatch(arguments)
     except RecurlabError as error:
         print(f"recurlab: {one_line(error)}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"recurlab: out of memory: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"recurlab: interrupted; {stop}", file=sys.stderr)
@@ -62,7 +66,8 @@ def _dispatch(arguments: list[str]) -> int:
     if parsed.command == "train":
         return _train([*parsed.overrides, *rest], parsed.multirun)
     if parsed.command == "evaluate":
-        return _evaluate(parsed.run, [*parsed.overrides, *rest])
+        words = [*parsed.run, *rest]
+        return _evaluate([word for word in words if "=" not in word], [word for word in words if "=" in word])
     if parsed.command == "explain":
         return _explain([*parsed.overrides, *rest])
     print(COMPLETION[parsed.shell], end="")
@@ -75,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     train = commands.add_parser("train", help="train, test and keep a run", formatter_class=raw, epilog=_options())
     train.add_argument("-m", "--multirun", action="store_true", help="run the grid of all key=a,b and key=range(0,3)")
-    evaluate = commands.add_parser("evaluate", help="test the best checkpoint of a run once more")
-    evaluate.add_argument("run", help="the run's directory")
+    evaluate = commands.add_parser("evaluate", help="test the best checkpoint of runs once more")
+    evaluate.add_argument("run", nargs="+", help="the runs' directories, and key=value under data or trainer")
     explain = commands.add_parser(
         "explain", help="print the model and the backend of each layer", formatter_class=raw, epilog=_options()
     )
-    for command in (train, evaluate, explain):
+    for command in (train, explain):
         command.add_argument("overrides", nargs="*", metavar="key=value", help="choices and values of the config")
     completion = commands.add_parser("completion", help="print a shell's script for tab completion")
     completion.add_argument("shell", choices=sorted(COMPLETION))
@@ -113,8 +118,12 @@ def _train(overrides: list[str], multirun: bool) -> int:
     jobs = [(job, *compose(job)) for job in (expand(overrides) if multirun else [overrides])]
     from recurlab.results.figures import loss_curve
     from recurlab.results.summary import summary
+    from recurlab.training.build import build_task
     from recurlab.training.run import train
 
+    if multirun:
+        for _, config, _ in jobs:
+            build_task(config)
     failures = 0
     for place, (job, config, resolved) in enumerate(jobs, start=1):
         if multirun:
@@ -123,21 +132,24 @@ def _train(overrides: list[str], multirun: bool) -> int:
             run = train(config, resolved)
             loss_curve(run.path)
             print(summary(run.path))
-        except RecurlabError as error:
+        except Exception as error:
             if not multirun:
                 raise
-            failures += 1
-            print(f"recurlab: {one_line(error)}", file=sys.stderr)
+            failures += 1  # whatever it was, the grid goes on; the reason is in the run's status.json too
+            print(f"recurlab: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
     if failures:
         raise RecurlabError(f"{failures} of {len(jobs)} runs failed, each for the reason above")
     return 0
 
 
-def _evaluate(run: str, overrides: list[str]) -> int:
+def _evaluate(runs: list[str], overrides: list[str]) -> int:
     from recurlab.results.runs import evaluate
 
-    for name, value in evaluate(run, overrides).items():
-        print(f"{name} {value:.6g}")
+    for run in runs:
+        if len(runs) > 1:
+            print(run)
+        for name, value in evaluate(run, overrides).items():
+            print(f"{name} {value:.6g}")
     return 0
 
 

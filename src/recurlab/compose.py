@@ -15,10 +15,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recurlab.config import Config, load
+from recurlab.config import CHOICES, Config, load
 from recurlab.errors import RecurlabError, one_line, unknown, unknown_key
 
 PRIMARY = "train"
+OPEN = ("cell.options", "model.init.gate_bias")  # mappings that take any key
 
 
 def configs_dir() -> Path:
@@ -45,19 +46,30 @@ def compose(overrides: list[str]) -> tuple[Config, DictConfig]:
     Raises:
         RecurlabError: for an override that names nothing, or a value that the schema refuses.
     """
-    resolved = _resolve(_compose(overrides))
+    try:
+        resolved = _resolve(_compose(overrides))
+    except RecurlabError:
+        raise
+    except Exception as error:  # Hydra's own errors are of many kinds
+        raise RecurlabError(f"{' '.join(overrides)}: {one_line(error)}") from error
     return load(resolved), resolved
 
 
 def expand(overrides: list[str]) -> list[list[str]]:
     """Return the jobs of a grid: one list of overrides for each combination of ``key=a,b`` and ranges."""
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in _parse(overrides)
-    ]
-    return [list(job) for job in product(*choices)]
+    try:
+        choices = [
+            [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+            if o.is_sweep_override()
+            else [str(o.input_line)]
+            for o in _parse(overrides)
+        ]
+    except HydraException as error:
+        raise RecurlabError(f"{' '.join(overrides)}: {one_line(error)}") from error
+    jobs = [list(job) for job in product(*choices)]
+    if not jobs:
+        raise RecurlabError(f"{' '.join(overrides)}: this grid has no job")
+    return jobs
 
 
 def complete(word: str) -> list[str]:
@@ -76,7 +88,10 @@ def _resolve(composed: DictConfig) -> DictConfig:
         values = cast(dict[str, Any], OmegaConf.to_container(_own(composed), resolve=True))
     except OmegaConfBaseException as error:
         raise RecurlabError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    return OmegaConf.create({"experiment": choices.experiment or f"{choices.task}/{choices.cell}", **values})
+    parts = (values.get(key) for key in ("data", "cell"))
+    names = [part.get("name") if isinstance(part, dict) else part for part in parts]
+    name = choices.get("experiment") or "/".join(map(str, names))
+    return OmegaConf.create({"experiment": name, **values})
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -87,9 +102,23 @@ def _compose(overrides: list[str]) -> DictConfig:
             raise RecurlabError(f"{override.input_line}: several values make a grid, which needs -m")
     try:
         with _hydra():
-            return hydra_compose(PRIMARY, overrides=overrides, return_hydra_config=True)
+            rewritten = [text for override in parsed for text in _rewrite(override)]
+            return hydra_compose(PRIMARY, overrides=rewritten, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, parsed) from error
+
+
+def _rewrite(override: Override) -> list[str]:
+    """Return an override as Hydra has to be told it, where it would merge mappings or refuse new keys."""
+    key, value, text = override.get_key_element(), override.value(), str(override.input_line)
+    if key in CHOICES and isinstance(value, dict) and "name" in value:  # another choice, not a mixture of both
+        return [f"{key}=null", text]
+    for mapping in OPEN:
+        if key == mapping and isinstance(value, dict):
+            return [f"++{mapping}.{name}={entry}" for name, entry in value.items()]
+        if key.startswith(f"{mapping}."):
+            return [f"++{text}"]
+    return [text]
 
 
 def _check_option(override: Override) -> None:
@@ -137,12 +166,15 @@ def _keys(config: dict[str, Any], place: str = "") -> list[str]:
 
 def _parse(overrides: list[str]) -> list[Override]:
     for text in overrides:
-        if "=" not in text and not text.startswith("~"):
+        if text.startswith("=") or ("=" not in text and not text.startswith("~")):
             raise RecurlabError(f"{text!r}: an override has the form key=value")
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise RecurlabError(one_line(error).split(" See https")[0]) from error
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            raise RecurlabError(f"{text!r}: can't be read; special characters need quotes: 'key=\"value\"'") from error
+    return parsed
 
 
 @contextmanager

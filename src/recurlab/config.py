@@ -201,6 +201,8 @@ def load(composed: DictConfig) -> Config:
     """
     config = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
     assert isinstance(config, DictConfig)
+    if isinstance(config.get("plugins"), str):
+        raise RecurlabError(f"plugins={config.plugins!r}: must be a list, as plugins=[{config.plugins}]")
     import_plugins(config.get("plugins") or [])
     for key, table in CHOICES.items():
         if OmegaConf.select(config, key) is not None:
@@ -233,6 +235,7 @@ def _typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
         key, reason = str(error.full_key), str(error).splitlines()[0]
         wanted = re.search(r"could not be converted to (\w+)", reason)
         reason = f"must be of type {wanted[1].lower()}" if wanted else reason
-        raise RecurlabError(f"{prefix}{key}={OmegaConf.select(values, key)!r}: {reason}") from error
+        value = repr(OmegaConf.select(values, key)) if error.full_key else "…"
+        raise RecurlabError(f"{prefix}{key or 'config'}={value[:80]}: {reason}") from error
     assert isinstance(merged, DictConfig)
     return merged

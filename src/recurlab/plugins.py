@@ -22,7 +22,7 @@ def import_plugins(names: Iterable[str]) -> None:
             import_module(name)
         except RecurlabError:
             raise
-        except Exception as error:  # whatever a user's module does, it is said in a line
+        except (Exception, SystemExit) as error:  # whatever a user's module does, it is said in a line
             raise RecurlabError(
                 f"plugins={name!r}: can't be imported from {here} or the installed packages: {one_line(error)}"
             ) from error

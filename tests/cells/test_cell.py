@@ -202,6 +202,21 @@ def test_a_faulty_cell_is_named_before_the_first_batch(kind, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x.hidden[:, :1], lambda x: None, lambda x: x.hidden @ x.hidden, lambda x: 1 / 0]
+)
+def test_a_step_of_the_wrong_shape_or_that_fails_is_said_in_a_line(wrong):
+    class Wrong(recurlab.Cell):
+        gates = ("hidden",)
+
+        def step(self, x, h, recur):
+            return wrong(x)
+
+    with pytest.raises(recurlab.RecurlabError, match="cell Wrong: ") as caught:
+        recurlab.RNN(2, 3, cell=Wrong())
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cell_without_a_step_says_so():
     with pytest.raises(recurlab.RecurlabError, match="cell NoStep: it must define step"):
         recurlab.RNN(2, 3, cell=NoStep())

@@ -92,7 +92,13 @@ def other_magic(path: Path) -> None:
     path.write_bytes(gzip.compress(b"\0\0\x0d\3" + gzip.decompress(path.read_bytes())[4:]))
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, truncated, short_inside, not_packed, empty, other_magic])
+def flipped(path: Path) -> None:
+    packed = bytearray(path.read_bytes())
+    packed[len(packed) // 2] ^= 0xFF
+    path.write_bytes(packed)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncated, short_inside, not_packed, empty, other_magic, flipped])
 def test_a_missing_or_damaged_file_is_named_with_its_checksum(folder, damage):
     damage(folder / NAME)
     with pytest.raises(RecurlabError) as caught:

@@ -57,6 +57,17 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert order(1, 2) != order(2, 2)
 
 
+@pytest.mark.parametrize("part", ["inputs", "targets", "lengths"])
+@pytest.mark.parametrize("damage", [lambda a: a.astype(np.int8), lambda a: a[:-1]])
+def test_arrays_of_another_type_or_length_are_refused(monkeypatch, part, damage):
+    plain = Counting.split
+    monkeypatch.setattr(
+        Counting, "split", lambda *a: (arrays := plain(*a))._replace(**{part: damage(getattr(arrays, part))})
+    )
+    with pytest.raises(RecurlabError, match="a row for each of the inputs"):
+        BenchmarkData(Counting(), seed=0).setup()
+
+
 def test_validation_and_test_come_in_order():
     data = BenchmarkData(Counting(eval_batch_size=7), seed=3)
     data.setup()

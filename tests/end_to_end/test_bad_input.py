@@ -30,7 +30,7 @@ CASES = {
     ),
     "heads that don't divide": (["recurrence=block", "recurrence.heads=3"], "heads=3: must divide hidden_size=128", ""),
     "an unknown backend": (["backend=eagre"], "backend='eagre': allowed are auto, eager", "'eager'"),
-    "a gate that the cell has not": (["+model.init.gate_bias.forgt=1", "cell=lstm"], "gate_bias='forgt'", "'forget'"),
+    "a gate that the cell has not": (["model.init.gate_bias={forgt: 1}", "cell=lstm"], "gate_bias='forgt'", "'forget'"),
     "zoneout for two states of one": (["model.zoneout=[0.1,0.2]"], "zoneout=[0.1, 0.2]: must be one number", ""),
     "no value": (["model.hidden_size"], "'model.hidden_size': an override has the form key=value", ""),
     "a grid without -m": (["seed=1,2"], "seed=1,2: several values make a grid, which needs -m", ""),
@@ -44,12 +44,33 @@ CASES = {
     ),
     "an odd residual stack": (["model=residual", "model.num_layers=5"], "num_layers=5: a residual stack has", ""),
     "a seed too large": (["seed=4294967296"], "seed=4294967296: must be a whole number of at least 0 and at most", ""),
+    "one beta of two": (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers", ""),
+    "a value without a key": (["=3"], "'=3': an override has the form key=value", ""),
+    "a GPU that is not there": (["trainer.accelerator=gpu"], "trainer.accelerator='gpu': this machine has none", ""),
+    "symbols asked of numbers": (["model.encoder=embedding"], "input=(100, 2, 2) torch.float32: an embedding", ""),
+    "too much data": (["data.length=1000000000000"], "out of memory: ", ""),
+    "an option that no cell has": (["cell.options.alpha=1"], "option of cell 'gru'='alpha': allowed are", ""),
+    "an option that is the layer's": (["cell.options.batch_first=true"], "cell.options.batch_first: an argument", ""),
+    "plugins that are no list": (["plugins=own"], "plugins='own': must be a list, as plugins=[own]", ""),
+    "an initialiser that is no number": (
+        ["model.init.recurrent={name: glorot, gain: -1}"], "glorot.gain=-1.0: must be a number, greater than 0", "",
+    ),
+    "characters that need quotes": (["data.dir=~/mnist"], "'data.dir=~/mnist': can't be read", ""),
+    "a stateful layer and a part of a batch": (
+        ["model.stateful=true"], "data.batch_size=32: stateful layers need it to divide the 10000 training", "",
+    ),
+    "a grid of nothing": (["-m", "seed=range(2,0)"], "seed=range(2,0): this grid has no job", ""),
+    "a grid of no end": (["-m", "model.dropout=interval(0,1)"], "model.dropout=interval(0,1): ", ""),
+    "a grid whose second job can't be built": (
+        ["-m", "cell=lstm,gru", "model.zoneout=[0.1,0.2]"], "zoneout=[0.1, 0.2]: must be one number", "",
+    ),
     "an unknown option": (["--frobnicate"], "'--frobnicate': unknown option", ""),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case):
+def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     overrides, start, hint = CASES[case]
     code, out, err = recurlab("train", *overrides)
     assert (code, out, err.count("\n")) == (2, "", 1), err
@@ -78,7 +99,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(r
     plain, calls = Regression.measure, []
 
     def poisoned(self, outputs, targets):
-        calls.append(self.trainer.training and self.trainer.global_step == 7)
+        calls.append(self._trainer is not None and self.trainer.training and self.trainer.global_step == 7)
         return plain(self, outputs * float("nan") if calls[-1] else outputs, targets)
 
     monkeypatch.setattr(Regression, "measure", poisoned)

@@ -92,6 +92,32 @@ def test_evaluate_repeats_the_test_metrics_exactly(recurlab, quick, tmp_path):
     assert out.splitlines() == [f"{name} {metrics[name]:.6g}" for name in ("test/loss", "test/mse")]
 
 
+def test_evaluate_takes_several_runs(recurlab, quick, tmp_path):
+    assert recurlab("train", "-m", "seed=0,1", *quick)[0] == 0
+    runs = sorted(str(path.parent) for path in tmp_path.rglob("result.json"))
+    code, out, _ = recurlab("evaluate", *runs)
+    assert code == 0
+    assert [line for line in out.splitlines() if not line.startswith("test/")] == runs
+
+
+@pytest.mark.parametrize("override", ["data.length=${nope}", "data.dir={"])
+def test_evaluate_says_in_a_line_what_it_cannot_read(recurlab, quick, tmp_path, override):
+    assert recurlab("train", *quick)[0] == 0
+    code, _, err = recurlab("evaluate", str(run_of(tmp_path)), override)
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_a_result_that_is_not_finite_is_a_failed_run(recurlab, quick, tmp_path):
+    code, _, err = recurlab("train", "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_steps=1", *quick)
+    assert code == 2
+    assert "not finite in test at step" in err
+    assert json.loads((run_of(tmp_path) / "status.json").read_text())["state"] == "failed"
+
+
+def test_plateau_waits_for_a_validation_that_is_not_in_every_epoch(recurlab, quick):
+    assert recurlab("train", "scheduler=plateau", "trainer.check_val_every_n_epoch=2", *quick)[0] == 0
+
+
 def test_evaluate_refuses_to_change_what_was_trained(recurlab, quick, tmp_path):
     assert recurlab("train", *quick)[0] == 0
     code, _, err = recurlab("evaluate", str(run_of(tmp_path)), "model.hidden_size=9")

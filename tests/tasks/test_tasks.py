@@ -27,6 +27,11 @@ def test_regression_is_the_mean_squared_error():
     assert loss.item() == metrics["mse"].item() == 2.5
 
 
+def test_targets_of_another_shape_are_refused_instead_of_broadcast():
+    with pytest.raises(RecurlabError, match=r"targets=\(2,\): the model answers \(2, 1\)"):
+        task_of().measure(torch.zeros(2, 1), torch.zeros(2))
+
+
 def test_classification_is_cross_entropy_and_accuracy():
     outputs = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     loss, metrics = task_of(Classification).measure(outputs, torch.tensor([0, 0, 0]))
@@ -101,7 +106,7 @@ def test_the_plateau_schedule_follows_the_validation_metric():
     [(lambda: Adam(lr=0), "optimizer.lr=0"), (lambda: Adam(betas=(0.9, 1.5)), "optimizer.betas=1.5"),
      (lambda: SGD(nesterov=True), "optimizer.nesterov=True"),
      (lambda: SGD(weight_decay=-1), "optimizer.weight_decay=-1"), (lambda: Step(every=0), "scheduler.every=0"),
-     (lambda: Cosine(interval="day"), "scheduler.interval='day'"),
+     (lambda: Step(interval="day"), "scheduler.interval='day'"),
      (lambda: Plateau(factor=0), "scheduler.factor=0")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(make, message):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from recurlab.cells import CELLS, PRESETS
 from recurlab.cells.cell import Cell
 from recurlab.cells.recurrence import Recurrence
-from recurlab.errors import RecurlabError, unknown
+from recurlab.errors import RecurlabError, one_line, unknown
 
 C = TypeVar("C", bound=type[Cell])
 
@@ -57,4 +57,7 @@ def _construct(kind: type[Cell], name: str, options: Mapping[str, Any], argument
     for option in options:
         if option not in own:
             raise unknown(f"option of cell {name!r}", option, [*own, *arguments])
-    return kind(**options)
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise RecurlabError(f"cell={name!r}: {one_line(error)}") from error

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, one_line
 
 State = tuple[Tensor, ...]
 
@@ -74,16 +74,19 @@ class Cell:
         return tuple(tuple(sorted(group, key=self.gates.index)) for group in groups)
 
     def _probe(self, record: Callable[[str, Tensor], Tensor]) -> None:
-        """Run the step once on zeros of shape (1, 1), telling `record` of each use of the recurrence."""
+        """Run the step once on zeros of shape (2, 3), telling `record` of each use of the recurrence."""
         name = type(self).__name__
-        if not getattr(self, "gates", ()):
+        if not isinstance(getattr(self, "gates", None), tuple) or not self.gates:
             raise RecurlabError(f"cell {name}: a cell must name its gates, like gates = ('update', 'candidate')")
-        x = self.by_gate(*(torch.zeros(1, 1) for _ in self.gates))
+        x = self.by_gate(*(torch.zeros(2, 3) for _ in self.gates))
         recur = self.by_gate(*(partial(record, gate) for gate in self.gates))
         try:
             with torch.no_grad():
-                new = self.advance(x, tuple(torch.zeros(1, 1) for _ in self.states), recur)
-        except AttributeError as error:
-            raise RecurlabError(f"cell {name}: {error}; its gates are {', '.join(self.gates)}") from error
-        if len(new) != len(self.states) or any(not isinstance(s, Tensor) or s.shape != (1, 1) for s in new):
+                new = self.advance(x, tuple(torch.zeros(2, 3) for _ in self.states), recur)
+        except RecurlabError:
+            raise
+        except Exception as error:  # whatever a user's step does, it is said in a line
+            gates = ", ".join(self.gates)
+            raise RecurlabError(f"cell {name}: its step fails: {one_line(error)}; its gates are {gates}") from error
+        if len(new) != len(self.states) or any(not isinstance(s, Tensor) or s.shape != (2, 3) for s in new):
             raise RecurlabError(f"cell {name}: step must return {len(self.states)} tensor(s) shaped like the state")

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,7 +54,7 @@ class MNIST(Benchmark):
         check_choice("data.view", self.view, ("pixel", "row"))
         check_choice("data.order", self.order, ("scan", "permuted"))
         check_integer("data.valid_size", self.valid_size)
-        check_integer("data.split_seed", self.split_seed, low=0)
+        check_integer("data.split_seed", self.split_seed, low=0, high=2**32 - 1)
         if self.view == "row" and self.order != "scan":
             raise RecurlabError(f"data.order={self.order!r}: rows are read in the order 'scan'; pixels can be permuted")
 
@@ -93,7 +94,7 @@ class MNIST(Benchmark):
             return _read_hub(self.hub, part)
         prefix = "train" if part == "train" else "t10k"
         images, labels = _read_idx(folder / f"{prefix}-{IMAGES}", 3), _read_idx(folder / f"{prefix}-{LABELS}", 1)
-        if len(images) != len(labels) or images.shape[1:] != (28, 28):
+        if not len(images) == len(labels) > 0 or images.shape[1:] != (28, 28) or labels.max() > 9:
             raise RecurlabError(
                 f"data.dir={str(folder)!r}: {images.shape} images and {len(labels)} labels do not match"
             )
@@ -116,7 +117,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
     try:
         raw = gzip.decompress(packed)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise RecurlabError(f"{path}: damaged ({one_line(error)}), md5 {found}; {_wanted(path)}") from error
     header = 4 + 4 * dimensions
     shape = tuple(int(n) for n in np.frombuffer(raw[4:header], ">i4")) if len(raw) >= header else ()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from recurlab.data.benchmark import SPLITS, Arrays, Benchmark
+from recurlab.errors import RecurlabError
 
 
 class Batch(NamedTuple):
@@ -37,6 +38,10 @@ class BenchmarkData(LightningDataModule):
             if name not in self._splits:
                 self._splits[name] = self._rows(name, epoch=0)
 
+    def size(self, name: str) -> int:
+        """Return the number of sequences in a split that has been set up."""
+        return self._splits[name].size
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches of the current epoch, shuffled."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
@@ -64,6 +69,11 @@ class _Rows(Dataset[Batch]):
     """Arrays from which a whole batch is taken by one indexing."""
 
     def __init__(self, arrays: Arrays) -> None:
+        wanted = {"inputs": ("float32", "int64"), "targets": ("float32", "int64"), "lengths": ("int64",)}
+        for name, array in arrays._asdict().items():
+            if array is not None and (str(array.dtype) not in wanted[name] or len(array) != len(arrays.inputs)):
+                shape, kinds = array.shape, " or ".join(wanted[name])
+                raise RecurlabError(f"{name}={shape} {array.dtype}: must be {kinds}, a row for each of the inputs")
         self.tensors = [None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
         self.size = len(arrays.inputs)
 

@@ -30,6 +30,8 @@ class Uniform(Initializer):
     high: float = 0.1
 
     def __post_init__(self) -> None:
+        check_number("uniform.low", self.low)
+        check_number("uniform.high", self.high)
         if not self.low < self.high:
             raise RecurlabError(f"uniform.low={self.low!r}: must be less than uniform.high={self.high!r}")
 
@@ -46,6 +48,7 @@ class Normal(Initializer):
 
     def __post_init__(self) -> None:
         check_number("normal.std", self.std, low=0)
+        check_number("normal.mean", self.mean)
 
     def __call__(self, weight: "Tensor") -> None:
         weight.normal_(self.mean, self.std)
@@ -56,6 +59,9 @@ class Constant(Initializer):
     """One value everywhere."""
 
     value: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("constant.value", self.value)
 
     def __call__(self, weight: "Tensor") -> None:
         weight.fill_(self.value)
@@ -71,6 +77,9 @@ class Glorot(Initializer):
     gain: float = 1.0
     per_gate: bool = True
 
+    def __post_init__(self) -> None:
+        check_number("glorot.gain", self.gain, above=0)
+
     def __call__(self, weight: "Tensor") -> None:
         gates, _, rows, columns = weight.shape
         fan_out = rows if self.per_gate else gates * rows
@@ -84,6 +93,9 @@ class Orthogonal(Initializer):
 
     gain: float = 1.0
     per_gate: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("orthogonal.gain", self.gain)
 
     def __call__(self, weight: "Tensor") -> None:
         import torch
@@ -100,6 +112,9 @@ class Identity(Initializer):
     """The identity times `gain` for each gate and head (IRNN: Le et al., arXiv 1504.00941)."""
 
     gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("identity.gain", self.gain)
 
     def __call__(self, weight: "Tensor") -> None:
         import torch

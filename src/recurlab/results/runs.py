@@ -13,7 +13,7 @@ from recurlab.tasks.task import Task
 from recurlab.training.build import build_task
 from recurlab.training.checkpoints import load_weights
 from recurlab.training.run_dir import RunDir
-from recurlab.training.trainer import make_trainer, quiet
+from recurlab.training.trainer import check_accelerator, make_trainer, quiet
 
 # What an evaluation may set anew: where the data are and how they are read, not what was trained.
 CHANGEABLE = ("data.", "trainer.", "plugins=", "backend=")
@@ -29,9 +29,7 @@ def load_run(path: str | Path) -> SequenceModel:
         RecurlabError: for a directory that is no run, of another version, or without a readable checkpoint.
     """
     run = RunDir.open(path)
-    config = run.load_config()
-    config.plugins = []
-    return cast(SequenceModel, _load_task(run, load(config)).model.eval())
+    return cast(SequenceModel, _load_task(run, _config(run, [])).model.eval())
 
 
 def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
@@ -46,6 +44,7 @@ def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
     """
     run = RunDir.open(path)
     config = _overridden(run, overrides)
+    check_accelerator(config.trainer)
     task = _load_task(run, config)
     data = BenchmarkData(config.data, config.seed)
     data.setup()
@@ -64,7 +63,17 @@ def _overridden(run: RunDir, overrides: list[str]) -> Config:
     for override in overrides:
         if not override.startswith(CHANGEABLE) or "=" not in override:
             raise RecurlabError(f"{override!r}: an evaluation may set data.*, trainer.*, plugins and backend")
-    config = run.load_config()
-    config.plugins = []
-    merged = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))
-    return load(cast(DictConfig, merged))
+    return _config(run, overrides)
+
+
+def _config(run: RunDir, overrides: list[str]) -> Config:
+    saved = run.load_config()
+    plugins = list(saved.get("plugins") or [])
+    try:
+        merged = OmegaConf.merge(saved, {"plugins": []}, OmegaConf.from_dotlist(overrides))
+        return load(cast(DictConfig, merged))
+    except RecurlabError as error:
+        hint = f"; the run imported plugins={plugins}: import them first, or evaluate with plugins=" if plugins else ""
+        raise RecurlabError(f"{error}{hint}") from error
+    except Exception as error:  # the YAML of an override, or an interpolation
+        raise RecurlabError(f"{run.config} with {overrides}: {str(error).splitlines()[0]}") from error

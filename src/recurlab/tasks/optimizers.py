@@ -49,8 +49,10 @@ class Adam(OptimizerSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.betas) != 2:
+            raise RecurlabError(f"optimizer.betas={list(self.betas)}: must be two numbers")
         for beta in self.betas:
-            check_number("optimizer.betas", beta, low=0, high=1)
+            check_number("optimizer.betas", beta, low=0, high=0.99999999)
         check_number("optimizer.eps", self.eps, above=0)
 
 

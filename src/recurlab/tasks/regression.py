@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from recurlab.errors import RecurlabError
 from recurlab.tasks.task import Task
 
 
@@ -17,5 +18,7 @@ class Regression(Task):
 
     def measure(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error as loss and as metric."""
+        if outputs.shape != targets.shape:
+            raise RecurlabError(f"targets={tuple(targets.shape)}: the model answers {tuple(outputs.shape)}")
         loss = F.mse_loss(outputs, targets)
         return loss, {"mse": loss.detach()}

@@ -49,16 +49,14 @@ class Step(SchedulerSpec):
 
 @dataclass(frozen=True)
 class Cosine(SchedulerSpec):
-    """Half a cosine from the rate to `final` times it, over `over` epochs or optimiser steps (`interval`)."""
+    """Half a cosine from the rate to `final` times it, over `over` epochs."""
 
     over: int = 10
     final: float = 0.0
-    interval: str = "epoch"
 
     def __post_init__(self) -> None:
         check_integer("scheduler.over", self.over)
         check_number("scheduler.final", self.final, low=0, high=1)
-        check_choice("scheduler.interval", self.interval, ("epoch", "step"))
 
     def build(self, optimizer: "Optimizer", monitor: str, mode: str) -> dict[str, Any] | None:
         """Return a LambdaLR that stays at the final rate once it is reached."""
@@ -69,7 +67,7 @@ class Cosine(SchedulerSpec):
         def scale(count: int) -> float:
             return self.final + (1 - self.final) * (1 + cos(pi * min(count / self.over, 1))) / 2
 
-        return {"scheduler": LambdaLR(optimizer, scale), "interval": self.interval}
+        return {"scheduler": LambdaLR(optimizer, scale), "interval": "epoch"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Plateau(SchedulerSpec):
     patience: int = 2
 
     def __post_init__(self) -> None:
-        check_number("scheduler.factor", self.factor, above=0, high=1)
+        check_number("scheduler.factor", self.factor, above=0, high=0.999)
         check_integer("scheduler.patience", self.patience, low=0)
 
     def build(self, optimizer: "Optimizer", monitor: str, mode: str) -> dict[str, Any] | None:

@@ -51,10 +51,7 @@ class Task(LightningModule):
             RecurlabError: if the loss is not finite, naming the step.
         """
         loss, metrics = self.measure(self.model(batch.inputs, batch.lengths), batch.targets)
-        if not torch.isfinite(loss):
-            raise RecurlabError(
-                f"loss={loss.item()}: not finite at step {self.global_step} (epoch {self.current_epoch})"
-            )
+        self._check_finite(loss, "")
         self._log("train", loss.detach(), metrics, batch)
         return loss
 
@@ -68,7 +65,13 @@ class Task(LightningModule):
 
     def _evaluate(self, split: str, batch: Batch) -> None:
         loss, metrics = self.measure(self.model(batch.inputs, batch.lengths), batch.targets)
+        self._check_finite(loss, f" in {split}")
         self._log(split, loss, metrics, batch)
+
+    def _check_finite(self, loss: Tensor, where: str) -> None:
+        if not torch.isfinite(loss):
+            at = f"step {self.global_step} (epoch {self.current_epoch})"
+            raise RecurlabError(f"loss={loss.item()}: not finite{where} at {at}")
 
     def _log(self, split: str, loss: Tensor, metrics: dict[str, Tensor], batch: Batch) -> None:
         shown = "loss" if split == "train" else self.metric
@@ -79,7 +82,11 @@ class Task(LightningModule):
         """Return the optimiser and its scheduler."""
         optimizer = self._optimizer.build(self.model)
         scheduler = self._scheduler.build(optimizer, self.monitor, self.mode)
-        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+        if scheduler is None:
+            return optimizer
+        if "monitor" in scheduler and self._trainer is not None:  # it is there only after a validation
+            scheduler["frequency"] = self.trainer.check_val_every_n_epoch
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def optimizer_step(
         self,
@@ -97,12 +104,12 @@ class Task(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the training data from a zero state."""
-        self._reset_states()
+        self.reset_states()
 
     def on_validation_epoch_start(self) -> None:
         """Put the training state aside."""
         self._training_states = [layer.carried_state for layer in self._layers()]
-        self._reset_states()
+        self.reset_states()
 
     def on_validation_epoch_end(self) -> None:
         """Go on with the training state."""
@@ -111,7 +118,7 @@ class Task(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start the test data from a zero state."""
-        self._reset_states()
+        self.reset_states()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what stateful layers carry."""
@@ -125,6 +132,7 @@ class Task(LightningModule):
     def _layers(self) -> Iterator[RNN]:
         return (module for module in self.modules() if isinstance(module, RNN))
 
-    def _reset_states(self) -> None:
+    def reset_states(self) -> None:
+        """Forget what stateful layers carry."""
         for layer in self._layers():
             layer.reset_states()

@@ -3,6 +3,8 @@
 from typing import Any
 
 from recurlab.config import Config
+from recurlab.errors import RecurlabError
+from recurlab.layers.rnn import ARGUMENTS
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.tasks import PROBLEMS
 from recurlab.tasks.task import Task
@@ -31,6 +33,9 @@ def build_task(config: Config) -> Task:
 def _layer_arguments(config: Config) -> dict[str, Any]:
     """Return the arguments of `recurlab.RNN`."""
     model = config.model
+    for option in config.cell.options:
+        if option in ARGUMENTS:
+            raise RecurlabError(f"cell.options.{option}: an argument of the layer, not an option of a cell")
     as_they_are = (
         "hidden_size", "num_layers", "bias", "bidirectional", "dropout", "variational", "recurrent_dropout", "zoneout",
         "dropconnect", "stateful", "masked_output",

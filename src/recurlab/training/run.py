@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -18,7 +19,7 @@ from recurlab.training.checkpoints import checkpointing, load_weights
 from recurlab.training.provenance import provenance, uncommitted
 from recurlab.training.run_dir import RunDir, write_json, write_text
 from recurlab.training.throughput import Throughput
-from recurlab.training.trainer import make_trainer, quiet
+from recurlab.training.trainer import check_accelerator, make_trainer, quiet
 
 
 def train(config: Config, resolved: DictConfig) -> RunDir:
@@ -32,10 +33,12 @@ def train(config: Config, resolved: DictConfig) -> RunDir:
         RecurlabError: before anything is written, for data that can't be read or options that do not go together; later
             for a loss that is not finite.
     """
+    check_accelerator(config.trainer)
     seed_everything(config.seed, workers=True, verbose=False)
     data = BenchmarkData(config.data, config.seed)
     data.setup()
     task = build_task(config)
+    _dry_run(task, data)
     run = RunDir.create(config.output_dir, config.experiment, resolved)
     try:
         with quiet():
@@ -51,6 +54,21 @@ def train(config: Config, resolved: DictConfig) -> RunDir:
     write_json(run.result, result)
     run.set_status("finished")
     return run
+
+
+@torch.no_grad()
+def _dry_run(task: Task, data: BenchmarkData) -> None:
+    """Measure two sequences, so that a model that does not fit its data is found before anything is written."""
+    batch = next(iter(data.val_dataloader()))
+    inputs, targets = batch.inputs[:2], batch.targets[:2]
+    lengths = None if batch.lengths is None else batch.lengths[:2]
+    count, size = data.size("train"), data.benchmark.batch_size
+    if count % size and any(isinstance(m, RNN) and m.stateful for m in task.modules()):
+        raise RecurlabError(f"data.batch_size={size}: stateful layers need it to divide the {count} training sequences")
+    task.eval()
+    task.measure(task.model(inputs, lengths), targets)
+    task.train()
+    task.reset_states()
 
 
 def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: BenchmarkData) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from recurlab.config import TrainerConfig
+from recurlab.errors import RecurlabError
 
 CHATTER = (
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning's own use of torch
@@ -18,6 +20,14 @@ CHATTER = (
     ".*could not find the monitored key.*",  # stopped before the first validation: run.py keeps a checkpoint itself
     ".*exists and is not empty.*",  # metrics.csv is written into the run directory, beside other files
 )
+
+
+def check_accelerator(config: TrainerConfig) -> None:
+    """Raise if a GPU is asked for and there is none."""
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise RecurlabError(
+            "trainer.accelerator='gpu': this machine has none that torch can use; allowed are auto, cpu"
+        )
 
 
 def make_trainer(config: TrainerConfig, callbacks: list[Callback], **options: Any) -> Trainer:
