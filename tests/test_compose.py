@@ -31,8 +31,8 @@ def test_a_choice_given_with_its_name_replaces_the_one_before():
     assert config.model.constraint == MaxAbs(0.5)
 
 
-def test_a_users_benchmark_is_chosen_with_its_options():
-    BENCHMARKS.register("own_adding")(Adding)
+def test_a_users_benchmark_is_chosen_with_its_options(monkeypatch):
+    monkeypatch.setitem(BENCHMARKS._entries, "own_adding", Adding)
     config, _ = compose(["data={name: own_adding, length: 9}"])
     assert config.data == Adding(length=9)
     assert config.experiment == "own_adding/gru"

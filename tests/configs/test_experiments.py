@@ -77,4 +77,5 @@ def test_the_yaml_lists_every_key_of_the_schema_with_its_default(path, schema):
 
 def test_every_choice_of_a_table_has_a_yaml():
     for group, key in (("task", "data"), ("optimizer",) * 2, ("scheduler",) * 2, ("logger",) * 2):
-        assert sorted(groups()[group]) == sorted(CHOICES[key])
+        own = [name for name, kind in CHOICES[key].items() if kind.__module__.startswith("recurlab.")]
+        assert sorted(groups()[group]) == own  # other tests may have registered theirs
