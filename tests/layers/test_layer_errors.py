@@ -121,6 +121,16 @@ def test_the_ends_of_a_range_are_in_it(options):
     assert build(**options)()(torch.zeros(T, B, FEATURES))[0].shape == (T, B, H)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"input_init": "orthogonal"}, "weight initialiser='orthogonal': must be an Initializer"),
+     ({"gate_bias": {"reset": "a"}}, r"gate_bias\['reset'\]='a': must be a number")],
+)  # fmt: skip
+def test_a_start_that_is_none_is_said_in_a_line(options, message):
+    with pytest.raises(recurlab.RecurlabError, match=message):
+        recurlab.RNN(FEATURES, H, **options)
+
+
 def test_a_misspelt_argument_names_the_nearest_one():
     with pytest.raises(recurlab.RecurlabError, match=r"option of cell 'gru'='zoneot'.*did you mean 'zoneout'"):
         recurlab.RNN(FEATURES, H, zoneot=0.1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recurlab.cells.recurrence import Recurrence
-from recurlab.errors import RecurlabError, unknown
+from recurlab.errors import RecurlabError, check_number, unknown
 from recurlab.layers.initializers import Constant, IndRNN, Initializer, Normal, Uniform
 
 FOR_VECTORS = (Uniform, Normal, Constant, IndRNN)
@@ -41,6 +41,8 @@ def start_weights(
             bound = 1 / sqrt(fan_in if name == "weight_hh" else hidden_size)
             tensor.uniform_(-bound, bound)
             continue
+        if not isinstance(init, Initializer):
+            raise RecurlabError(f"{name.split('_')[0]} initialiser={init!r}: must be an Initializer, as Orthogonal()")
         if name.startswith("bias") and not isinstance(init, FOR_VECTORS):
             kinds = ", ".join(kind.__name__ for kind in FOR_VECTORS)
             raise RecurlabError(f"bias_init={init}: a bias may start as {kinds}")
@@ -51,6 +53,7 @@ def start_weights(
     for gate, value in gate_bias.items():
         if gate not in gates:
             raise unknown("gate_bias", gate, gates)
+        check_number(f"gate_bias[{gate!r}]", value)
         if "bias_ih" not in weights:
             raise RecurlabError(f"gate_bias={gate_bias}: this layer has no bias")
         rows = slice(gates.index(gate) * hidden_size, (gates.index(gate) + 1) * hidden_size)
