@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ def configs_dir() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
+@cache
 def groups() -> dict[str, list[str]]:
     """Return the options of each config group."""
     top = configs_dir()
@@ -165,11 +167,10 @@ def _keys(config: dict[str, Any], place: str = "") -> list[str]:
 
 
 def _parse(overrides: list[str]) -> list[Override]:
+    parsed = []
     for text in overrides:
         if text.startswith("=") or ("=" not in text and not text.startswith("~")):
             raise RecurlabError(f"{text!r}: an override has the form key=value")
-    parsed = []
-    for text in overrides:
         try:
             parsed += OverridesParser.create().parse_overrides([text])
         except HydraException as error:

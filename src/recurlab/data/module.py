@@ -27,14 +27,15 @@ class BenchmarkData(LightningDataModule):
         super().__init__()
         self.benchmark, self.seed = benchmark, seed
         self._splits: dict[str, _Rows] = {}
+        self._epoch = 0  # that the training data in _splits belong to
 
     def setup(self, stage: str | None = None) -> None:
-        """Read all splits, so that a missing file is found before anything starts.
+        """Read all splits, or for the stage "test" that one, so that a missing file is found before anything starts.
 
         Raises:
             RecurlabError: for a file that is missing or damaged.
         """
-        for name in SPLITS:
+        for name in ("test",) if stage == "test" else SPLITS:
             if name not in self._splits:
                 self._splits[name] = self._rows(name, epoch=0)
 
@@ -45,7 +46,9 @@ class BenchmarkData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches of the current epoch, shuffled."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        rows = self._rows("train", epoch) if self.benchmark.fresh else self._splits["train"]
+        if self.benchmark.fresh and epoch != self._epoch:
+            self._splits["train"], self._epoch = self._rows("train", epoch), epoch
+        rows = self._splits["train"]
         order = np.random.default_rng((self.seed, epoch)).permutation(rows.size)
         return _loader(rows, order, self.benchmark.batch_size)
 

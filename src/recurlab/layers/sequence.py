@@ -66,7 +66,7 @@ def arrange(
     if lengths is not None:
         if mask is not None:
             raise RecurlabError("lengths and mask: give one of them; lengths are the mask of right padding")
-        rows["mask"] = _mask_of(lengths, x)
+        rows["mask"] = mask_of(lengths, x)
     if rows["mask"] is not None:
         x = x.masked_fill(~rows["mask"].unsqueeze(-1), 0)
 
@@ -96,8 +96,12 @@ def _arrange_packed(
     return Sequence(padded.input, padded.mask, padded.resets, True, restore)
 
 
-def _mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
-    """Return the mask (T, B) of right-padded sequences."""
+def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
+    """Return the mask (T, B) of right-padded sequences x (T, B, ...).
+
+    Raises:
+        RecurlabError: for lengths that are not B whole numbers from 1 to T.
+    """
     steps, batch = x.shape[:2]
     counts = torch.as_tensor(lengths, device=x.device)
     if counts.shape != (batch,) or counts.is_floating_point() or counts.dtype == torch.bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recurlab.errors import check_choice
+from recurlab.layers.sequence import mask_of
 from recurlab.models import ENCODERS, HEADS, STACKS
 
 
@@ -53,7 +54,7 @@ class SequenceModel(nn.Module):
         """
         x, mask = inputs.transpose(0, 1), None
         if lengths is not None:
-            mask = torch.arange(x.shape[0], device=x.device).unsqueeze(1) < lengths
+            mask = mask_of(lengths, x)
             x = x.masked_fill(~mask.view(*mask.shape, *(1,) * (x.dim() - 2)), 0)
         output = self.stack(self.encoder(x), mask)
         if self.answer == "every":

@@ -47,7 +47,7 @@ def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
     check_accelerator(config.trainer)
     task = _load_task(run, config)
     data = BenchmarkData(config.data, config.seed)
-    data.setup()
+    data.setup("test")
     with quiet():
         trainer = make_trainer(config.trainer, [], logger=False)
         return dict(trainer.test(task, data, verbose=False)[0])

@@ -97,7 +97,7 @@ class Task(LightningModule):
     ) -> None:
         """Step, then bring the recurrent weights back into their bounds."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        for layer in self._layers():
+        for layer in self.recurrent_layers():
             layer.constrain()
 
     # A stateful layer carries its state along the training data; validation and test have streams of their own.
@@ -108,12 +108,12 @@ class Task(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Put the training state aside."""
-        self._training_states = [layer.carried_state for layer in self._layers()]
+        self._training_states = [layer.carried_state for layer in self.recurrent_layers()]
         self.reset_states()
 
     def on_validation_epoch_end(self) -> None:
         """Go on with the training state."""
-        for layer, state in zip(self._layers(), self._training_states, strict=True):
+        for layer, state in zip(self.recurrent_layers(), self._training_states, strict=True):
             layer.carried_state = state
 
     def on_test_epoch_start(self) -> None:
@@ -122,17 +122,18 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what stateful layers carry."""
-        checkpoint["carried_states"] = [layer.carried_state for layer in self._layers()]
+        checkpoint["carried_states"] = [layer.carried_state for layer in self.recurrent_layers()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what stateful layers carried."""
-        for layer, state in zip(self._layers(), checkpoint["carried_states"], strict=True):
+        for layer, state in zip(self.recurrent_layers(), checkpoint["carried_states"], strict=True):
             layer.carried_state = state
 
-    def _layers(self) -> Iterator[RNN]:
+    def recurrent_layers(self) -> Iterator[RNN]:
+        """Iterate over the model's recurrent layers."""
         return (module for module in self.modules() if isinstance(module, RNN))
 
     def reset_states(self) -> None:
         """Forget what stateful layers carry."""
-        for layer in self._layers():
+        for layer in self.recurrent_layers():
             layer.reset_states()

@@ -42,9 +42,14 @@ def _checkouts() -> list[Path]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
+    return _ask("git", "-C", str(folder), *arguments)
+
+
+def _ask(*command: str) -> str:
+    """Return what a program prints, "" where it fails or is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    except OSError:  # no git
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
         return ""
     return done.stdout if done.returncode == 0 else ""
 
@@ -52,8 +57,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def _device() -> dict[str, Any]:
     if not torch.cuda.is_available():
         return {"name": platform.processor() or platform.machine(), "cuda": None}
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    driver = _ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").split()
     return {
         "name": torch.cuda.get_device_name(),
         "cuda": torch.version.cuda,

@@ -1,6 +1,7 @@
 """One run: train, choose the best checkpoint, test it once, and leave a result."""
 
 import time
+from math import ceil
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from pytorch_lightning.loggers import CSVLogger
 from recurlab.config import Config, TrainerConfig
 from recurlab.data.module import BenchmarkData
 from recurlab.errors import RecurlabError
-from recurlab.layers.rnn import RNN
 from recurlab.tasks.task import Task
 from recurlab.training.build import build_task
 from recurlab.training.checkpoints import checkpointing, load_weights
@@ -38,6 +38,7 @@ def train(config: Config, resolved: DictConfig) -> RunDir:
     data = BenchmarkData(config.data, config.seed)
     data.setup()
     task = build_task(config)
+    _check_batches(task, data)
     _dry_run(task, data)
     run = RunDir.create(config.output_dir, config.experiment, resolved)
     try:
@@ -56,15 +57,19 @@ def train(config: Config, resolved: DictConfig) -> RunDir:
     return run
 
 
+def _check_batches(task: Task, data: BenchmarkData) -> None:
+    """Raise if a stateful layer would meet a smaller batch at the end of an epoch."""
+    count, size = data.size("train"), data.benchmark.batch_size
+    if count % size and any(layer.stateful for layer in task.recurrent_layers()):
+        raise RecurlabError(f"data.batch_size={size}: stateful layers need it to divide the {count} training sequences")
+
+
 @torch.no_grad()
 def _dry_run(task: Task, data: BenchmarkData) -> None:
     """Measure two sequences, so that a model that does not fit its data is found before anything is written."""
     batch = next(iter(data.val_dataloader()))
     inputs, targets = batch.inputs[:2], batch.targets[:2]
     lengths = None if batch.lengths is None else batch.lengths[:2]
-    count, size = data.size("train"), data.benchmark.batch_size
-    if count % size and any(isinstance(m, RNN) and m.stateful for m in task.modules()):
-        raise RecurlabError(f"data.batch_size={size}: stateful layers need it to divide the {count} training sequences")
     task.eval()
     task.measure(task.model(inputs, lengths), targets)
     task.train()
@@ -97,7 +102,7 @@ def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: 
         "steps": trainer.global_step,
         "seconds": seconds,
         **throughput.result(),
-        "backends": [name for m in task.modules() if isinstance(m, RNN) for name in m.backends_used.values()],
+        "backends": [name for layer in task.recurrent_layers() for name in layer.backends_used.values()],
     }
 
 
@@ -114,6 +119,6 @@ def _fit(trainer: Trainer, task: Task, data: BenchmarkData, best: ModelCheckpoin
 
 def _log_interval(config: TrainerConfig, data: BenchmarkData) -> int:
     """Return log_every_n_steps, but so that an epoch, or a run of a few steps, is logged at least once."""
-    batches = len(data.train_dataloader())
+    batches = ceil(data.size("train") / data.benchmark.batch_size)
     limits = [config.limit_train_batches or batches, config.max_steps if config.max_steps > 0 else batches]
     return min(config.log_every_n_steps, batches, *limits)
