@@ -5,12 +5,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch  # noqa: F401  compiled kernels take their OpenMP from it
 
 from recurlab.cli import main
+from recurlab.fuse import compiler
 
 # Nothing under test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep kernels compiled under test beside pytest's own cache, out of the user's."""
+    os.environ["RECURLAB_CACHE"] = str(config.cache.mkdir("kernels"))
+
+
+@pytest.fixture
+def fastest() -> str:
+    """The backend that auto takes for a built-in cell on this machine."""
+    return "eager" if compiler.unavailable() else "fused"
+
+
+@pytest.fixture
+def skip_unless_able():
+    """Return a function that skips the test on a machine without what a backend needs."""
+
+    def skip(backend: str) -> None:
+        if backend == "fused" and (reason := compiler.unavailable()):
+            pytest.skip(reason)
+
+    return skip
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

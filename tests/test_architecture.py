@@ -13,9 +13,9 @@ import recurlab
 SOURCE = Path(recurlab.__file__).parent
 # From the ground up. A module may import its own floor and those below.
 FLOORS = [
-    ["errors", "plugins"], ["table"], ["cells"], ["backends"], ["layers"], ["models"], ["data"], ["tasks"],
+    ["errors", "plugins"], ["table"], ["cells"], ["fuse"], ["backends"], ["layers"], ["models"], ["data"], ["tasks"],
     # `config` knows the names of everything that can be chosen: those of the loggers too, never their code.
-    ["config"], ["compose"], ["training"], ["results"], ["cli"],
+    ["config"], ["compose"], ["training"], ["results"], ["bench"], ["cli"],
 ]  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 NAMES_ONLY = {("config", "recurlab.training")}
@@ -67,7 +67,8 @@ CHECK = COMMAND + "assert 'torch' not in sys.modules; sys.exit(code)"
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(["--help"], 0), (["train", "--help"], 0), (["train", "model.hiden_size=3"], 2), (["train", "model.zoneout=2"], 2),
-     (["completion", "bash"], 0), (["_complete", "recurlab train cell="], 0)],
+     (["completion", "bash"], 0), (["_complete", "recurlab train cell="], 0),
+     (["bench", "--help"], 0), (["bench", "cells=gruu"], 2), (["_complete", "recurlab bench cells=gru,"], 0)],
 )  # fmt: skip
 def test_help_and_wrong_configs_answer_without_torch(arguments, code):
     done = subprocess.run([sys.executable, "-c", CHECK, *arguments], capture_output=True, text=True)

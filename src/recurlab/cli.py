@@ -1,4 +1,4 @@
-"""The command line: recurlab train | evaluate | explain | completion.
+"""The command line: recurlab train | evaluate | explain | bench | completion.
 
 Nothing here imports torch before the config is valid.
 """
@@ -23,7 +23,7 @@ _recurlab() {
 complete -o default -o nospace -F _recurlab recurlab
 """
 COMPLETION = {"bash": BASH_COMPLETION, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" + BASH_COMPLETION}
-COMMANDS = ("train", "evaluate", "explain", "completion")
+COMMANDS = ("train", "evaluate", "explain", "bench", "completion")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +35,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, or 2 for bad input and failed runs, said in one line on the standard error."""
+    """Run a command; return 0, or 2 for bad input and failed runs, said in one line on the standard error.
+
+    `bench` returns 1 where a candidate's numbers are wrong or it fails.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Threads that spin long while they wait make small steps up to 30 times slower on a machine that is not idle.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -69,7 +72,9 @@ def _dispatch(arguments: list[str]) -> int:
         words = [*parsed.run, *rest]
         return _evaluate([word for word in words if "=" not in word], [word for word in words if "=" in word])
     if parsed.command == "explain":
-        return _explain([*parsed.overrides, *rest])
+        return _explain([*parsed.overrides, *rest], parsed.source)
+    if parsed.command == "bench":
+        return _bench([*parsed.settings, *rest])
     print(COMPLETION[parsed.shell], end="")
     return 0
 
@@ -85,8 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain", help="print the model and the backend of each layer", formatter_class=raw, epilog=_options()
     )
+    explain.add_argument("--source", action="store_true", help="print the kernels' generated arithmetic too")
     for command in (train, explain):
         command.add_argument("overrides", nargs="*", metavar="key=value", help="choices and values of the config")
+    bench = commands.add_parser(
+        "bench", help="measure the speed of cells and backends beside torch's layers", formatter_class=raw,
+        epilog=_bench_keys(),
+    )  # fmt: skip
+    bench.add_argument("settings", nargs="*", metavar="key=value", help="what to measure and how")
     completion = commands.add_parser("completion", help="print a shell's script for tab completion")
     completion.add_argument("shell", choices=sorted(COMPLETION))
     return parser
@@ -100,12 +111,23 @@ def _options() -> str:
     return "\n".join(["choices:", *lines, "", "values, for example:", "  model.hidden_size=64 seed=1 data.length=500"])
 
 
+def _bench_keys() -> str:
+    """Return the keys of bench, for --help."""
+    from recurlab.bench.settings import usage
+
+    return usage()
+
+
 def _complete(line: str) -> list[str]:
     words = line.split(" ")
     if len(words) <= 2:
         return [command for command in COMMANDS if command.startswith(words[-1])]
     if words[1] == "completion":
         return [shell for shell in sorted(COMPLETION) if shell.startswith(words[-1])]
+    if words[1] == "bench":
+        from recurlab.bench.settings import complete as complete_bench
+
+        return complete_bench(words[-1])
     from recurlab.compose import complete
 
     return complete(words[-1])
@@ -153,12 +175,21 @@ def _evaluate(runs: list[str], overrides: list[str]) -> int:
     return 0
 
 
-def _explain(overrides: list[str]) -> int:
+def _explain(overrides: list[str], source: bool) -> int:
     from recurlab.compose import compose
 
     config, _ = compose(overrides)
     from recurlab.results.summary import explanation
     from recurlab.training.build import build_task
 
-    print(explanation(build_task(config).model))
+    print(explanation(build_task(config).model, source))
     return 0
+
+
+def _bench(words: list[str]) -> int:
+    from recurlab.bench.settings import parse
+
+    settings = parse(words)
+    from recurlab.bench.run import bench
+
+    return bench(settings)

@@ -10,6 +10,7 @@ import yaml
 from recurlab.compose import compose, configs_dir, groups
 from recurlab.config import CHOICES, ModelConfig, TrainerConfig
 from recurlab.data.module import BenchmarkData
+from recurlab.errors import RecurlabError
 from recurlab.training.build import build_task
 
 EXPERIMENTS = sorted(
@@ -51,7 +52,13 @@ def test_the_experiment_is_composed_built_and_stepped(name, tiny_mnist):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_option_is_composed_built_and_stepped(option, tiny_mnist):
-    step_once([option, *(["recurrence.heads=2"] if option == "recurrence=block" else [])], tiny_mnist)
+    try:
+        step_once([option, *(["recurrence.heads=2"] if option == "recurrence=block" else [])], tiny_mnist)
+    except RecurlabError as refusal:  # a backend may need what this machine lacks, and then says so
+        group, _, name = option.partition("=")
+        assert group == "backend"
+        assert f"backend={name!r}: " in str(refusal)  # noqa: PT017
+        pytest.skip(str(refusal))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -14,7 +14,7 @@ def run_of(folder: Path) -> Path:
     return status.parent
 
 
-def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_picture(recurlab, quick, tmp_path):
+def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_picture(recurlab, quick, tmp_path, fastest):
     code, out, err = recurlab("train", "experiment=adding/indrnn", "seed=3", *quick)
     assert (code, err) == (0, "")
     run = run_of(tmp_path / "runs" / "adding" / "indrnn")
@@ -30,7 +30,7 @@ def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_pictu
     assert (run / "diff.patch").is_file()
 
     result = json.loads((run / "result.json").read_text())
-    assert result["backends"] == ["eager", "eager"]
+    assert result["backends"] == [fastest, fastest]
     assert result["steps"] == 10  # 2 epochs of 5 batches
     assert result["epochs"] == 2
     assert result["sequences_per_second"] > 0

@@ -18,6 +18,11 @@ def supports(call: Call) -> str | None:
     return None
 
 
+def source(call: Call) -> str | None:
+    """Return None: nothing is generated for this backend."""
+    return None
+
+
 def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     """Return the output (T, B, directions * H) and each direction's state after the sequence."""
     results = [_scan(call, direction, reverse=place == 1) for place, direction in enumerate(call.directions)]

@@ -1,6 +1,5 @@
 """Which backend runs a call, and why each other one does not."""
 
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
@@ -8,16 +7,7 @@ from recurlab.backends import BACKENDS
 from recurlab.backends.call import Call
 from recurlab.errors import RecurlabError, check_choice
 
-MODULES = {name: import_module(path) for name, path in BACKENDS.items()}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The backend taken for a call, and a line of reason for each one that was not."""
-
-    name: str
-    module: ModuleType
-    passed_over: dict[str, str]
+MODULES: dict[str, ModuleType] = {name: import_module(path) for name, path in BACKENDS.items()}
 
 
 def check(name: str) -> None:
@@ -25,18 +15,23 @@ def check(name: str) -> None:
     check_choice("backend", name, ("auto", *BACKENDS))
 
 
-def choose(name: str, call: Call) -> Choice:
+def choose(name: str, call: Call) -> str:
     """Return the fastest backend that can serve a call, or the one named.
 
     Raises:
         RecurlabError: if a backend asked for by its name can't serve the call; it never falls back to another.
     """
     check(name)
-    refusals = {candidate: module.supports(call) for candidate, module in MODULES.items()}
-    able = [candidate for candidate, reason in refusals.items() if reason is None]
-    taken = able[0] if name == "auto" else name
-    if taken not in able:
-        raise RecurlabError(f"backend={name!r}: {refusals[taken]}; {', '.join(able)} can")
+    if name == "auto":
+        return next(candidate for candidate, module in MODULES.items() if module.supports(call) is None)
+    reason = MODULES[name].supports(call)
+    if reason is not None:
+        able = [candidate for candidate, module in MODULES.items() if module.supports(call) is None]
+        raise RecurlabError(f"backend={name!r}: {reason}; {', '.join(able)} can")
+    return name
+
+
+def passed_over(name: str, taken: str, call: Call) -> dict[str, str]:
+    """Return a line of reason for each backend but the one taken when `name` was asked for."""
     idle = f"slower than {taken}" if name == "auto" else f"backend={name!r} was asked for"
-    passed_over = {candidate: reason or idle for candidate, reason in refusals.items() if candidate != taken}
-    return Choice(taken, MODULES[taken], passed_over)
+    return {other: module.supports(call) or idle for other, module in MODULES.items() if other != taken}

@@ -48,7 +48,7 @@ def build_cell(
         merged = {"cell": cell, "recurrence": "dense", **PRESETS.get(cell, {}), **options}
         usual = merged.pop("recurrence")
         made = _construct(CELLS[merged.pop("cell")], cell, merged, arguments)
-    made.phases  # noqa: B018  a faulty step is found here, not in the first batch
+    made.phases, made.token  # noqa: B018  a faulty step is found here, and the layer can be compiled as one graph
     return made, Recurrence(recurrence or usual, heads)
 
 

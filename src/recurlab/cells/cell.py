@@ -3,7 +3,9 @@
 from collections import namedtuple
 from collections.abc import Callable
 from functools import cached_property, partial
+from itertools import count
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -11,6 +13,14 @@ from torch import Tensor
 from recurlab.errors import RecurlabError, one_line
 
 State = tuple[Tensor, ...]
+
+_numbers = count()
+_by_token: WeakValueDictionary[str, "Cell"] = WeakValueDictionary()
+
+
+def cell_of(token: str) -> "Cell":
+    """Return the cell that has this token."""
+    return _by_token[token]
 
 
 class Cell:
@@ -40,6 +50,20 @@ class Cell:
         The step must be pure (no in-place change, no randomness) and take the same path through Python on every call.
         """
         raise RecurlabError(f"cell {type(self).__name__}: it must define step(self, x, state, recur)")
+
+    @cached_property
+    def token(self) -> str:
+        """A name for this very object in this process: what a compiled graph can hold in its stead; see `cell_of`."""
+        token = f"{type(self).__name__}-{next(_numbers)}"
+        _by_token[token] = self
+        return token
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "token"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.token  # noqa: B018  a copy is known too before it is compiled into a graph
 
     def advance(self, x: Any, state: State, recur: Any) -> State:
         """Call `step` with states always in a tuple."""

@@ -11,17 +11,24 @@ if TYPE_CHECKING:
     from recurlab.layers.rnn import RNN
 
 
-def explain(rnn: "RNN") -> str:
-    """Return, for each layer, its cell, the backend taken for a plain call and a line of reason for each other one."""
+def explain(rnn: "RNN", source: bool) -> str:
+    """Return, for each layer, its cell, the backend taken for a plain call and a line of reason for each other one.
+
+    With `source`, also what was generated for it, once where layers share it.
+    """
     probe = next(rnn.parameters()).new_zeros
     states = tuple(probe(rnn.num_layers * rnn.num_directions, 1, rnn.hidden_size) for _ in rnn.cell.states)
-    lines = []
+    lines: list[str] = []
     for layer in range(rnn.num_layers):
         features = rnn.input_size if layer == 0 else rnn.hidden_size * rnn.num_directions
         sequence = Sequence(probe(1, 1, features), mask=None, resets=None, batched=True, restore=lambda x: x)
         device = sequence.input.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # explaining must not change a run
-            choice = select.choose(rnn.backend, rnn.call_of(layer, sequence.input, states, sequence))
-        lines.append(f"layer {layer}: {rnn.cell}, {rnn.recurrence.kind} recurrence, backend {choice.name}")
-        lines += [f"  not {name}: {reason}" for name, reason in choice.passed_over.items()]
+            call = rnn.call_of(layer, sequence.input, states, sequence)
+            taken = select.choose(rnn.backend, call)
+        lines.append(f"layer {layer}: {rnn.cell}, {rnn.recurrence.kind} recurrence, backend {taken}")
+        lines += [f"  not {name}: {reason}" for name, reason in select.passed_over(rnn.backend, taken, call).items()]
+        text = select.MODULES[taken].source(call) if source else None
+        if text is not None and text not in lines:
+            lines.append(text)
     return "\n".join(lines)

@@ -185,9 +185,9 @@ class RNN(nn.Module):
             if layer > 0:
                 x = sequence_dropout(x, self.dropout, self.training, shared=self.variational)
             call = self.call_of(layer, x, states, sequence)
-            choice = select.choose(self.backend, call)
-            x, ends = choice.module.run(call)
-            self.backends_used[layer] = choice.name
+            taken = select.choose(self.backend, call)
+            x, ends = select.MODULES[taken].run(call)
+            self.backends_used[layer] = taken
             finals += ends
         final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
         if self.stateful:
@@ -218,9 +218,9 @@ class RNN(nn.Module):
     def carried_state(self, state: State | None) -> None:
         self._carried = state
 
-    def explain(self) -> str:
-        """Return, for each layer, the backend that is taken and the reason for each one that is not."""
-        return explain(self)
+    def explain(self, *, source: bool = False) -> str:
+        """Return, for each layer, the backend taken, the reason for each other one, and the `source` generated."""
+        return explain(self, source)
 
     def extra_repr(self) -> str:
         """Return what distinguishes this layer."""

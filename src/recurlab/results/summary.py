@@ -28,8 +28,8 @@ def summary(path: str | Path) -> str:
     return "\n".join(lines)
 
 
-def explanation(model: nn.Module) -> str:
-    """Return a model's modules, its size, and the backend of each recurrent layer with the reasons."""
-    layers = [f"{name}: {m.explain()}" for name, m in model.named_modules() if isinstance(m, RNN)]
+def explanation(model: nn.Module, source: bool) -> str:
+    """Return a model's modules, its size, and the backend of each recurrent layer with the reasons and its `source`."""
+    layers = [f"{name}: {m.explain(source=source)}" for name, m in model.named_modules() if isinstance(m, RNN)]
     parameters = sum(p.numel() for p in model.parameters())
     return "\n".join([str(model), f"{parameters} parameters", *layers])

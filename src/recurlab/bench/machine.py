@@ -1,0 +1,78 @@
+"""What a speed depends on beside the code: the machine, the threads, and who else is at work."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import recurlab
+from recurlab.bench.settings import Settings
+from recurlab.errors import RecurlabError
+from recurlab.training.provenance import provenance
+
+# It ends with its parent, should that be killed.
+SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100000))"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the columns that are the same for all measurements of a run."""
+    origin = provenance(0)
+    here = Path(recurlab.__file__)
+    commits = [commit for folder, commit in origin["git"].items() if commit and here.is_relative_to(folder)]
+    return {
+        "device": torch.cuda.get_device_name() if settings.device == "cuda" else _plain_name(),
+        "cpu": _cpu(),
+        "threads": str(torch.get_num_threads()),
+        "busy": str(settings.busy),
+        "dtype": settings.dtype,
+        "input_grad": str(settings.input_grad).lower(),
+        "torch": torch.__version__,
+        "commit": commits[0] + ("+changes" if origin["dirty"] else "") if commits else "",
+        "date": origin["time"],
+    }
+
+
+def _cpu() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else _plain_name()
+
+
+def _plain_name() -> str:
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def prepared(settings: Settings) -> Iterator[None]:
+    """Set the threads and start the busy processes; both end with the block."""
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    crowd: list[subprocess.Popen[bytes]] = []
+    try:
+        torch.backends.cudnn.allow_tf32 = False  # cuDNN alone would compute in fewer bits than the dtype has
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        for _ in range(settings.busy):
+            crowd.append(subprocess.Popen([sys.executable, "-c", SPIN, str(os.getpid())]))
+        yield
+    finally:
+        for process in crowd:
+            process.kill()
+        for process in crowd:
+            process.wait()
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def check_device(device: str) -> None:
+    """Raise unless torch can use the device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecurlabError("device='cuda': this machine has none that torch can use; allowed is cpu")

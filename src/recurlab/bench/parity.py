@@ -1,0 +1,92 @@
+"""Whether a candidate computes what the eager backend does; a speed is worth nothing without it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recurlab.bench.candidates import Candidate, Work, prepare, shortened, small
+from recurlab.bench.settings import Settings, Shape
+
+# The largest difference allowed, as a part of the tensor's largest magnitude. In half precision, backends may round
+# what enters the step in different places, and where that turns a ReLU a whole term of a gradient goes: there the
+# float32 layer is held to its own limit first, and this one finds what is lost on the way from and to half tensors.
+TOLERANCES = {"float64": 1e-10, "float32": 2e-5, "float16": 0.3, "bfloat16": 0.3}
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest relative difference to the eager backend, in which tensor, and what is allowed there."""
+
+    size: float = float("nan")
+    place: str = ""
+    allowed: float = 0.0
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is small enough."""
+        return self.size <= self.allowed
+
+
+def check(candidate: Candidate, shape: Shape, settings: Settings) -> Gap:
+    """Return how far a candidate is from the eager backend; for a half dtype, in float32 where that is too far."""
+    if settings.dtype in ("float16", "bfloat16"):
+        wide = check(candidate, shape, replace(settings, dtype="float32"))
+        if not wide.fits:
+            return wide
+    return Gap(*difference(candidate, shape, settings), TOLERANCES[settings.dtype])
+
+
+def difference(candidate: Candidate, shape: Shape, settings: Settings) -> tuple[float, str]:
+    """Return the largest relative difference to the eager backend, and of what.
+
+    Outputs, final states and the gradients of the input, the initial states and all parameters are compared, on a
+    small odd shape and on the widths of `shape`.
+    """
+    worst = (0.0, "nothing")
+    for size in (small(candidate.case), shortened(shape)):
+        found = _everything(prepare(candidate, size, settings, seed=1), size)
+        wanted = _everything(prepare(Candidate(candidate.case, "eager"), size, settings, seed=1), size)
+        for name, tensor in wanted.items():
+            gap = _gap(found[name], tensor)
+            if gap > worst[0]:
+                worst = gap, name
+    return worst
+
+
+def _gap(found: Tensor, wanted: Tensor) -> float:
+    if found.shape != wanted.shape or not all(torch.isfinite(tensor).all() for tensor in (found, wanted)):
+        return float("inf")
+    largest = wanted.double().abs().max().item()
+    return (found.double() - wanted.double()).abs().max().item() / (largest or 1.0)
+
+
+def _everything(work: Work, shape: Shape) -> dict[str, Tensor]:
+    """Return all that a layer computes in a forward and a backward pass, by name."""
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator).to(work.input)
+
+    directions = 2 if getattr(work.layer, "bidirectional", False) else 1
+    states = _states(work)
+    start = tuple(draw(directions, shape.batch, shape.hidden).requires_grad_() for _ in range(states))
+    x = work.input.clone().requires_grad_()
+    with torch.random.fork_rng([0] if x.is_cuda else []):
+        torch.manual_seed(3)  # both draw the same noise
+        output, end = work.call(x, start if states > 1 else start[0], **work.extra)
+    ends = end if isinstance(end, tuple) else (end,)
+    results = [output, *ends]
+    torch.autograd.backward(results, [draw(*result.shape) for result in results])
+    leaves = {"input": x} | {f"state {place}": s for place, s in enumerate(start)} | dict(work.layer.named_parameters())
+    gradients = {
+        f"gradient of {name}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for name, leaf in leaves.items()
+    }
+    values = {"output": output, **{f"final state {place}": s for place, s in enumerate(ends)}}
+    return {name: tensor.detach() for name, tensor in (values | gradients).items()}
+
+
+def _states(work: Work) -> int:
+    cell = getattr(work.layer, "cell", None)
+    return len(cell.states) if cell is not None else 1 + isinstance(work.layer, torch.nn.LSTM)

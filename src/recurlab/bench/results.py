@@ -1,0 +1,101 @@
+"""The measurements on disk: results.csv, a row for each case and machine, the newest in the place of older ones."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from recurlab.bench.candidates import Candidate, reference
+from recurlab.bench.measure import Result
+from recurlab.bench.settings import Settings, Shape
+from recurlab.errors import RecurlabError
+from recurlab.training.run_dir import write_text
+
+# A row with all of these the same is the same measurement, made again.
+PLACE = ("device", "cpu", "threads", "busy", "dtype", "input_grad")
+KEYS = (*PLACE, "shape", "cell", "recurrence", "heads", "option", "backend")
+FIELDS = (
+    *KEYS, "status", "parity_gap", "repeats", "forward_ms", "forward_min_ms", "forward_backward_ms",
+    "forward_backward_min_ms", "reference", "forward_ratio", "forward_backward_ratio", "peak_mib", "torch", "commit",
+    "date",
+)  # fmt: skip
+Row = dict[str, str]
+
+
+class Results:
+    """The rows of a folder's results.csv."""
+
+    def __init__(self, output: str) -> None:
+        self.folder = Path(output).expanduser()
+        self.csv, self.picture = self.folder / "results.csv", self.folder / "speed.png"
+        self.rows: list[Row] = []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.csv.is_file():
+                return
+            with self.csv.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                if tuple(reader.fieldnames or ()) != FIELDS:
+                    raise RecurlabError(f"output={output!r}: results.csv has other columns; move it away")
+                self.rows = list(reader)
+        except (OSError, UnicodeError) as error:
+            raise RecurlabError(f"output={output!r}: can't be used: {getattr(error, 'strerror', error)}") from error
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Put rows in the place of older ones of the same case, or behind all, and write the file."""
+        merged = {_key(row): row for row in self.rows}
+        merged |= {_key(row): row for row in rows}
+        self.rows = list(merged.values())
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.csv, text.getvalue())
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEYS)
+
+
+def to_rows(results: dict[Candidate, Result], shape: Shape, settings: Settings, shared: Row) -> list[Row]:
+    """Return the rows of one shape's candidates; `shared` has the columns that are the same in all."""
+    return [shared | _row(candidate, results, shape, settings) for candidate in results]
+
+
+def _row(candidate: Candidate, results: dict[Candidate, Result], shape: Shape, settings: Settings) -> Row:
+    case, result, beside = candidate.case, results[candidate], reference(candidate.case)
+    row = dict.fromkeys(FIELDS[len(PLACE) : FIELDS.index("torch")], "") | {
+        "shape": str(shape),
+        "cell": case.cell,
+        "recurrence": case.recurrence,
+        "heads": str(case.heads),
+        "option": case.option,
+        "backend": candidate.backend,
+        "status": result.status,
+        "parity_gap": f"{result.gap.size:.2g}",
+        "repeats": str(settings.repeats),
+        "reference": _name(beside),
+    }
+    if result.status != "ok":
+        return row
+    forward, both = result.medians
+    row |= {
+        "forward_ms": _ms(forward),
+        "forward_min_ms": _ms(min(result.forward)),
+        "forward_backward_ms": _ms(both),
+        "forward_backward_min_ms": _ms(min(result.both)),
+        "peak_mib": f"{result.peak / 2**20:.6g}",
+    }
+    if results[beside].status == "ok":
+        usual = results[beside].medians
+        row |= {"forward_ratio": f"{forward / usual[0]:.4g}", "forward_backward_ratio": f"{both / usual[1]:.4g}"}
+    return row
+
+
+def _name(candidate: Candidate) -> str:
+    name = {"gru": "torch.nn.GRU", "lstm": "torch.nn.LSTM"}[candidate.case.cell]
+    return f"{name}(bidirectional=True)" if candidate.case.option == "bidirectional" else name
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.6g}"

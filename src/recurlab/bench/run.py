@@ -1,0 +1,63 @@
+"""`recurlab bench` from its settings to the files, the table and the exit code."""
+
+from rich.console import Console
+
+from recurlab.backends import BACKENDS
+from recurlab.bench.candidates import Candidate, candidates
+from recurlab.bench.machine import check_device, environment, prepared
+from recurlab.bench.measure import Result, measure
+from recurlab.bench.report import picture, table
+from recurlab.bench.results import PLACE, Results, Row, to_rows
+from recurlab.bench.settings import Settings, Shape
+
+
+def bench(settings: Settings) -> int:
+    """Measure every case, keep and show what was found; return 1 if a candidate was wrong or failed, else 0.
+
+    Raises:
+        RecurlabError: for settings that can't be met, before anything is measured.
+    """
+    check_device(settings.device)
+    found, refused = candidates(settings)
+    kept, rows, troubles = Results(settings.output), list[Row](), list[str]()
+    with prepared(settings):
+        shared = environment(settings)
+        for shape in settings.shapes:
+            print(f"{shape}: {len(found)} candidates, {settings.repeats} rounds", flush=True)
+            results = measure(found, shape, settings)
+            fresh = to_rows(results, shape, settings, shared)
+            kept.add(fresh)
+            rows += fresh
+            troubles += _troubles(results, shape)
+    here = [row for row in kept.rows if all(row[name] == shared[name] for name in PLACE)]
+    picture(here, kept.picture)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a file has no width to fit into
+    console.print(table(rows))
+    for line in _refusals(refused, settings):
+        print(line)
+    for line in troubles:
+        print(line)
+    print(f"results: {kept.csv}\npicture: {kept.picture}")
+    return 1 if troubles else 0
+
+
+def _troubles(results: dict[Candidate, Result], shape: Shape) -> list[str]:
+    """Return a line for each candidate without a speed."""
+    lines = []
+    for candidate, result in results.items():
+        gap = result.gap
+        why = f": {gap.place} is off by {gap.size:.2g} of its largest magnitude, allowed is {gap.allowed:g}"
+        if result.status != "ok":
+            lines.append(f"{candidate} {shape}: {result.status}{why if result.status == 'parity failed' else ''}")
+    return lines
+
+
+def _refusals(refused: dict[Candidate, str], settings: Settings) -> list[str]:
+    """Return a line for each backend and reason; that torch has no such layer is only said where it was asked for."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for candidate, reason in refused.items():
+        if candidate.backend in (*BACKENDS, *settings.backends):
+            cases.setdefault((candidate.backend, reason), []).append(str(candidate.case))
+    return [f"{backend}: not measured for {', '.join(names)}: {reason}" for (backend, reason), names in cases.items()]

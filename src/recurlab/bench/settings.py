@@ -1,0 +1,169 @@
+"""What `recurlab bench` is asked: its keys, their defaults and checks. Nothing here imports torch."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from recurlab.backends import BACKENDS
+from recurlab.cells import CELLS, PRESETS, RECURRENCES
+from recurlab.errors import RecurlabError, check_choice, check_integer, unknown, unknown_key
+from recurlab.plugins import import_plugins
+
+# What each option changes of a layer; a mask is an argument of the call, and `reset` one of the cell.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "zoneout": {"zoneout": 0.1},
+    "mask": {},
+    "recurrent_dropout": {"recurrent_dropout": 0.1},
+    "bidirectional": {"bidirectional": True},
+    "reset_before": {"reset": "before"},
+}
+# Candidates that are no backend: torch's own layer, and torch.compile of the eager loop.
+OTHERS = ("torch", "compile")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
+FLAGS = {"true": True, "false": False}
+LOWEST = {"heads": 1, "repeats": 1, "threads": 0, "busy": 0}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """T steps, B samples, H units and I features."""
+
+    steps: int
+    batch: int
+    hidden: int
+    features: int
+
+    def __str__(self) -> str:
+        return f"{self.steps}x{self.batch}x{self.hidden}x{self.features}"
+
+
+SHAPES = {"A": Shape(784, 32, 128, 64), "B": Shape(150, 64, 512, 512)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of all keys; the fields' names are the keys."""
+
+    cells: tuple[str, ...] = ("gru", "lstm", "indrnn", "indy_gru")
+    recurrences: tuple[str, ...] = ()
+    heads: int = 8
+    backends: tuple[str, ...] = ()
+    shapes: tuple[Shape, ...] = tuple(SHAPES.values())
+    options: tuple[str, ...] = ()
+    dtype: str = "float32"
+    device: str = "cpu"
+    input_grad: bool = False
+    repeats: int = 7
+    threads: int = 0
+    busy: int = 0
+    output: str = "experiments/speed"
+    plugins: tuple[str, ...] = ()
+
+
+HELP = {
+    "cells": "gru,lstm,indrnn,indy_gru   any cells or presets",
+    "recurrences": "     dense, diagonal, block; empty: each cell's own",
+    "heads": "8   of a block recurrence",
+    "backends": "     empty: torch and every backend that serves the call; compile (minutes) only by name",
+    "shapes": f"A,B   {', '.join(f'{name} = {shape}' for name, shape in SHAPES.items())}; or your own TxBxHxI",
+    "options": f"     {', '.join(OPTIONS)}: a case each, beside the plain one",
+    "dtype": f"float32   {', '.join(DTYPES)}",
+    "device": "cpu   cpu, cuda",
+    "input_grad": "false   true: the input needs a gradient too, as in a layer on top of another",
+    "repeats": "7   timings of each candidate, in turns; medians are reported",
+    "threads": "0   0: as many as torch takes",
+    "busy": "0   processes that keep a core busy meanwhile",
+    "output": "experiments/speed   the folder of results.csv and speed.png",
+    "plugins": "     modules with cells of your own",
+}
+
+
+def usage() -> str:
+    """Return the keys, their defaults and what they mean, for --help."""
+    rows = [(key, *text.partition("   ")[::2]) for key, text in HELP.items()]
+    lines = [f"  {f'{key}={usual.strip()}':34}{meaning.strip()}" for key, usual, meaning in rows]
+    return "\n".join(["keys and their defaults:", *lines])
+
+
+def parse(words: Iterable[str]) -> Settings:
+    """Return the settings of a command line's ``key=value`` words.
+
+    Raises:
+        RecurlabError: for an unknown key, name or a value out of range.
+    """
+    known = [field.name for field in fields(Settings)]
+    texts: dict[str, str] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise RecurlabError(f"{word!r}: an argument has the form key=value")
+        if key not in known:
+            raise unknown_key(key, text, known)
+        texts[key] = text.strip()
+    import_plugins(_names(texts.get("plugins", "")))
+    return Settings(**{key: _value(key, text) for key, text in texts.items()})
+
+
+def complete(word: str) -> list[str]:
+    """Return what the last word of a command line may become: a key, or a name in its list."""
+    key, equals, text = word.partition("=")
+    if not equals:
+        return sorted(f"{field.name}=" for field in fields(Settings) if field.name.startswith(key))
+    before, comma, last = text.rpartition(",")
+    return [f"{key}={before}{comma}{name}" for name in _choices().get(key, ()) if name.startswith(last)]
+
+
+def _choices() -> dict[str, list[str]]:
+    return {
+        "cells": [*CELLS, *PRESETS],
+        "recurrences": list(RECURRENCES),
+        "backends": [*BACKENDS, *OTHERS],
+        "options": list(OPTIONS),
+        "shapes": list(SHAPES),
+        "dtype": list(DTYPES),
+        "device": list(DEVICES),
+        "input_grad": list(FLAGS),
+    }
+
+
+def _value(key: str, text: str) -> Any:
+    if key in LOWEST:
+        number: object = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+        check_integer(key, number, low=LOWEST[key])
+        return number
+    names = _names(text)
+    if key in ("cells", "shapes") and not names:
+        raise RecurlabError(f"{key}={text!r}: must name at least one of {', '.join(_choices()[key])}")
+    if key == "shapes":
+        return tuple(_shape(name) for name in names)
+    if key == "plugins":
+        return names
+    if key == "output":
+        if not text:
+            raise RecurlabError("output='': must be a folder")
+        return text
+    single = key in ("dtype", "device", "input_grad")
+    for name in [text] if single else names:
+        check_choice(key, name, _choices()[key])
+    return FLAGS[text] if key == "input_grad" else text if single else names
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a list written as a,b or [a,b], each once."""
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    return tuple(dict.fromkeys(name.strip() for name in inner.split(",") if name.strip()))
+
+
+def _shape(text: str) -> Shape:
+    if text in SHAPES:
+        return SHAPES[text]
+    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+)", text)
+    if found is None:
+        raise unknown("shapes", text, [*SHAPES, "TxBxHxI"])
+    sizes = [int(size) for size in found.groups()]
+    if 0 in sizes:
+        raise RecurlabError(f"shapes={text!r}: each of TxBxHxI must be at least 1")
+    return Shape(*sizes)

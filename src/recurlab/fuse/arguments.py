@@ -1,0 +1,161 @@
+"""What the operators of a scan are given, the tensors that they fill, and both as the kernels take them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recurlab.fuse.cpu import Kernel, Pass, Work, threads
+from recurlab.fuse.memory import empty
+
+SCHEMA = (
+    "str cell, str kind, Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
+    "Tensor start, Tensor? dropout, Tensor[] keep, Tensor? mask, Tensor? cuts, float[] zoneout, bool hold, "
+    "bool training, bool grad"
+)
+SAMPLES = 8  # of an item of the diagonal kernel: they share what they load; fixed, for it orders the sums
+BLOCKS = 8  # the most vectors of units of such an item
+GROUP = 32  # the most samples that a thread of the dense kernel takes through the sequence together
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A cell over a sequence: T steps, B samples, D directions, I features, G gates, S states, H units.
+
+    Attributes:
+        cell: the cell's token.
+        kind: of the recurrence: dense, diagonal or block.
+        input: (T, B, I), in the precision of the projection.
+        weight_ih: (D*G*H, I), in the same.
+        weight_hh: (D, ...) with the recurrence's weight shape, float32 or float64 as all numbers below.
+        bias_ih, bias_hh: (D, G*H) or None.
+        start: (D, S, B, H), the states before the sequence.
+        dropout: (D, B, H), a factor on what enters the recurrence, or None.
+        keep: D*S boolean tensors (T, B, H), empty ones where zoneout draws nothing; or none at all.
+        mask: boolean (T, B), True where a step counts, or None.
+        cuts: boolean (D, T, B), True where a step is taken from a zero state, or None.
+        zoneout: S probabilities.
+        hold: whether a masked step repeats the last output instead of giving 0.
+        training: whether zoneout uses `keep`, or the expectation.
+        grad: whether to keep what the gradient needs.
+    """
+
+    cell: str
+    kind: str
+    input: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    start: Tensor
+    dropout: Tensor | None
+    keep: Sequence[Tensor]
+    mask: Tensor | None
+    cuts: Tensor | None
+    zoneout: Sequence[float]
+    hold: bool
+    training: bool
+    grad: bool
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether the input lies in memory as (B, T, I); what is computed from it then does too."""
+        return self.input.stride(1) > self.input.stride(0)
+
+    @property
+    def rows(self) -> Tensor:
+        """The input as a matrix (T*B, I), in the order in which it lies in memory."""
+        return (self.input.transpose(0, 1) if self.batch_first else self.input).flatten(0, 1)
+
+    def empty(self, features: int) -> Tensor:
+        """Return an empty (T, B, features) in the memory order of the input."""
+        steps, batch = self.input.shape[:2]
+        if self.batch_first:
+            return empty(self.start, batch, steps, features).transpose(0, 1)
+        return empty(self.start, steps, batch, features)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a scan gives, and what its gradient needs of it.
+
+    Attributes:
+        output: (T, B, D*H).
+        end: (D, S, B, H), the states after the sequence.
+        x: (T, B, D*G*H), the projected input, or what the gradient needs in its place.
+        saved: (D, S-1, T, B, H), the other states after each step.
+        recur: (D, T, B, n*H), products of the gates for which x is not enough.
+        entering: (D, n, T, B, H), what entered the phases whose operand is not simply the last output.
+    """
+
+    output: Tensor
+    end: Tensor
+    x: Tensor
+    saved: Tensor
+    recur: Tensor
+    entering: Tensor
+
+
+def allocate(made: Kernel, given: Arguments) -> Results:
+    """Return the empty tensors that a scan fills."""
+    steps, batch = given.input.shape[:2]
+    directions, states, _, units = given.start.shape
+    cell, products = made.cell, given.grad and made.kind == "dense"
+    plain = made.operand_is_state and given.dropout is None and given.mask is None and given.cuts is None
+    phases = (len(cell.phases) - int(plain and bool(cell.phases))) if products else 0
+    return Results(
+        given.empty(directions * units),
+        torch.empty_like(given.start),
+        given.empty(directions * len(cell.gates) * units),
+        empty(given.start, directions, states - 1 if given.grad else 0, steps, batch, units),
+        empty(given.start, directions, steps, batch, len(made.kept_gates) * units if products else 0),
+        empty(given.start, directions, phases, steps, batch, units),
+    )
+
+
+def passes(made: Kernel, given: Arguments, results: Results) -> list[Pass]:
+    """Return one pass of the kernels for each direction."""
+    directions, states, _, units = given.start.shape
+    phases, rows = len(made.cell.phases), len(made.cell.gates) * units
+    masks = [k if k.numel() else None for k in given.keep] or [None] * (directions * states)
+
+    def of(d: int, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[d]
+
+    return [
+        Pass(
+            x=results.x[..., d * rows : (d + 1) * rows],
+            weight=given.weight_hh[d],
+            output=results.output[..., d * units : (d + 1) * units],
+            start=list(given.start[d]),
+            end=list(results.end[d]),
+            reverse=d == 1,
+            bias_ih=of(d, given.bias_ih),
+            bias_hh=of(d, given.bias_hh),
+            dropout=of(d, given.dropout),
+            cuts=of(d, given.cuts),
+            keep=masks[d * states : (d + 1) * states],
+            saved=[None] * (states - len(results.saved[d])) + list(results.saved[d]),
+            recur=results.recur[d] if results.recur.numel() else None,
+            entering=[None] * (phases - len(results.entering[d])) + list(results.entering[d]),
+        )
+        for d in range(directions)
+    ]
+
+
+def work(made: Kernel, given: Arguments, directions: list[Pass]) -> Work:
+    """Return the call of a kernel, cut into items for the threads."""
+    batch, units = given.start.shape[2:]
+    if made.kind == "dense":
+        samples, blocks = max(1, min(-(-batch * len(directions) // threads()), batch, GROUP)), 1
+    else:
+        samples, blocks = min(SAMPLES, batch), BLOCKS
+        lanes = 64 // given.start.element_size()
+        while blocks > 1 and len(directions) * -(-batch // samples) * -(-units // (lanes * blocks)) < 4 * threads():
+            blocks //= 2
+    width = given.weight_hh.shape[2] if given.weight_hh.dim() == 3 else 1
+    return Work(
+        directions, (0, len(given.input)), width, samples, blocks, given.mask, given.zoneout, given.hold,
+        given.training, given.grad,
+    )  # fmt: skip

@@ -1,0 +1,244 @@
+"""From a traced step to C++: the struct `Step` that the kernels of every device and recurrence are built around."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from recurlab.fuse.expressions import Node
+from recurlab.fuse.trace import Gradients, Step
+
+BINARY = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==",
+    "ne": "!=", "and": "&", "or": "|", "xor": "^",
+}  # fmt: skip
+PREFIX = {"neg": "-", "not": "~"}
+FUNCTIONS = {
+    "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf", "floor", "ceil",
+    "trunc", "round", "minimum", "maximum", "where", "pow",
+}  # fmt: skip
+# Names that the arithmetic and the kernels use themselves.
+TAKEN = FUNCTIONS | {
+    "vec", "real", "mask", "splat", "load", "store", "x", "state", "recur", "next", "d_x", "d_recur", "d_state",
+    "d_next", "d_operand", "int", "float", "double", "long", "short", "char", "bool", "auto", "new", "delete", "this",
+    "class", "struct", "template", "static", "const", "switch", "case", "default", "do", "signed", "unsigned", "void",
+    "union", "typename", "namespace", "operator", "private", "public", "register", "goto", "using", "friend", "inline",
+    "volatile", "extern", "enum", "W", "Step", "Phase", "INLINE",
+}  # fmt: skip
+WIDTH = 70  # a longer expression is cut into statements
+
+
+def generate(step: Step) -> str:
+    """Return the struct `Step`: the cell's own arithmetic, free of any device, layout or loop."""
+    return "\n".join([*_tables(step), "", *_functions(step), "};", ""])
+
+
+def _tables(step: Step) -> list[str]:
+    gates, phases = step.cell.gates, step.cell.phases
+    slots = [gates.index(gate) for phase in phases for gate in phase]
+    starts = [sum(len(phase) for phase in phases[:k]) for k in range(len(phases) + 1)]
+    stages = _stages(step)
+    owner = {gate: k for k, phase in enumerate(phases) for gate in phase}
+    effects = {
+        "X": _effects([stage.x for stage in stages], gates),
+        "RECUR": _effects([stage.recur for stage in stages], gates),
+        "STATE": _effects([stage.states for stage in stages], step.cell.states),
+    }
+    own = own_gates(step)
+    kept = kept_gates(step)
+    kept_places = [kept.index(gate) if gate in kept else -1 for gate in gates]
+    places = [own.index(gate) if gate in own else -1 for gate in gates]
+    return [
+        f"// {step.cell}",
+        "struct Step {",
+        f"    static constexpr int GATES = {len(gates)}, STATES = {len(step.cell.states)}, PHASES = {len(phases)};",
+        f"    // gates: {', '.join(gates)}; those of phase k, which share one operand, are "
+        "SLOTS[START[k]] to SLOTS[START[k + 1] - 1]",
+        f"    static constexpr int RECURRENT = {len(slots)};",
+        f"    static constexpr int SLOTS[] = {_list(slots or [-1])}, START[] = {_list(starts)};",
+        f"    static constexpr int PHASE[] = {_list(owner.get(gate, -1) for gate in gates)};",
+        f"    static constexpr bool OPERAND_IS_STATE = {'true' if operand_is_state(step) else 'false'};",
+        "    // whether the gradients of a gate's projection and of its recurrence are the same number",
+        f"    static constexpr bool SAME[] = {_list(int(_is_same(step, gate)) for gate in gates)};",
+        f"    static constexpr int OWN = {len(own)}, OWN_PLACE[] = {_list(places)};  // those for which they are not",
+        "    // those whose projection and recurrence are used otherwise than as their sum",
+        f"    static constexpr int KEPT = {len(kept)}, KEPT_PLACE[] = {_list(kept_places)};",
+        "    // what a stage of the backward does to a gradient: 0 nothing, 1 set, 2 add; stage 0 is",
+        "    // advance_gradient, stage k + 1 operand_gradient of phase k; they run in the order 0, PHASES, ..., 1",
+        *(
+            f"    static constexpr int {name}_EFFECT[][{len(rows[0])}] = {_list(_list(row) for row in rows)};"
+            for name, rows in effects.items()
+        ),
+    ]
+
+
+def kept_gates(step: Step) -> tuple[str, ...]:
+    """Return the gates whose projection and recurrence are used otherwise than as their sum."""
+    stages = _stages(step)
+    outputs = [*step.operands, *step.states, *(v for s in stages for d in (s.x, s.recur, s.states) for v in d.values())]
+    apart: set[str] = set()
+    seen: set[Node] = set()
+
+    def visit(node: Node, parent: Node | None) -> None:
+        if node.op == "input":
+            gate = node.args[0].partition("_")[2]
+            pair = {f"x_{gate}", f"recur_{gate}"}
+            if node.args[0] in pair and not (
+                parent and parent.op == "add" and {a.args[0] for a in parent.args} == pair
+            ):
+                apart.add(gate)
+        elif node not in seen and not node.is_constant:
+            seen.add(node)
+            for arg in node.args:
+                visit(arg, node)
+
+    for output in outputs:
+        visit(output, None)
+    return tuple(gate for phase in step.cell.phases for gate in phase if gate in apart)
+
+
+def operand_is_state(step: Step) -> bool:
+    """Return whether what enters the first phase is the first state itself."""
+    return bool(step.operands) and step.operands[0].args == (step.cell.states[0],)
+
+
+def own_gates(step: Step) -> tuple[str, ...]:
+    """Return the gates whose recurrence has another gradient than their input projection."""
+    return tuple(gate for phase in step.cell.phases for gate in phase if not _is_same(step, gate))
+
+
+def _stages(step: Step) -> list[Gradients]:
+    """Return the gradients by stage; a gradient that no stage gives is 0 from stage 0."""
+    stages = [step.state_gradients, *step.operand_gradients]
+
+    def missing(kind: str, names: Iterable[str]) -> dict[str, Node]:
+        zero = Node("constant", (0.0,))
+        return {name: zero for name in names if not any(name in getattr(stage, kind) for stage in stages)}
+
+    first, gates = stages[0], step.cell.gates
+    stages[0] = Gradients(
+        {**first.x, **missing("x", gates)},
+        {**first.recur, **missing("recur", gates)},
+        {**first.states, **missing("states", step.cell.states)},
+    )
+    return stages
+
+
+def _effects(given: list[dict[str, Node]], names: tuple[str, ...]) -> list[list[int]]:
+    order = [0, *range(len(given) - 1, 0, -1)]
+    rows = [[0] * len(names) for _ in given]
+    for column, name in enumerate(names):
+        giving = [stage for stage in order if name in given[stage]]
+        for stage in giving:
+            rows[stage][column] = 1 if stage == giving[0] else 2
+    return rows
+
+
+def _is_same(step: Step, gate: str) -> bool:
+    stages = [step.state_gradients, *step.operand_gradients]
+    return all(stage.x.get(gate) is stage.recur.get(gate) for stage in stages)
+
+
+def _list(items: Iterable[object]) -> str:
+    return "{" + ", ".join(str(item) for item in items) + "}"
+
+
+def _functions(step: Step) -> list[str]:
+    inputs = "const vec *x, const vec *state, const vec *recur"
+    outputs = "vec *d_x, vec *d_recur, vec *d_state"
+    stages = _stages(step)
+    lines = []
+    for k, operand in enumerate(step.operands):
+        lines += _function(step, f"vec operand(Phase<{k}>, {inputs})", {"return": operand})
+    advanced = {f"next[{i}] =": value for i, value in enumerate(step.states)}
+    lines += _function(step, f"void advance({inputs}, vec *next)", advanced)
+    for k, stage in enumerate(stages):
+        head = f"operand_gradient(Phase<{k - 1}>, {inputs}, vec d_operand, {outputs})"
+        if k == 0:
+            head = f"advance_gradient({inputs}, const vec *d_next, {outputs})"
+        lines += _function(step, f"void {head}", _targets(step, stage))
+    return lines
+
+
+def _targets(step: Step, stage: Gradients) -> dict[str, Node]:
+    gates, states = step.cell.gates, step.cell.states
+    by_x = {f"d_x[{gates.index(gate)}] =": value for gate, value in stage.x.items()}
+    own = {gate: value for gate, value in stage.recur.items() if not _is_same(step, gate)}
+    by_recur = {f"d_recur[{gates.index(gate)}] =": value for gate, value in own.items()}
+    return {**by_x, **by_recur, **{f"d_state[{states.index(name)}] =": v for name, v in stage.states.items()}}
+
+
+def _function(step: Step, head: str, targets: dict[str, Node]) -> list[str]:
+    writer = _Writer(step, targets.values())
+    last = [f"        {target} {writer.whole(value)};" for target, value in targets.items()]
+    return [f"    static INLINE {head} {{", *(f"        {line}" for line in writer.lines), *last, "    }"]
+
+
+class _Writer:
+    """Writes expressions as statements: one for each input, each named value, and each one used more than once."""
+
+    def __init__(self, step: Step, outputs: Iterable[Node]) -> None:
+        self.names, self.lines = step.names, []
+        self.written: dict[Node, str] = {}
+        self.used: set[str] = set()
+        self.sources = {
+            **{f"x_{gate}": f"x[{i}]" for i, gate in enumerate(step.cell.gates)},
+            **{f"recur_{gate}": f"recur[{i}]" for i, gate in enumerate(step.cell.gates)},
+            **{name: f"state[{i}]" for i, name in enumerate(step.cell.states)},
+            **{f"d_{name}": f"d_next[{i}]" for i, name in enumerate(step.cell.states)},
+        }
+        self.uses: Counter[Node] = Counter()
+        for output in outputs:
+            self._count(output)
+
+    lines: list[str]
+
+    def whole(self, node: Node) -> str:
+        """Return an expression of a number that stands alone, writing the statements that it needs."""
+        text = self.text(node)
+        if node.is_constant:
+            return f"splat({text})"
+        return text[1:-1] if text.startswith("(") and node not in self.written else text
+
+    def text(self, node: Node) -> str:
+        """Return an expression, in parentheses where it needs them."""
+        if node in self.written:
+            return self.written[node]
+        if node.op == "constant":
+            return f"real({_number(node.args[0])})"
+        if node.op == "input":
+            name = node.args[0]
+            return name if name == "d_operand" else self._declare(node, name, self.sources[name])
+        text = self._operation(node)
+        if node in self.names or self.uses[node] > 1 or len(text) > WIDTH:
+            bare = text[1:-1] if text.startswith("(") else text
+            return self._declare(node, self.names.get(node, node.op), bare)
+        return text
+
+    def _operation(self, node: Node) -> str:
+        if node.op in PREFIX:
+            return f"({PREFIX[node.op]}{self.text(node.args[0])})"
+        if node.op in BINARY:
+            left, right = (self.text(arg) for arg in node.args)
+            return f"({left} {BINARY[node.op]} {right})"
+        return f"{node.op}({', '.join(self.whole(arg) for arg in node.args)})"
+
+    def _declare(self, node: Node, wanted: str, text: str) -> str:
+        plain = re.sub(r"\W", "_", wanted)
+        name, count = (f"{plain}_" if plain in TAKEN else plain), 2
+        while name in self.used:
+            name, count = f"{plain}_{count}", count + 1
+        self.used.add(name)
+        self.written[node] = name
+        self.lines.append(f"const {'mask' if node.is_mask else 'vec'} {name} = {text};")
+        return name
+
+    def _count(self, node: Node) -> None:
+        self.uses[node] += 1
+        if self.uses[node] == 1 and node.op not in ("input", "constant"):
+            for arg in node.args:
+                self._count(arg)
+
+
+def _number(value: float) -> str:
+    special = {"inf": "__builtin_inf()", "-inf": "-__builtin_inf()", "nan": '__builtin_nan("")'}
+    return special.get(str(value), repr(value))

@@ -1,0 +1,27 @@
+"""Memory for the large tensors of a scan."""
+
+import ctypes
+import sys
+
+import torch
+from torch import Tensor
+
+HUGE = 2 << 20  # bytes of a huge page
+ADVISE_HUGE = 14  # MADV_HUGEPAGE of Linux
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an empty tensor of `shape`, in huge pages where it is large.
+
+    A tensor of a hundred megabytes is fresh memory each time: taken in small pages, touching it first can cost as much
+    as the computation.
+    """
+    tensor = like.new_empty(shape, dtype=dtype)
+    size = tensor.numel() * tensor.element_size()
+    # A fake tensor has no memory.
+    if _libc is not None and size >= 2 * HUGE and type(tensor) is Tensor and tensor.device.type == "cpu":
+        start = -(-tensor.data_ptr() // HUGE) * HUGE
+        end = (tensor.data_ptr() + size) // HUGE * HUGE
+        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ADVISE_HUGE)
+    return tensor

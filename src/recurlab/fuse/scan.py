@@ -1,0 +1,123 @@
+"""The fused scan as operators of PyTorch: ``recurlab::scan`` and its gradient ``recurlab::scan_backward``."""
+
+from collections.abc import Hashable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurlab.cells.cell import cell_of
+from recurlab.errors import RecurlabError
+from recurlab.fuse.arguments import SCHEMA, Arguments, Results, allocate, passes, work
+from recurlab.fuse.cpu import Kernel
+from recurlab.fuse.gradients import gradients
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+GIVEN, FILLED = len(fields(Arguments)), len(fields(Results))
+RESULTS = ", ".join(f"Tensor {field.name}" for field in fields(Results))
+GRADIENTS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"  # of input, weights, biases and start
+
+_kernels: dict[tuple[Hashable, str, torch.dtype], Kernel | RecurlabError] = {}
+
+
+def kernel(token: str, kind: str, dtype: torch.dtype) -> Kernel:
+    """Return the kernels of a cell known by its token, compiled at first use.
+
+    Raises:
+        RecurlabError: if the step can't be written as a kernel, or there is no compiler.
+    """
+    cell, loop = cell_of(token), "diagonal" if kind == "diagonal" else "dense"
+    # Equal cells share their kernels; a cell that can't be compared has its own.
+    key = (cell if isinstance(cell, Hashable) else token, loop, dtype)
+    if key not in _kernels:
+        try:
+            _kernels[key] = Kernel(cell, loop, dtype)
+        except RecurlabError as error:  # a step that has no kernel is not traced anew in every call
+            _kernels[key] = error
+    made = _kernels[key]
+    if isinstance(made, RecurlabError):
+        raise made
+    return made
+
+
+def _read(args: tuple[Any, ...]) -> tuple[Kernel, Arguments]:
+    given = Arguments(*args)
+    return kernel(given.cell, given.kind, given.start.dtype), given
+
+
+def _tensors(results: Results) -> tuple[Tensor, ...]:
+    return tuple(getattr(results, field.name) for field in fields(results))
+
+
+@torch.library.custom_op("recurlab::scan", mutates_args=(), schema=f"({SCHEMA}) -> ({RESULTS})")
+def scan(*args: Any) -> tuple[Tensor, ...]:
+    """Run a cell over a sequence; takes the `Arguments`, gives the `Results`."""
+    made, given = _read(args)
+    results = allocate(made, given)
+    rows = given.rows
+    projected = (results.x.transpose(0, 1) if given.batch_first else results.x).flatten(0, 1)
+    if rows.dtype == projected.dtype:
+        torch.mm(rows, given.weight_ih.t(), out=projected)
+    else:
+        projected.copy_(torch.mm(rows, given.weight_ih.t()))
+    made.forward(work(made, given, passes(made, given, results)))
+    return _tensors(results)
+
+
+@scan.register_fake
+def _(*args: Any) -> tuple[Tensor, ...]:
+    made, given = _read(args)
+    return _tensors(allocate(made, given))
+
+
+@torch.library.custom_op(
+    "recurlab::scan_backward",
+    mutates_args=(),
+    schema=f"({SCHEMA}, {RESULTS}, Tensor? d_output, Tensor? d_end, bool input_grad) -> {GRADIENTS}",
+)
+def scan_backward(*args: Any) -> tuple[Tensor, ...]:
+    """Return the gradients of what a scan was given, from all that, its results and their gradients."""
+    made, given = _read(args[:GIVEN])
+    return gradients(made, given, Results(*args[GIVEN : GIVEN + FILLED]), *args[GIVEN + FILLED :])
+
+
+@scan_backward.register_fake
+def _(*args: Any) -> tuple[Tensor, ...]:
+    _, given = _read(args[:GIVEN])
+    bias = given.start.new_empty(given.start.shape[0], given.weight_ih.shape[0] // given.start.shape[0])
+    d_input = given.input.new_empty(given.input.shape if args[-1] else 0)
+    weights = torch.empty_like(given.weight_ih), torch.empty_like(given.weight_hh)
+    return d_input, *weights, bias, torch.empty_like(bias), torch.empty_like(given.start)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    given = Arguments(*inputs)
+    # Tensors are saved by name, all else as it is; the list of masks follows at the end.
+    named = {field.name: getattr(given, field.name) for field in fields(given)}
+    ctx.others = {name: value for name, value in named.items() if not isinstance(value, Tensor) and name != "keep"}
+    ctx.names = [name for name, value in named.items() if isinstance(value, Tensor)]
+    ctx.save_for_backward(*(named[name] for name in ctx.names), *output, *given.keep)
+
+
+def _backward(ctx: Any, d_output: Tensor | None, d_end: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    count = len(ctx.names)
+    saved = dict(zip(ctx.names, ctx.saved_tensors, strict=False))
+    results, keep = ctx.saved_tensors[count : count + FILLED], list(ctx.saved_tensors[count + FILLED :])
+    given = Arguments(**saved, **ctx.others, keep=keep)
+    args = [getattr(given, field.name) for field in fields(given)]
+    found = scan_backward(*args, *results, d_output, d_end, ctx.needs_input_grad[2])
+    names = ("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "start")
+    by_name = {name: gradient for name, gradient in zip(names, found, strict=True) if name in saved}
+    if not ctx.needs_input_grad[2]:
+        del by_name["input"]
+    return tuple([None] * len(keep) if f.name == "keep" else by_name.get(f.name) for f in fields(given))
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RecurlabError("backend='fused': it has no second derivative; backend='eager' has")
+
+
+scan.register_autograd(_backward, setup_context=_keep_for_backward)
+scan_backward.register_autograd(_refuse)

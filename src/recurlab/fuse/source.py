@@ -1,0 +1,42 @@
+"""The whole text of a kernel: the arithmetic, a cell's step and the loop over time around it."""
+
+from importlib.resources import files
+
+import torch
+
+# The templates of the loop over time, in the order in which they build on each other.
+LOOPS = {
+    "diagonal": ("diagonal",),
+    "dense": ("dense_products", "dense_group", "dense_forward", "dense_backward", "dense_run"),
+}
+REALS = {torch.float32: "float", torch.float64: "double"}
+
+
+def cpu_source(step: str, kind: str, dtype: torch.dtype) -> str:
+    """Return the C++ source of a cell's kernels for a CPU.
+
+    Args:
+        step: the generated struct `Step`.
+        kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
+        dtype: float32 or float64.
+    """
+    head = [
+        f"typedef {REALS[dtype]} real;",
+        f"#define REAL_IS_FLOAT {int(dtype == torch.float32)}",
+        "#define INLINE inline __attribute__((always_inline))",
+        # Names without linkage: the loader would take equal ones of two kernels for one and the same.
+        "namespace {",
+        "template <int K> struct Phase {};",
+    ]
+    entries = [
+        "}  // namespace",
+        'extern "C" void forward(const Problem *p) { run_forward(*p); }',
+        'extern "C" void backward(const Problem *p) { run_backward(*p); }',
+        "",
+    ]
+    parts = [*head, _template("arithmetic"), step, *(_template(name) for name in ("problem", *LOOPS[kind])), *entries]
+    return "\n".join(parts)
+
+
+def _template(name: str) -> str:
+    return files("recurlab.fuse").joinpath("templates", f"{name}.h").read_text()

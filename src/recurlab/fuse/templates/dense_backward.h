@@ -1,0 +1,135 @@
+// The backward of a group of samples.
+// Sets or adds to a gradient in memory, as an effect says.
+template <bool FULL> static INLINE void give(int effect, real *to, vec v, int n) {
+    if (effect) put<FULL>(to, effect == 1 ? v : get<FULL>(to, n) + v, n);
+}
+
+// Hands on what a stage of the backward gives: to the global gradients, and to the rows that the products read.
+template <int STAGE, bool FULL> static INLINE void give_all(Group &group, const vec *x, const vec *recur, long t, int m, long j, int n) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    const long b = group.sample + m;
+    for (int g = 0; g < G; g++) {
+        give<FULL>(Step::X_EFFECT[STAGE][g], d.d_x + at_d_x(p, t, b) + g * p.units + j, x[g], n);
+        if (Step::X_EFFECT[STAGE][g]) give<FULL>(2, d.d_bias_ih + (b * G + g) * p.units + j, x[g], n);
+    }
+    for (int slot = 0; slot < R; slot++) {
+        const int g = Step::SLOTS[slot], effect = Step::RECUR_EFFECT[STAGE][g];
+        const vec v = Step::SAME[g] ? x[g] : recur[g];
+        give<FULL>(effect, group.s.d_recur + m * group.s.d_recur_stride + slot * p.units + j, v, n);
+        if (Step::SAME[g]) continue;
+        give<FULL>(effect, d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_PLACE[g]) * p.units + j, v, n);
+        if (effect) give<FULL>(2, d.d_bias_hh + (b * G + g) * p.units + j, v, n);
+    }
+}
+
+template <bool FULL> static INLINE void read_states_before(const Group &group, long t, int m, long j, int n, Inputs &in) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    const long b = group.sample + m, previous = group.s.previous[m], at = (previous * p.batch + b) * p.units + j;
+    const bool cut = is_cut(p, d, t, b);
+    for (int s = 0; s < S; s++)
+        in.state[s] = cut            ? splat(0)
+                      : previous < 0 ? get<FULL>(d.start[s] + b * p.units + j, n)
+                      : s == 0       ? get<FULL>(d.output + at_h(p, previous, b) + j, n)
+                                     : get<FULL>(d.saved[s] + at, n);
+}
+
+// Stage 0 of the backward at a step, for the units from j on.
+template <bool FULL> static INLINE void advance_back(Group &group, long t, int m, long j, int n) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    Scratch &s = group.s;
+    const long b = group.sample + m;
+    real *const held = s.held + m * s.stride + j;
+    const vec d_output = get_or_zero<FULL>(d.d_output, at_d(p, t, b) + j, n);
+    if (!counts(p, t, b)) {
+        if (p.hold) give<FULL>(2, held, d_output, n);
+        for (int g = 0; g < G; g++) put<FULL>(d.d_x + at_d_x(p, t, b) + g * p.units + j, splat(0), n);
+        for (int slot = 0; slot < R; slot++) {
+            put<FULL>(s.d_recur + m * s.d_recur_stride + slot * p.units + j, splat(0), n);
+            const int g = Step::SLOTS[slot];
+            if (!Step::SAME[g]) put<FULL>(d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_PLACE[g]) * p.units + j, splat(0), n);
+        }
+        return;
+    }
+    Inputs in;
+    read_inputs<PHASES, FULL>(group, t, m, j, n, in);
+    read_states_before<FULL>(group, t, m, j, n, in);
+    vec d_next[S], kept[S], x[G], recur[G], state[S];
+    for (int i = 0; i < S; i++) d_next[i] = get<FULL>(s.d_state[i] + m * s.stride + j, n);
+    d_next[0] += d_output;
+    if (p.hold) {
+        d_next[0] += get<FULL>(held, n);
+        put<FULL>(held, splat(0), n);
+    }
+    zoneout_gradient<FULL>(p, d, (t * p.batch + b) * p.units + j, n, d_next, kept);
+    Step::advance_gradient(in.x, in.state, in.recur, d_next, x, recur, state);
+    give_all<0, FULL>(group, x, recur, t, m, j, n);
+    for (int i = 0; i < S; i++) put<FULL>(s.d_state[i] + m * s.stride + j, Step::STATE_EFFECT[0][i] ? kept[i] + state[i] : kept[i], n);
+}
+
+// One tile of stage K + 1: the gradient of what entered phase K, and where it goes from there.
+template <int K, int M> static INLINE void backward_tile(Group &group, const real *pack, long t, int first, long head, long tile) {
+    const Problem &p = group.p;
+    Scratch &s = group.s;
+    vec acc[M][BACK];
+    for (int m = 0; m < M; m++)
+        for (int c = 0; c < BACK; c++) acc[m][c] = splat(0);
+    for (int slot = Step::START[K]; slot < Step::START[K + 1]; slot++, pack += p.width * BACK * W)
+        multiply(acc, s.d_recur + first * s.d_recur_stride + slot * p.units + head * p.width, s.d_recur_stride, pack, p.width);
+    for (int v = 0; v < BACK && (tile * BACK + v) * W < p.width; v++) {
+        const long local = (tile * BACK + v) * W, j = head * p.width + local;
+        with_lanes(lanes(p.width, local), [&](auto full) {
+            constexpr bool FULL = decltype(full)::value;
+            const int n = lanes(p.width, local);
+            for (int m = 0; m < M; m++) {
+                if (!counts(p, t, group.sample + first + m)) continue;
+                Inputs in;
+                vec x[G], recur[G], state[S];
+                read_inputs<PHASES, FULL>(group, t, first + m, j, n, in);
+                read_states_before<FULL>(group, t, first + m, j, n, in);
+                const vec d_operand = dropped<FULL>(group, acc[m][v], first + m, j, n);
+                Step::operand_gradient(Phase<K>{}, in.x, in.state, in.recur, d_operand, x, recur, state);
+                give_all<K + 1, FULL>(group, x, recur, t, first + m, j, n);
+                for (int i = 0; i < S; i++)
+                    if (Step::STATE_EFFECT[K + 1][i]) give<FULL>(2, s.d_state[i] + (first + m) * s.stride + j, state[i], n);
+            }
+        });
+    }
+}
+
+template <int K> static INLINE void backward_phases(Group &group, long t) {
+    if constexpr (K >= 0) {
+        const Problem &p = group.p;
+        const real *pack = group.packed + packed_size<0>(p, true) - packed_size<K>(p, true);
+        for (long head = 0; head < p.units / p.width; head++)
+            for (long tile = 0; tile < tiles_of(p.width, BACK); tile++, pack += gates_in(K) * p.width * BACK * W)
+                each_tile<rows(BACK)>(group.samples, [&](auto count, int first) {
+                    backward_tile<K, decltype(count)::value>(group, pack, t, first, head, tile);
+                });
+        backward_phases<K - 1>(group, t);
+    }
+}
+
+static void backward_group(Group &group) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    Scratch &s = group.s;
+    each_vector(group, [&](auto, int m, long j, int n) {
+        const long at = (group.sample + m) * p.units + j;
+        for (int i = 0; i < S; i++) store(s.d_state[i] + m * s.stride + j, d.d_end[i] ? load(d.d_end[i] + at, n) : splat(0), n);
+    });
+    for (long i = p.steps - 1; i >= 0; i--) {
+        const long t = time_of(p, d, i);
+        for (int m = 0; m < group.samples; m++)
+            if (counts(p, t, group.sample + m)) s.previous[m] = previous_step(p, d, i, group.sample + m);
+        s.recur = d.recur + (t * p.batch + group.sample) * s.recur_stride;
+        each_vector(group, [&](auto full, int m, long j, int n) { advance_back<decltype(full)::value>(group, t, m, j, n); });
+        if (any_counts(group, t)) backward_phases<PHASES - 1>(group, t);
+        clear_where_cut(group, s.d_state, t);
+    }
+    each_vector(group, [&](auto, int m, long j, int n) {
+        for (int i = 0; i < S; i++) store(d.d_start[i] + (group.sample + m) * p.units + j, load(s.d_state[i] + m * s.stride + j, n), n);
+    });
+}

@@ -1,0 +1,126 @@
+// The forward of a group of samples.
+// What enters phase K for the units from j on, kept for the products and, where asked, for the weight's gradient.
+template <int K, bool FULL> static INLINE void enter(Group &group, const Inputs &in, long t, int m, long j, int n) {
+    const vec e = dropped<FULL>(group, Step::operand(Phase<K>{}, in.x, in.state, in.recur), m, j, n);
+    put<FULL>(group.s.entering[K] + m * group.s.stride + j, e, n);
+    if (group.d.entering[K]) put<FULL>(group.d.entering[K] + (t * group.p.batch + group.sample + m) * group.p.units + j, e, n);
+}
+
+// The end of a step for the units from j on: zoneout, mask, and the state and output written.
+template <bool FULL> static INLINE void finish(Group &group, const Inputs &in, long t, int m, long j, int n) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    const long b = group.sample + m, at = (t * p.batch + b) * p.units + j;
+    vec next[S], output;
+    if (counts(p, t, b)) {
+        Step::advance(in.x, in.state, in.recur, next);
+        zoneout<FULL>(p, d, at, n, in.state, next);
+        output = next[0];
+        for (int s = 1; s < S; s++)
+            if (d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
+    } else {
+        for (int s = 0; s < S; s++) next[s] = in.state[s];
+        output = p.hold && group.s.begun[m] ? next[0] : splat(0);
+    }
+    for (int s = 0; s < S; s++) put<FULL>(group.s.next[s] + m * group.s.stride + j, next[s], n);
+    put<FULL>(d.output + at_h(p, t, b) + j, output, n);
+}
+
+// One tile of phase K: its products, then the operand of the next phase or the end of the step.
+template <int K, int M> static INLINE void forward_tile(Group &group, const real *pack, long t, int first, long head, long tile) {
+    const Problem &p = group.p;
+    Scratch &s = group.s;
+    constexpr int gates = gates_in(K), wide = across(gates);
+    vec acc[M][gates * wide];
+    for (int m = 0; m < M; m++)
+        for (int c = 0; c < gates * wide; c++) acc[m][c] = splat(0);
+    multiply(acc, s.entering[K] + first * s.stride + head * p.width, s.stride, pack, p.width);
+    for (int v = 0; v < wide && (tile * wide + v) * W < p.width; v++) {
+        const long local = (tile * wide + v) * W, j = head * p.width + local;
+        with_lanes(lanes(p.width, local), [&](auto full) {
+            constexpr bool FULL = decltype(full)::value;
+            const int n = lanes(p.width, local);
+            for (int m = 0; m < M; m++) {
+                Inputs in;
+                read_inputs<K, FULL>(group, t, first + m, j, n, in);
+                read_states<FULL>(group, s.now, first + m, j, n, in);
+                for (int i = 0; i < gates; i++) {
+                    const int slot = Step::START[K] + i, g = Step::SLOTS[slot];
+                    in.recur[g] = acc[m][v * gates + i];
+                    if (group.d.bias_hh) in.recur[g] += get<FULL>(group.d.bias_hh + g * p.units + j, n);
+                    if (!p.grad && K + 1 == PHASES) continue;
+                    if (Step::KEPT_PLACE[g] < 0)
+                        put<FULL>(group.d.x + at_x(p, t, group.sample + first + m) + g * p.units + j, in.x[g] + in.recur[g], n);
+                    else put<FULL>(s.recur + (first + m) * s.recur_stride + Step::KEPT_PLACE[g] * p.units + j, in.recur[g], n);
+                }
+                if constexpr (K + 1 < PHASES) enter<K + 1, FULL>(group, in, t, first + m, j, n);
+                else finish<FULL>(group, in, t, first + m, j, n);
+            }
+        });
+    }
+}
+
+template <int K> static INLINE void forward_phases(Group &group, const real *pack, long t) {
+    if constexpr (K < PHASES) {
+        const Problem &p = group.p;
+        constexpr int columns = gates_in(K) * across(gates_in(K));
+        for (long head = 0; head < p.units / p.width; head++)
+            for (long tile = 0; tile < tiles_of(p.width, across(gates_in(K))); tile++, pack += p.width * columns * W)
+                each_tile<rows(columns)>(group.samples, [&](auto count, int first) {
+                    forward_tile<K, decltype(count)::value>(group, pack, t, first, head, tile);
+                });
+        forward_phases<K + 1>(group, pack, t);
+    }
+}
+
+static void forward_step(Group &group, long t) {
+    const Direction &d = group.d;
+    Scratch &s = group.s;
+    clear_where_cut(group, s.now, t);
+    for (int m = 0; m < group.samples; m++) s.begun[m] |= counts(group.p, t, group.sample + m);
+    const bool idle = !any_counts(group, t);
+    if constexpr (PHASES > 0) {
+        s.entering[0] = s.own_entering;
+        if (Step::OPERAND_IS_STATE && !d.dropout && !d.entering[0]) s.entering[0] = s.now[0];
+        else
+            each_vector(group, [&](auto full, int m, long j, int n) {
+                Inputs in;
+                read_inputs<0, decltype(full)::value>(group, t, m, j, n, in);
+                read_states<decltype(full)::value>(group, s.now, m, j, n, in);
+                enter<0, decltype(full)::value>(group, in, t, m, j, n);
+            });
+        if (!idle) return forward_phases<0>(group, group.packed, t);
+        for (int k = 1; k < PHASES; k++)
+            if (d.entering[k])
+                for (long i = 0; i < group.samples * group.p.units; i++)
+                    d.entering[k][(t * group.p.batch + group.sample) * group.p.units + i] = 0;
+    }
+    each_vector(group, [&](auto full, int m, long j, int n) {
+        Inputs in;
+        read_inputs<0, decltype(full)::value>(group, t, m, j, n, in);
+        read_states<decltype(full)::value>(group, s.now, m, j, n, in);
+        finish<decltype(full)::value>(group, in, t, m, j, n);
+    });
+}
+
+static void forward_group(Group &group) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    Scratch &s = group.s;
+    each_vector(group, [&](auto, int m, long j, int n) {
+        for (int i = 0; i < S; i++) store(s.now[i] + m * s.stride + j, load(d.start[i] + (group.sample + m) * p.units + j, n), n);
+    });
+    for (long i = 0; i < p.steps; i++) {
+        const long t = time_of(p, d, i);
+        if (d.recur) s.recur = d.recur + (t * p.batch + group.sample) * s.recur_stride;
+        forward_step(group, t);
+        for (int k = 0; k < S; k++) {
+            real *const before = s.now[k];
+            s.now[k] = s.next[k];
+            s.next[k] = before;
+        }
+    }
+    each_vector(group, [&](auto, int m, long j, int n) {
+        for (int i = 0; i < S; i++) store(d.end[i] + (group.sample + m) * p.units + j, load(s.now[i] + m * s.stride + j, n), n);
+    });
+}

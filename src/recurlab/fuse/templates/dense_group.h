@@ -1,0 +1,79 @@
+// The dense and the block recurrence: a step needs the whole state of a head, so that an item of work is a group of
+// samples of one direction over all steps, with no barrier between threads inside the loop over time. The products with
+// the recurrent weight are computed in tiles of samples by vectors of units, held in registers, and each tile goes
+// through the step's arithmetic before the next one is begun.
+struct Scratch {
+    real *now[S], *next[S], *entering[PHASES], *own_entering, *recur, *d_state[S], *d_recur, *held;
+    long stride, recur_stride, d_recur_stride;  // of a sample
+    long *previous;
+    bool *begun;
+};
+
+struct Group {
+    const Problem &p;
+    const Direction &d;
+    const real *packed;
+    long sample;
+    int samples;
+    Scratch s;
+};
+
+static INLINE int lanes(long units, long from) { return units - from < W ? (int)(units - from) : W; }
+
+// The inputs of one sample's step for the units from j on.
+struct Inputs {
+    vec x[G], state[S], recur[G];
+};
+template <int K, bool FULL> static INLINE void read_inputs(const Group &group, long t, int m, long j, int n, Inputs &in) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    const real *x = d.x + at_x(p, t, group.sample + m) + j, *recur = group.s.recur + m * group.s.recur_stride + j;
+    for (int g = 0; g < G; g++) {
+        const bool known = Step::PHASE[g] >= 0 && Step::PHASE[g] < K;
+        in.x[g] = get<FULL>(x + g * p.units, n);
+        if (known && Step::KEPT_PLACE[g] < 0) {
+            in.recur[g] = splat(0);  // x holds the sum
+            continue;
+        }
+        if (d.bias_ih) in.x[g] += get<FULL>(d.bias_ih + g * p.units + j, n);
+        if (known) in.recur[g] = get<FULL>(recur + Step::KEPT_PLACE[g] * p.units, n);
+    }
+}
+template <bool FULL> static INLINE void read_states(const Group &group, real *const *state, int m, long j, int n, Inputs &in) {
+    for (int s = 0; s < S; s++) in.state[s] = get<FULL>(state[s] + m * group.s.stride + j, n);
+}
+
+template <bool FULL> static INLINE vec dropped(const Group &group, vec v, int m, long j, int n) {
+    return group.d.dropout ? v * get<FULL>(group.d.dropout + (group.sample + m) * group.p.units + j, n) : v;
+}
+
+template <bool B> struct Full {
+    static constexpr bool value = B;
+};
+
+// Calls f with whether a vector is full, as a type.
+template <class F> static INLINE void with_lanes(int n, const F &f) {
+    if (n == W) f(Full<true>{});
+    else f(Full<false>{});
+}
+
+// Calls f(Full, sample, unit, lanes) for every vector of the group's state.
+template <class F> static INLINE void each_vector(const Group &group, const F &f) {
+    for (long j = 0; j < group.p.units; j += W)
+        with_lanes(lanes(group.p.units, j), [&](auto full) {
+            for (int m = 0; m < group.samples; m++) f(full, m, j, lanes(group.p.units, j));
+        });
+}
+
+static INLINE bool any_counts(const Group &group, long t) {
+    bool any = false;
+    for (int m = 0; m < group.samples; m++) any |= counts(group.p, t, group.sample + m);
+    return any;
+}
+
+static void clear_where_cut(const Group &group, real *const *rows, long t) {
+    for (int m = 0; m < group.samples; m++)
+        if (is_cut(group.p, group.d, t, group.sample + m))
+            for (int s = 0; s < S; s++)
+                for (long j = 0; j < group.p.units; j++) rows[s][m * group.s.stride + j] = 0;
+}

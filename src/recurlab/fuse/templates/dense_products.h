@@ -1,0 +1,86 @@
+// The products of the dense kernels: weights packed once a call, multiplied in tiles of registers.
+constexpr int G = Step::GATES, S = Step::STATES, PHASES = Step::PHASES, R = Step::RECURRENT;
+constexpr int TILE = sizeof(vec) == 64 ? 24 : 12;  // accumulators that fit the registers
+constexpr int gates_in(int k) { return Step::START[k + 1] - Step::START[k]; }
+// Vectors of units in a tile of the forward and of the backward, and its samples.
+constexpr int across(int gates) { return gates >= 3 ? 1 : gates == 2 ? 2 : 3; }
+constexpr int rows(int columns) { return TILE / columns > 8 ? 8 : TILE / columns > 1 ? TILE / columns : 1; }
+constexpr int BACK = 3;
+
+// A head's units in vectors, and in tiles of `wide` vectors.
+static INLINE long vectors_of(long units) { return (units + W - 1) / W; }
+static INLINE long tiles_of(long units, int wide) { return (vectors_of(units) + wide - 1) / wide; }
+
+// acc[m][c] = sum over k of rows[m][k] * pack[k][c], on top of what acc holds.
+template <int M, int C> static INLINE void multiply(vec (&acc)[M][C], const real *from, long stride, const real *pack, long terms) {
+    vec sum[M][C];  // a copy that nothing else refers to stays in registers
+    for (int m = 0; m < M; m++)
+        for (int c = 0; c < C; c++) sum[m][c] = acc[m][c];
+    for (long k = 0; k < terms; k++) {
+        vec w[C];
+        for (int c = 0; c < C; c++) w[c] = load(pack + (k * C + c) * W);
+        for (int m = 0; m < M; m++) {
+            const vec e = splat(from[m * stride + k]);
+            for (int c = 0; c < C; c++) sum[m][c] += e * w[c];
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int c = 0; c < C; c++) acc[m][c] = sum[m][c];
+}
+
+// Calls f with the number of samples of a tile, as a type, for all samples of a group.
+template <int M> struct Rows {
+    static constexpr int value = M;
+};
+template <int MOST, class F> static INLINE void each_tile(int samples, const F &f) {
+    int m = 0;
+    for (; m + MOST <= samples; m += MOST) f(Rows<MOST>{}, m);
+    if constexpr (MOST > 4)
+        for (; m + 4 <= samples; m += 4) f(Rows<4>{}, m);
+    if constexpr (MOST > 1)
+        for (; m < samples; m++) f(Rows<1>{}, m);
+}
+
+// Packing: for each phase, head and tile of units, the weights in the order in which a tile reads them.
+template <int K> static long packed_size(const Problem &p, bool back) {
+    if constexpr (K == PHASES) return 0;
+    else {
+        const int wide = back ? BACK : across(gates_in(K)), columns = back ? BACK : wide * gates_in(K);
+        const long terms = back ? gates_in(K) * p.width : p.width, heads = p.units / p.width;
+        return heads * tiles_of(p.width, wide) * columns * W * terms + packed_size<K + 1>(p, back);
+    }
+}
+
+// The weight from unit `from` to gate g of unit `to`, both counted within the head; 0 beyond it.
+static INLINE real weight_at(const Problem &p, const Direction &d, int g, long head, long to, long from) {
+    return to < p.width ? d.weight[(g * p.units + head * p.width + to) * p.width + from] : 0;
+}
+
+template <int K> static void pack_forward(const Problem &p, const Direction &d, real *out) {
+    if constexpr (K < PHASES) {
+        constexpr int gates = gates_in(K), wide = across(gates);
+        for (long head = 0; head < p.units / p.width; head++)
+            for (long tile = 0; tile < tiles_of(p.width, wide); tile++, out += p.width * gates * wide * W)
+                for (int c = 0; c < wide * gates; c++)
+                    for (int lane = 0; lane < W; lane++) {
+                        const long to = (tile * wide + c / gates) * W + lane;
+                        const int g = Step::SLOTS[Step::START[K] + c % gates];
+                        for (long k = 0; k < p.width; k++) out[(k * wide * gates + c) * W + lane] = weight_at(p, d, g, head, to, k);
+                    }
+        pack_forward<K + 1>(p, d, out);
+    }
+}
+
+template <int K> static void pack_backward(const Problem &p, const Direction &d, real *out) {
+    if constexpr (K < PHASES) {
+        for (long head = 0; head < p.units / p.width; head++)
+            for (long tile = 0; tile < tiles_of(p.width, BACK); tile++)
+                for (int i = 0; i < gates_in(K); i++)
+                    for (long k = 0; k < p.width; k++, out += BACK * W)
+                        for (int lane = 0; lane < BACK * W; lane++) {
+                            const long from = tile * BACK * W + lane;
+                            out[lane] = from < p.width ? weight_at(p, d, Step::SLOTS[Step::START[K] + i], head, k, from) : 0;
+                        }
+        pack_backward<K + 1>(p, d, out);
+    }
+}

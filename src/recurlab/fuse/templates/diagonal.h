@@ -1,0 +1,253 @@
+// The diagonal recurrence: a unit depends on itself alone, so that the whole sequence runs in one pass.
+// An item of work is a few samples of a few vectors of units, over all steps; what the samples share is loaded once.
+constexpr int SAMPLES = 8, BLOCKS = 8, G = Step::GATES, S = Step::STATES;
+
+struct Item {
+    const Problem &p;
+    const Direction &d;
+    long part, sample, unit;  // its place among the parts of the sums; its first sample and unit
+    int samples, blocks;
+};
+
+static long parts_of(const Problem &p) { return (p.batch + p.samples - 1) / p.samples; }
+static long strips_of(const Problem &p) { return (p.units + W * p.blocks - 1) / (W * p.blocks); }
+static Item item_of(const Problem &p, long i) {
+    const long strips = strips_of(p), part = i / strips % parts_of(p), unit = i % strips * W * p.blocks;
+    const long sample = part * p.samples, samples = p.batch - sample < p.samples ? p.batch - sample : p.samples;
+    const long lanes = p.units - unit < W * p.blocks ? p.units - unit : W * p.blocks;
+    return {p, p.direction[i / strips / parts_of(p)], part, sample, unit, (int)samples, (int)((lanes + W - 1) / W)};
+}
+static long items_of(const Problem &p) { return p.directions * parts_of(p) * strips_of(p); }
+
+struct Weights {
+    vec u[G], bias_ih[G], bias_hh[G];
+};
+template <bool FULL> static INLINE Weights weights_of(const Item &it, long j, int n) {
+    Weights w;
+    for (int g = 0; g < G; g++) {
+        const long row = g * it.p.units + j;
+        w.u[g] = get<FULL>(it.d.weight + row, n);
+        w.bias_ih[g] = get_or_zero<FULL>(it.d.bias_ih, row, n);
+        w.bias_hh[g] = get_or_zero<FULL>(it.d.bias_hh, row, n);
+    }
+    return w;
+}
+
+// Fills `recur` phase by phase, and what enters each phase.
+template <int K> static INLINE void recurrences(const Weights &w, vec drop, bool dropped, const vec *x, const vec *state, vec *recur, vec *entering) {
+    if constexpr (K < Step::PHASES) {
+        entering[K] = Step::operand(Phase<K>{}, x, state, recur);
+        if (dropped) entering[K] *= drop;
+        for (int i = Step::START[K]; i < Step::START[K + 1]; i++) {
+            const int g = Step::SLOTS[i];
+            recur[g] = w.u[g] * entering[K] + w.bias_hh[g];
+        }
+        recurrences<K + 1>(w, drop, dropped, x, state, recur, entering);
+    }
+}
+
+template <int K> static INLINE void phase_gradients(const Weights &w, vec drop, bool dropped, const vec *x, const vec *state, const vec *recur, vec *d_x, vec *d_recur, vec *d_state) {
+    if constexpr (K >= 0) {
+        vec d_operand = splat(0);
+        for (int i = Step::START[K]; i < Step::START[K + 1]; i++) d_operand += w.u[Step::SLOTS[i]] * d_recur[Step::SLOTS[i]];
+        if (dropped) d_operand *= drop;
+        vec from_x[G], from_recur[G], from_state[S];
+        Step::operand_gradient(Phase<K>{}, x, state, recur, d_operand, from_x, from_recur, from_state);
+        collect<K + 1>(from_x, from_recur, from_state, d_x, d_recur, d_state);
+        phase_gradients<K - 1>(w, drop, dropped, x, state, recur, d_x, d_recur, d_state);
+    }
+}
+
+struct Forward {
+    vec state[BLOCKS][SAMPLES][S];
+    bool begun[SAMPLES];
+};
+
+template <bool NOISY, bool FULL> static INLINE void forward_block(const Item &it, Forward &f, long t, int block, int n) {
+    const Problem &p = it.p;
+    const Direction &d = it.d;
+    const long j = it.unit + block * W;
+    const Weights w = weights_of<FULL>(it, j, n);
+    for (int m = 0; m < it.samples; m++) {
+        const long b = it.sample + m, at = (t * p.batch + b) * p.units + j;
+        vec *state = f.state[block][m];
+        real *output = d.output + at_h(p, t, b) + j;
+        if (NOISY && !counts(p, t, b)) {
+            put<FULL>(output, p.hold && f.begun[m] ? state[0] : splat(0), n);
+            continue;
+        }
+        vec before[S], x[G], recur[G], entering[Step::PHASES], next[S];
+        for (int s = 0; s < S; s++) before[s] = NOISY && is_cut(p, d, t, b) ? splat(0) : state[s];
+        for (int g = 0; g < G; g++) {
+            const real *const from = d.x + at_x(p, t, b) + g * p.units + j;
+            __builtin_prefetch(from + ahead(p, d) * p.x_step);
+            x[g] = get<FULL>(from, n) + w.bias_ih[g];
+        }
+        const bool dropped = NOISY && d.dropout;
+        const vec drop = dropped ? get<FULL>(d.dropout + b * p.units + j, n) : splat(1);
+        recurrences<0>(w, drop, dropped, x, before, recur, entering);
+        Step::advance(x, before, recur, next);
+        if (NOISY) zoneout<FULL>(p, d, at, n, before, next);
+        for (int s = 0; s < S; s++) {
+            state[s] = next[s];
+            if (s > 0 && d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
+        }
+        put<FULL>(output, next[0], n);
+    }
+}
+
+template <bool NOISY> static void forward_item(const Item &it) {
+    Forward f;
+    const int tail = (it.p.units - it.unit) % W, full = it.p.units - it.unit < it.blocks * W ? it.blocks - 1 : it.blocks;
+    for (int block = 0; block < it.blocks; block++)
+        for (int m = 0; m < it.samples; m++)
+            for (int s = 0; s < S; s++)
+                f.state[block][m][s] = load(it.d.start[s] + (it.sample + m) * it.p.units + it.unit + block * W, block < full ? W : tail);
+    for (int m = 0; m < it.samples; m++) f.begun[m] = false;
+    for (long i = 0; i < it.p.steps; i++) {
+        const long t = time_of(it.p, it.d, i);
+        for (int m = 0; NOISY && m < it.samples; m++) f.begun[m] |= counts(it.p, t, it.sample + m);
+        for (int block = 0; block < full; block++) forward_block<NOISY, true>(it, f, t, block, W);
+        if (full < it.blocks) forward_block<NOISY, false>(it, f, t, full, tail);
+    }
+    for (int block = 0; block < it.blocks; block++)
+        for (int m = 0; m < it.samples; m++)
+            for (int s = 0; s < S; s++)
+                store(it.d.end[s] + (it.sample + m) * it.p.units + it.unit + block * W, f.state[block][m][s], block < full ? W : tail);
+}
+
+struct Sums {
+    vec u[G], bias_ih[G], bias_hh[G];
+};
+struct Backward {
+    vec d_state[BLOCKS][SAMPLES][S], held[BLOCKS][SAMPLES];
+    Sums sums[BLOCKS];
+    long previous[SAMPLES];  // the last step before this one that counts, or -1
+};
+
+template <bool FULL> static INLINE void states_before(const Item &it, long previous, long b, long j, int n, vec *state) {
+    for (int s = 0; s < S; s++)
+        state[s] = previous < 0 ? get<FULL>(it.d.start[s] + b * it.p.units + j, n)
+                   : s == 0     ? get<FULL>(it.d.output + at_h(it.p, previous, b) + j, n)
+                                : get<FULL>(it.d.saved[s] + (previous * it.p.batch + b) * it.p.units + j, n);
+}
+
+template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &it, Backward &k, long t, int block, int n) {
+    const Problem &p = it.p;
+    const Direction &d = it.d;
+    const long j = it.unit + block * W;
+    const Weights w = weights_of<FULL>(it, j, n);
+    Sums sums = k.sums[block];
+    for (int m = 0; m < it.samples; m++) {
+        const long b = it.sample + m;
+        vec *d_state = k.d_state[block][m];
+        const vec d_output = get_or_zero<FULL>(d.d_output, at_d(p, t, b) + j, n);
+        __builtin_prefetch(d.d_output + at_d(p, t, b) + j - ahead(p, d) * p.d_step);
+        __builtin_prefetch(d.output + at_h(p, t, b) + j - 2 * ahead(p, d) * p.h_step);
+        real *d_input = d.d_x + at_d_x(p, t, b) + j;
+        if (NOISY && !counts(p, t, b)) {
+            if (p.hold) k.held[block][m] += d_output;
+            for (int g = 0; g < G; g++) put<FULL>(d_input + g * p.units, splat(0), n);
+            continue;
+        }
+        vec state[S], x[G], recur[G], entering[Step::PHASES], d_next[S], kept[S];
+        states_before<FULL>(it, k.previous[m], b, j, n, state);
+        const bool cut = NOISY && is_cut(p, d, t, b), dropped = NOISY && d.dropout;
+        for (int s = 0; s < S; s++) {
+            if (cut) state[s] = splat(0);
+            d_next[s] = d_state[s];
+        }
+        d_next[0] += d_output;
+        if (NOISY && p.hold) {
+            d_next[0] += k.held[block][m];
+            k.held[block][m] = splat(0);
+        }
+        if (NOISY) zoneout_gradient<FULL>(p, d, (t * p.batch + b) * p.units + j, n, d_next, kept);
+        for (int g = 0; g < G; g++) {
+            const real *const from = d.x + at_x(p, t, b) + g * p.units + j;
+            __builtin_prefetch(from - ahead(p, d) * p.x_step);
+            x[g] = get<FULL>(from, n) + w.bias_ih[g];
+        }
+        const vec drop = dropped ? get<FULL>(d.dropout + b * p.units + j, n) : splat(1);
+        recurrences<0>(w, drop, dropped, x, state, recur, entering);
+        vec from_x[G], from_recur[G], from_state[S], d_x[G], d_recur[G], d_before[S];
+        Step::advance_gradient(x, state, recur, d_next, from_x, from_recur, from_state);
+        collect<0>(from_x, from_recur, from_state, d_x, d_recur, d_before);
+        phase_gradients<Step::PHASES - 1>(w, drop, dropped, x, state, recur, d_x, d_recur, d_before);
+        for (int s = 0; s < S; s++) d_state[s] = cut ? splat(0) : NOISY ? d_before[s] + kept[s] : d_before[s];
+        for (int g = 0; g < G; g++) {
+            __builtin_prefetch(d_input + g * p.units - ahead(p, d) * p.d_x_step, 1);
+            put<FULL>(d_input + g * p.units, d_x[g], n);
+            sums.bias_ih[g] += d_x[g];
+            if (Step::PHASE[g] < 0) continue;
+            sums.u[g] += d_recur[g] * entering[Step::PHASE[g]];
+            if (!Step::SAME[g]) sums.bias_hh[g] += d_recur[g];
+        }
+    }
+    k.sums[block] = sums;
+}
+
+template <bool NOISY> static void backward_item(const Item &it) {
+    const Problem &p = it.p;
+    const Direction &d = it.d;
+    Backward k;
+    const int tail = (p.units - it.unit) % W, full = p.units - it.unit < it.blocks * W ? it.blocks - 1 : it.blocks;
+    for (int block = 0; block < it.blocks; block++) {
+        const int n = block < full ? W : tail;
+        for (int g = 0; g < G; g++) {
+            const long row = (it.part * G + g) * p.units + it.unit + block * W;
+            k.sums[block].u[g] = load(d.d_weight + row, n);
+            k.sums[block].bias_ih[g] = load(d.d_bias_ih + row, n);
+            k.sums[block].bias_hh[g] = load(d.d_bias_hh + row, n);
+        }
+        for (int m = 0; m < it.samples; m++) {
+            const long at = (it.sample + m) * p.units + it.unit + block * W;
+            k.held[block][m] = d.d_held ? load(d.d_held + at, n) : splat(0);
+            for (int s = 0; s < S; s++) k.d_state[block][m][s] = d.d_end[s] ? load(d.d_end[s] + at, n) : splat(0);
+        }
+    }
+    for (long i = p.until - 1; i >= p.from; i--) {
+        const long t = time_of(p, d, i);
+        for (int m = 0; m < it.samples; m++)
+            if (counts(p, t, it.sample + m)) k.previous[m] = previous_step(p, d, i, it.sample + m);
+        for (int block = 0; block < full; block++) backward_block<NOISY, true>(it, k, t, block, W);
+        if (full < it.blocks) backward_block<NOISY, false>(it, k, t, full, tail);
+    }
+    for (int block = 0; block < it.blocks; block++) {
+        const int n = block < full ? W : tail;
+        const long j = it.unit + block * W;
+        for (int m = 0; m < it.samples; m++) {
+            const long at = (it.sample + m) * p.units + j;
+            for (int s = 0; s < S; s++) store(d.d_start[s] + at, k.d_state[block][m][s], n);
+            if (d.d_held) store(d.d_held + at, k.held[block][m], n);
+        }
+        for (int g = 0; g < G; g++) {
+            const long row = (it.part * G + g) * p.units + j;
+            store(d.d_weight + row, k.sums[block].u[g], n);
+            store(d.d_bias_ih + row, k.sums[block].bias_ih[g], n);
+            store(d.d_bias_hh + row, k.sums[block].bias_hh[g], n);
+        }
+    }
+}
+
+static bool is_noisy(const Problem &p) {
+    bool noisy = p.mask;
+    for (int i = 0; i < p.directions; i++) {
+        noisy |= p.direction[i].cuts || p.direction[i].dropout;
+        for (int s = 0; s < S; s++) noisy |= p.direction[i].keep[s] || p.zoneout[s] != 0;
+    }
+    return noisy;
+}
+
+void run_forward(const Problem &p) {
+    const bool noisy = is_noisy(p);
+    parallel(items_of(p), p.threads, [&](long i) {
+        noisy ? forward_item<true>(item_of(p, i)) : forward_item<false>(item_of(p, i));
+    });
+}
+void run_backward(const Problem &p) {
+    const bool noisy = is_noisy(p);
+    parallel(items_of(p), p.threads, [&](long i) {
+        noisy ? backward_item<true>(item_of(p, i)) : backward_item<false>(item_of(p, i));
+    });
+}

@@ -1,0 +1,125 @@
+// What a kernel is asked to do, and what all kernels share. Shapes: T steps, B samples, H units, G gates, S states.
+
+struct Direction {
+    real *x;               // (T, B, G*H), see at_x: the projected input without its bias; for a merged gate the dense
+                           // kernel puts in its place what the backward needs, the sum with the recurrence
+    const real *weight;    // the recurrent weight
+    const real *bias_ih;   // (G*H,) or null
+    const real *bias_hh;   // (G*H,) or null
+    const real *dropout;   // (B, H) or null: factor on what enters the recurrence
+    const unsigned char *cuts;               // (T, B) or null: steps taken from a zero state
+    const unsigned char *keep[Step::STATES];  // (T, B, H) or null: where zoneout keeps the previous value
+    const real *start[Step::STATES];          // (B, H)
+    real *end[Step::STATES];                  // (B, H)
+    real *output;                            // (T, B, H), see at_h
+    real *saved[Step::STATES];                // (T, B, H): the states after each step, but the first; null: not kept
+    real *recur;                             // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
+    real *entering[Step::PHASES];             // (T, B, H): what enters the recurrence; null: not kept
+    // of the backward
+    const real *d_output;                    // (T, B, H) or null, see at_d
+    const real *d_end[Step::STATES];          // (B, H) or null
+    real *d_x;                               // (until - from, B, G*H), see at_d_x
+    real *d_held;                            // (B, H) or null: gradient of outputs held, carried from call to call
+    real *d_recur;                           // (T, B, OWN*H): dense gradients of the products that differ from d_x
+    real *d_start[Step::STATES];              // (B, H)
+    // (parts, G*H), to be summed over the parts, which are samples in the dense kernel, 8 of them in the diagonal one
+    real *d_weight, *d_bias_ih, *d_bias_hh;
+};
+
+struct Problem {
+    long steps, batch, units, width;  // width: units of a head
+    long x_step, x_sample, h_step, h_sample, d_step, d_sample;  // strides of x, of the output, of d_output
+    long d_x_step, d_x_sample;
+    long from, until;  // steps of this call of the diagonal backward, as a direction counts them
+    long samples, blocks;             // of an item of work: samples and, in the diagonal kernel, vectors of units
+    int directions, threads, hold, training, grad;  // grad: whether a backward follows
+    const unsigned char *mask;        // (T, B) or null: steps that count
+    real zoneout[Step::STATES];        // probabilities
+    Direction direction[2];
+};
+
+// Runs f(item) for every item, on the threads of the OpenMP pool that torch uses.
+template <class F> static void parallel(long items, int threads, const F &f) {
+    if (threads <= 1 || items <= 1) {
+        for (long i = 0; i < items; i++) f(i);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (long i = 0; i < items; i++) f(i);
+}
+
+// Lanes of a full vector, or the first n of one: the compiler drops n where FULL.
+template <bool FULL> static INLINE vec get(const real *p, int n) {
+    if constexpr (FULL) return load(p);
+    else return load(p, n);
+}
+template <bool FULL> static INLINE void put(real *p, vec v, int n) {
+    if constexpr (FULL) store(p, v);
+    else store(p, v, n);
+}
+template <bool FULL> static INLINE vec get_or_zero(const real *p, long offset, int n) {
+    return p ? get<FULL>(p + offset, n) : splat(0);
+}
+
+static INLINE long at_x(const Problem &p, long t, long b) { return t * p.x_step + b * p.x_sample; }
+static INLINE long at_h(const Problem &p, long t, long b) { return t * p.h_step + b * p.h_sample; }
+static INLINE long at_d(const Problem &p, long t, long b) { return t * p.d_step + b * p.d_sample; }
+static INLINE long at_d_x(const Problem &p, long t, long b) { return (t - p.from) * p.d_x_step + b * p.d_x_sample; }
+static INLINE long time_of(const Problem &p, const Direction &d, long i) {
+    return &d == &p.direction[1] ? p.steps - 1 - i : i;
+}
+// The way in which a direction goes: its next step lies that many steps on.
+static INLINE long ahead(const Problem &p, const Direction &d) { return &d == &p.direction[1] ? -1 : 1; }
+static INLINE bool counts(const Problem &p, long t, long b) { return !p.mask || p.mask[t * p.batch + b]; }
+static INLINE bool is_cut(const Problem &p, const Direction &d, long t, long b) {
+    return d.cuts && d.cuts[t * p.batch + b];
+}
+
+// The step that a direction takes before its i-th one and that counts for sample b, or -1.
+static INLINE long previous_step(const Problem &p, const Direction &d, long i, long b) {
+    for (long before = i - 1; before >= 0; before--) {
+        const long t = time_of(p, d, before);
+        if (counts(p, t, b)) return t;
+    }
+    return -1;
+}
+
+// The state after zoneout: in training where drawn, in evaluation the expectation.
+template <bool FULL>
+static INLINE void zoneout(const Problem &p, const Direction &d, long row, int n, const vec *before, vec *next) {
+    for (int s = 0; s < Step::STATES; s++) {
+        if (p.training) {
+            if (d.keep[s]) next[s] = where(load_flags(d.keep[s] + row, FULL ? W : n), before[s], next[s]);
+        } else if (p.zoneout[s] != 0) {
+            next[s] = p.zoneout[s] * before[s] + (1 - p.zoneout[s]) * next[s];
+        }
+    }
+}
+
+// Splits the gradient of the state after zoneout: `kept` goes to the state before the step, the rest stays in d_next.
+template <bool FULL>
+static INLINE void zoneout_gradient(const Problem &p, const Direction &d, long row, int n, vec *d_next, vec *kept) {
+    for (int s = 0; s < Step::STATES; s++) {
+        kept[s] = splat(0);
+        if (p.training) {
+            if (!d.keep[s]) continue;
+            const mask keep = load_flags(d.keep[s] + row, FULL ? W : n);
+            kept[s] = where(keep, d_next[s], splat(0));
+            d_next[s] = where(keep, splat(0), d_next[s]);
+        } else if (p.zoneout[s] != 0) {
+            kept[s] = p.zoneout[s] * d_next[s];
+            d_next[s] = (1 - p.zoneout[s]) * d_next[s];
+        }
+    }
+}
+
+// Collects what one stage of the backward gives into the totals, as the tables of the step say.
+template <int STAGE> static INLINE void collect(const vec *x, const vec *recur, const vec *state, vec *d_x, vec *d_recur, vec *d_state) {
+    for (int g = 0; g < Step::GATES; g++) {
+        if (Step::X_EFFECT[STAGE][g]) d_x[g] = Step::X_EFFECT[STAGE][g] == 1 ? x[g] : d_x[g] + x[g];
+        const vec r = Step::SAME[g] ? x[g] : recur[g];
+        if (Step::RECUR_EFFECT[STAGE][g]) d_recur[g] = Step::RECUR_EFFECT[STAGE][g] == 1 ? r : d_recur[g] + r;
+    }
+    for (int s = 0; s < Step::STATES; s++)
+        if (Step::STATE_EFFECT[STAGE][s]) d_state[s] = Step::STATE_EFFECT[STAGE][s] == 1 ? state[s] : d_state[s] + state[s];
+}

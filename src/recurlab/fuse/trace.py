@@ -1,0 +1,233 @@
+"""From a cell's step to expressions: the step itself, cut at its recurrences, and its gradient, piece by piece."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recurlab.cells.cell import Cell
+from recurlab.errors import RecurlabError, one_line
+from recurlab.fuse.expressions import Expressions, Node
+from recurlab.fuse.operations import OPERATIONS
+
+SHAPE = (2, 3)  # of the values traced; nothing else in a step has this shape by chance
+
+
+class UnfusableError(RecurlabError):
+    """A step, or its gradient, does something that no kernel can be written for."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What one piece of the step gives for the gradient of what; absent where it gives nothing.
+
+    Attributes:
+        x, recur: by gate, the gradient of the input projection and of the recurrence's result.
+        states: by state, that of the state before the step.
+    """
+
+    x: dict[str, Node]
+    recur: dict[str, Node]
+    states: dict[str, Node]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A traced step. Its inputs are named ``x_<gate>``, ``recur_<gate>`` and as the states.
+
+    Attributes:
+        cell: the cell traced.
+        operands: for each phase of the cell, what its recurrences are applied to.
+        states: the states after the step.
+        operand_gradients: for each phase, the gradients due to its operand, that of the operand being ``d_operand``.
+        state_gradients: those due to the new states, whose own are named ``d_<state>``.
+        names: the local variables of the step's source.
+    """
+
+    cell: Cell
+    operands: tuple[Node, ...]
+    states: tuple[Node, ...]
+    operand_gradients: tuple[Gradients, ...]
+    state_gradients: Gradients
+    names: dict[Node, str]
+
+
+def trace(cell: Cell, dtype: torch.dtype) -> Step:
+    """Return the cell's step as expressions.
+
+    Raises:
+        UnfusableError: naming the operation, and the line of the cell's source, for which there is no kernel.
+    """
+    return _Tracer(cell, dtype).step()
+
+
+class _Tracer:
+    def __init__(self, cell: Cell, dtype: torch.dtype) -> None:
+        self.cell, self.dtype = cell, dtype
+        self.make = Expressions()
+        gates = [*(f"x_{g}" for g in cell.gates), *(f"recur_{g}" for g in cell.gates)]
+        self.inputs = [*gates, *cell.states]
+
+    def step(self) -> Step:
+        local: dict[str, int] = {}
+
+        def forward(*inputs: Tensor) -> list[Tensor]:
+            found: dict[str, Tensor] = {}
+            with _locals_of(type(self.cell).step.__code__, found):
+                results = [*self._operands_and_states(inputs)]
+            local.update({name: len(results) + place for place, name in enumerate(found)})
+            return results + list(found.values())
+
+        values = self._graph(forward, self.inputs)
+        phases = len(self.cell.phases)
+        names = {values[place]: name for name, place in local.items() if values[place].op not in ("input", "constant")}
+        return Step(
+            self.cell,
+            tuple(values[:phases]),
+            tuple(values[phases : phases + len(self.cell.states)]),
+            tuple(self._gradients(slice(k, k + 1), ["d_operand"]) for k in range(phases)),
+            self._gradients(slice(phases, None), [f"d_{name}" for name in self.cell.states]),
+            names,
+        )
+
+    def _operands_and_states(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """Run the step on the inputs; return each phase's operand, then the new states."""
+        cell, count = self.cell, len(self.cell.gates)
+        results = dict(zip(cell.gates, inputs[count : 2 * count], strict=True))
+        operands: dict[str, Tensor] = {}
+
+        def recur(gate: str, operand: Tensor) -> Tensor:
+            operands[gate] = operand
+            return results[gate]
+
+        by_gate = cell.by_gate(*(partial(recur, gate) for gate in cell.gates))
+        states = cell.advance(cell.by_gate(*inputs[:count]), inputs[2 * count :], by_gate)
+        return [*(operands[phase[0]] for phase in cell.phases), *states]
+
+    def _gradients(self, wanted: slice, names: list[str]) -> Gradients:
+        """Return what the outputs `wanted`, whose gradients are called `names`, give for those of the inputs."""
+        size = len(self.inputs)
+
+        def backward(*inputs: Tensor) -> tuple[Tensor, ...]:
+            pull = torch.func.vjp(lambda *x: tuple(self._operands_and_states(x)[wanted]), *inputs[:size])[1]
+            return tuple(pull(inputs[size:]))
+
+        values = self._graph(backward, [*self.inputs, *names])
+        given = {
+            name: value
+            for name, value in zip(self.inputs, values, strict=True)
+            if not (value.is_constant and value.args[0] == 0)
+        }
+        return Gradients(
+            {gate: given[f"x_{gate}"] for gate in self.cell.gates if f"x_{gate}" in given},
+            {gate: given[f"recur_{gate}"] for gate in self.cell.gates if f"recur_{gate}" in given},
+            {name: given[name] for name in self.cell.states if name in given},
+        )
+
+    def _graph(self, function: Callable[..., Any], names: list[str]) -> list[Node]:
+        """Return the outputs of a function of the inputs `names`."""
+        examples = [torch.zeros(SHAPE, dtype=self.dtype) for _ in names]
+        try:
+            with torch.autocast("cpu", enabled=False):
+                graph = make_fx(function, decomposition_table=dict(core_aten_decompositions()))(*examples)
+        except Exception as error:  # whatever tracing trips over is a reason to stay with the reference
+            raise UnfusableError(f"the step of {self._name()} can't be traced: {one_line(error)}") from error
+        return self._read(graph, names)
+
+    def _read(self, graph: GraphModule, names: list[str]) -> list[Node]:
+        values: dict[Any, Node | None] = {}
+        free = iter(names)
+
+        def value(arg: Any) -> Any:
+            return values[arg] if isinstance(arg, torch.fx.Node) else arg
+
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = self.make.input(next(free))
+            elif node.op == "get_attr":
+                values[node] = self._captured(getattr(graph, node.target), node)
+            elif node.op == "output":
+                return [self._output(value(arg)) for arg in node.args[0]]
+            else:
+                name = node.target.overloadpacket.__name__.removesuffix("_")
+                shape = tuple(node.meta["val"].shape) if isinstance(node.meta.get("val"), Tensor) else SHAPE
+                if name not in OPERATIONS:
+                    raise UnfusableError(f"{self._where(name)}: there is no kernel for torch's {name}")
+                args = [value(arg) for arg in node.args]
+                made = OPERATIONS[name](self.make, *args, **{k: value(v) for k, v in node.kwargs.items()})
+                if not made.is_constant and shape != SHAPE:
+                    raise UnfusableError(f"{self._where(name)}: {name} gives shape {shape}, not that of the state")
+                values[node] = made
+        raise AssertionError("a traced graph ends with its output")
+
+    def _output(self, value: Node | None) -> Node:
+        return self.make.constant(0) if value is None else self.make.number(value)
+
+    def _captured(self, tensor: Tensor, node: torch.fx.Node) -> Node:
+        """Return a number written in the step; other tensors could change behind the kernel's back."""
+        fresh = all("lift_fresh" in str(user.target) for user in node.users)
+        if fresh and tensor.dim() == 0:
+            return self.make.constant(tensor.item())
+        raise UnfusableError(
+            f"the step of {self._name()} uses a tensor {tuple(tensor.shape)} that is none of its arguments"
+        )
+
+    def _name(self) -> str:
+        return f"cell {type(self.cell).__name__}"
+
+    def _where(self, operation: str) -> str:
+        """Return the cell's name and the line of its step that calls `operation`."""
+        recorder = _Lines(type(self.cell).step.__code__)
+        inputs = tuple(torch.zeros(SHAPE, dtype=self.dtype) for _ in self.inputs)
+        with recorder:
+            self._operands_and_states(inputs)
+        code = recorder.code
+        line = recorder.lines.get(operation)
+        if line is None:  # it comes from the gradient or from a decomposition
+            return f"{self._name()} ({code.co_filename}:{code.co_firstlineno})"
+        lines, first = inspect.getsourcelines(code)
+        return f"{self._name()} ({code.co_filename}:{line}: {lines[line - first].strip()})"
+
+
+class _Lines(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes from which line of a function each operation is called."""
+
+    def __init__(self, code: CodeType) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.code = code
+        self.lines: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not self.code:
+            frame = frame.f_back
+        if frame is not None:
+            self.lines.setdefault(func.overloadpacket.__name__, frame.f_lineno)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _locals_of(code: CodeType, found: dict[str, Tensor]) -> Iterator[None]:
+    """Collect the tensors in local variables that a function holds when it returns."""
+
+    def on_return(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code is code:
+            found.update({name: v for name, v in frame.f_locals.items() if isinstance(v, Tensor)})
+
+    before = sys.getprofile()
+    sys.setprofile(on_return)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
