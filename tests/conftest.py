@@ -17,7 +17,8 @@ os.environ["WANDB_MODE"] = "offline"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep kernels compiled under test beside pytest's own cache, out of the user's."""
-    os.environ["RECURLAB_CACHE"] = str(config.cache.mkdir("kernels"))
+    if (cache := getattr(config, "cache", None)) is not None:  # -p no:cacheprovider takes it away
+        os.environ["RECURLAB_CACHE"] = str(cache.mkdir("kernels"))
 
 
 @pytest.fixture

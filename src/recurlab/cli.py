@@ -4,6 +4,7 @@ Nothing here imports torch before the config is valid.
 """
 
 import argparse
+import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -40,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     `bench` returns 1 where a candidate's numbers are wrong or it fails.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin long while they wait make small steps up to 30 times slower on a machine that is not idle.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _prepare_process()
     try:
         if arguments[:1] == ["_complete"]:
             for word in _complete(arguments[1]):
@@ -77,6 +77,19 @@ def _dispatch(arguments: list[str]) -> int:
         return _bench([*parsed.settings, *rest])
     print(COMPLETION[parsed.shell], end="")
     return 0
+
+
+def _prepare_process() -> None:
+    """Set what has to be set before torch is imported."""
+    # Threads that spin long while they wait make small steps up to 30 times slower on a machine that is not idle.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Memory given back to the system and taken anew in every step costs more than much of what is computed in it:
+    # glibc is to keep it, and torch to take what is too large for that in huge pages.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        mmap_threshold, trim_threshold = -3, -1
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _parser() -> argparse.ArgumentParser:

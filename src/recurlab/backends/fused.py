@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from recurlab.backends.call import Call
 from recurlab.cells.cell import State
@@ -23,6 +24,8 @@ def supports(call: Call) -> str | None:
 
 def _missing(token: str, kind: str, dtype: str) -> str | None:
     """Compile the kernel, or return why that can't be."""
+    if torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0:
+        return "its kernels have no rules for torch.func and forward-mode derivatives"
     reason = compiler.unavailable()
     if reason is not None:
         return reason

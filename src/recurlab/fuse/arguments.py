@@ -14,7 +14,8 @@ SCHEMA = (
     "Tensor start, Tensor? dropout, Tensor[] keep, Tensor? mask, Tensor? cuts, float[] zoneout, bool hold, "
     "bool training, bool grad"
 )
-SAMPLES = 8  # of an item of the diagonal kernel: they share what they load; fixed, for it orders the sums
+SAMPLES = 8  # of an item of the diagonal kernel: they share what they load
+PARTS = {"diagonal": SAMPLES, "dense": 4}  # samples summed up together; fixed, for this orders the sums
 BLOCKS = 8  # the most vectors of units of such an item
 GROUP = 32  # the most samples that a thread of the dense kernel takes through the sequence together
 
@@ -148,9 +149,10 @@ def work(made: Kernel, given: Arguments, directions: list[Pass]) -> Work:
     """Return the call of a kernel, cut into items for the threads."""
     batch, units = given.start.shape[2:]
     if made.kind == "dense":
-        samples, blocks = max(1, min(-(-batch * len(directions) // threads()), batch, GROUP)), 1
+        part, share = PARTS["dense"], -(-batch * len(directions) // threads())
+        samples, blocks = min(-(-share // part) * part, GROUP), 1
     else:
-        samples, blocks = min(SAMPLES, batch), BLOCKS
+        samples, blocks = SAMPLES, BLOCKS
         lanes = 64 // given.start.element_size()
         while blocks > 1 and len(directions) * -(-batch // samples) * -(-units // (lanes * blocks)) < 4 * threads():
             blocks //= 2

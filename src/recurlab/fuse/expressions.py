@@ -11,7 +11,7 @@ class Node:
     """One value of the step: an operation on other values, an input, or a constant.
 
     Attributes:
-        op: an operation of `generate.SPELLING`, ``input`` or ``constant``.
+        op: an operation of the module `spelling`, ``input`` or ``constant``.
         args: its operands; the name of an input; the number of a constant.
         is_mask: whether the value is a truth value instead of a number.
     """

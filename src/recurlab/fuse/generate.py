@@ -3,27 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 
 from recurlab.fuse.expressions import Node
+from recurlab.fuse.spelling import BINARY, PREFIX, TAKEN
 from recurlab.fuse.trace import Gradients, Step
 
-BINARY = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==",
-    "ne": "!=", "and": "&", "or": "|", "xor": "^",
-}  # fmt: skip
-PREFIX = {"neg": "-", "not": "~"}
-FUNCTIONS = {
-    "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf", "floor", "ceil",
-    "trunc", "round", "minimum", "maximum", "where", "pow",
-}  # fmt: skip
-# Names that the arithmetic and the kernels use themselves.
-TAKEN = FUNCTIONS | {
-    "vec", "real", "mask", "splat", "load", "store", "x", "state", "recur", "next", "d_x", "d_recur", "d_state",
-    "d_next", "d_operand", "int", "float", "double", "long", "short", "char", "bool", "auto", "new", "delete", "this",
-    "class", "struct", "template", "static", "const", "switch", "case", "default", "do", "signed", "unsigned", "void",
-    "union", "typename", "namespace", "operator", "private", "public", "register", "goto", "using", "friend", "inline",
-    "volatile", "extern", "enum", "W", "Step", "Phase", "INLINE",
-}  # fmt: skip
 WIDTH = 70  # a longer expression is cut into statements
 
 
@@ -43,12 +28,15 @@ def _tables(step: Step) -> list[str]:
         "RECUR": _effects([stage.recur for stage in stages], gates),
         "STATE": _effects([stage.states for stage in stages], step.cell.states),
     }
+    # The repr of a plain object holds its address, which would make each instance a kernel of its own.
+    title = ascii(step.cell) if is_dataclass(step.cell) else type(step.cell).__name__
+    title = " ".join(title.split()).rstrip("\\")
     own = own_gates(step)
     kept = kept_gates(step)
     kept_places = [kept.index(gate) if gate in kept else -1 for gate in gates]
     places = [own.index(gate) if gate in own else -1 for gate in gates]
     return [
-        f"// {step.cell}",
+        f"// {title}",
         "struct Step {",
         f"    static constexpr int GATES = {len(gates)}, STATES = {len(step.cell.states)}, PHASES = {len(phases)};",
         f"    // gates: {', '.join(gates)}; those of phase k, which share one operand, are "
@@ -80,8 +68,8 @@ def kept_gates(step: Step) -> tuple[str, ...]:
 
     def visit(node: Node, parent: Node | None) -> None:
         if node.op == "input":
-            gate = node.args[0].partition("_")[2]
-            pair = {f"x_{gate}", f"recur_{gate}"}
+            gate = node.args[0].partition(".")[2]
+            pair = {f"x.{gate}", f"recur.{gate}"}
             if node.args[0] in pair and not (
                 parent and parent.op == "add" and {a.args[0] for a in parent.args} == pair
             ):
@@ -98,7 +86,7 @@ def kept_gates(step: Step) -> tuple[str, ...]:
 
 def operand_is_state(step: Step) -> bool:
     """Return whether what enters the first phase is the first state itself."""
-    return bool(step.operands) and step.operands[0].args == (step.cell.states[0],)
+    return bool(step.operands) and step.operands[0].args == (f"state.{step.cell.states[0]}",)
 
 
 def own_gates(step: Step) -> tuple[str, ...]:
@@ -147,6 +135,11 @@ def _functions(step: Step) -> list[str]:
     outputs = "vec *d_x, vec *d_recur, vec *d_state"
     stages = _stages(step)
     lines = []
+    if not step.operands:  # the kernels name the functions even where they have no phase to call them for
+        lines += [
+            f"    static INLINE vec operand(Phase<-1>, {inputs});",
+            f"    static INLINE void operand_gradient(Phase<-1>, {inputs}, vec d_operand, {outputs});",
+        ]
     for k, operand in enumerate(step.operands):
         lines += _function(step, f"vec operand(Phase<{k}>, {inputs})", {"return": operand})
     advanced = {f"next[{i}] =": value for i, value in enumerate(step.states)}
@@ -181,10 +174,11 @@ class _Writer:
         self.written: dict[Node, str] = {}
         self.used: set[str] = set()
         self.sources = {
-            **{f"x_{gate}": f"x[{i}]" for i, gate in enumerate(step.cell.gates)},
-            **{f"recur_{gate}": f"recur[{i}]" for i, gate in enumerate(step.cell.gates)},
-            **{name: f"state[{i}]" for i, name in enumerate(step.cell.states)},
-            **{f"d_{name}": f"d_next[{i}]" for i, name in enumerate(step.cell.states)},
+            **{f"x.{gate}": f"x[{i}]" for i, gate in enumerate(step.cell.gates)},
+            **{f"recur.{gate}": f"recur[{i}]" for i, gate in enumerate(step.cell.gates)},
+            **{f"state.{name}": f"state[{i}]" for i, name in enumerate(step.cell.states)},
+            **{f"d_state.{name}": f"d_next[{i}]" for i, name in enumerate(step.cell.states)},
+            "d.operand": "d_operand",
         }
         self.uses: Counter[Node] = Counter()
         for output in outputs:
@@ -207,7 +201,8 @@ class _Writer:
             return f"real({_number(node.args[0])})"
         if node.op == "input":
             name = node.args[0]
-            return name if name == "d_operand" else self._declare(node, name, self.sources[name])
+            plain = name.replace("d_state.", "d_").removeprefix("state.").replace(".", "_")
+            return "d_operand" if name == "d.operand" else self._declare(node, plain, self.sources[name])
         text = self._operation(node)
         if node in self.names or self.uses[node] > 1 or len(text) > WIDTH:
             bare = text[1:-1] if text.startswith("(") else text
@@ -224,6 +219,8 @@ class _Writer:
 
     def _declare(self, node: Node, wanted: str, text: str) -> str:
         plain = re.sub(r"\W", "_", wanted)
+        # A leading underscore belongs to the compiler.
+        plain = f"v{plain}" if plain.startswith("_") else plain
         name, count = (f"{plain}_" if plain in TAKEN else plain), 2
         while name in self.used:
             name, count = f"{plain}_{count}", count + 1

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from recurlab.fuse.arguments import SAMPLES, Arguments, Results, passes, work
+from recurlab.fuse.arguments import PARTS, Arguments, Results, passes, work
 from recurlab.fuse.cpu import Kernel, Pass
 from recurlab.fuse.memory import empty
 
@@ -32,7 +32,8 @@ def gradients(
         _add_gradients(made, given, one, d, d_state, d_output)
 
     d_input = empty(given.input, *given.input.shape) if input_grad else given.input.new_empty(0)
-    d_weight = torch.zeros_like(given.weight_ih)
+    # Transposed: the product with the long side first in both is the faster one.
+    d_weight = given.weight_ih.new_zeros(given.weight_ih.shape[::-1])
     steps, batch, rows = results.x.shape
     size = _steps_at_a_time(made, directions, steps, batch * rows * results.x.element_size())
     d_x = empty(given.start, size, batch, rows)
@@ -43,11 +44,11 @@ def gradients(
         made.backward(replace(work(made, given, directions), steps=(start, until)))
         flat = d_x[: until - start].flatten(0, 1).to(given.input.dtype)
         part = given.input[start:until]
-        d_weight.addmm_(flat.t(), part.flatten(0, 1))
+        d_weight.addmm_(part.flatten(0, 1).t(), flat)
         if input_grad:
             torch.mm(flat, given.weight_ih, out=d_input[start:until].flatten(0, 1))
     found = [_recurrent_gradients(made, one, given.weight_hh[d]) for d, one in enumerate(directions)]
-    return d_input, d_weight, *(torch.stack(each) for each in zip(*found, strict=True)), d_state
+    return d_input, d_weight.t().contiguous(), *(torch.stack(each) for each in zip(*found, strict=True)), d_state
 
 
 def _steps_at_a_time(made: Kernel, directions: list[Pass], steps: int, bytes_a_step: int) -> int:
@@ -64,7 +65,7 @@ def _add_gradients(made: Kernel, given: Arguments, one: Pass, d: int, d_state: T
     """Give a pass the tensors that the backward reads and fills, but that of the projected input."""
     steps, batch, rows = one.x.shape
     units = one.output.shape[2]
-    parts = batch if made.kind == "dense" else -(-batch // SAMPLES)
+    parts = -(-batch // PARTS[made.kind])
     one.d_output = None if d_output is None else d_output[..., d * units : (d + 1) * units]
     one.d_start, one.d_end = list(d_state[d]), list(d_state[d])
     one.d_bias_ih, one.d_bias_hh = (d_state.new_zeros(parts, rows) for _ in range(2))
@@ -88,11 +89,11 @@ def _recurrent_gradients(made: Kernel, one: Pass, weight: Tensor) -> tuple[Tenso
     if made.kind == "diagonal":
         assert one.d_weight is not None
         return one.d_weight.sum(0).view_as(weight), d_ih, d_hh
-    result = torch.zeros_like(weight)
+    result = weight.new_zeros(weight.shape[::-1])
     for k, phase in enumerate(made.cell.phases):
         for first, last, gradient in _runs(made, one, phase):
-            _multiply(result[first * units : last * units], gradient, one, k)
-    return result, d_ih, d_hh
+            _multiply(result[:, first * units : last * units], gradient, one, k)
+    return result.t().contiguous(), d_ih, d_hh
 
 
 def _runs(made: Kernel, one: Pass, phase: tuple[str, ...]) -> list[tuple[int, int, Tensor]]:
@@ -128,14 +129,14 @@ def _entered(one: Pass, k: int) -> list[tuple[slice, Tensor]]:
 
 
 def _multiply(result: Tensor, gradient: Tensor, one: Pass, k: int) -> None:
-    """Add the sum over steps and samples of gradient (T, B, n*H) times what entered, to result (n*H, width)."""
-    width, units = result.shape[1], one.output.shape[2]
+    """Add the sum over steps and samples of what entered times the gradient (T, B, n*H), to result (width, n*H)."""
+    width, units = result.shape[0], one.output.shape[2]
     for steps, entered in _entered(one, k):
         left, right = gradient[steps].flatten(0, 1), entered.flatten(0, 1)
         if width == units:
-            result.addmm_(left.t(), right)
+            result.addmm_(right.t(), left)
             continue
-        heads, gates = units // width, result.shape[0] // units
+        heads, gates = units // width, result.shape[1] // units
         by_head = left.view(-1, gates, heads, width).permute(2, 1, 3, 0).flatten(1, 2)
         product = torch.bmm(by_head, right.view(-1, heads, width).transpose(0, 1))
-        result += product.view(heads, gates, width, width).transpose(0, 1).reshape(-1, width)
+        result += product.view(heads, gates, width, width).transpose(0, 1).reshape(-1, width).t()

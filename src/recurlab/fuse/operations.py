@@ -28,6 +28,8 @@ def _filled(value: float) -> Lowering:
 
 
 def _div(make: Expressions, a: Value, b: Value, rounding_mode: str | None = None) -> Node:
+    if rounding_mode == "floor":  # torch rounds the exact quotient, which may lie on the other side of a whole number
+        raise NotImplementedError("there is no kernel for torch's div with rounding_mode='floor'")
     quotient = make.make("div", a, b)
     return quotient if rounding_mode is None else make.make(rounding_mode, quotient)
 

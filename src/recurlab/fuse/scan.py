@@ -1,5 +1,7 @@
 """The fused scan as operators of PyTorch: ``recurlab::scan`` and its gradient ``recurlab::scan_backward``."""
 
+import os
+import threading
 from collections.abc import Hashable
 from dataclasses import fields
 from typing import Any
@@ -18,7 +20,17 @@ GIVEN, FILLED = len(fields(Arguments)), len(fields(Results))
 RESULTS = ", ".join(f"Tensor {field.name}" for field in fields(Results))
 GRADIENTS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"  # of input, weights, biases and start
 
+_lock = threading.RLock()
 _kernels: dict[tuple[Hashable, str, torch.dtype], Kernel | RecurlabError] = {}
+
+
+def _fresh_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh_lock)  # the parent's may be held by a thread that the child lacks
 
 
 def kernel(token: str, kind: str, dtype: torch.dtype) -> Kernel:
@@ -30,11 +42,12 @@ def kernel(token: str, kind: str, dtype: torch.dtype) -> Kernel:
     cell, loop = cell_of(token), "diagonal" if kind == "diagonal" else "dense"
     # Equal cells share their kernels; a cell that can't be compared has its own.
     key = (cell if isinstance(cell, Hashable) else token, loop, dtype)
-    if key not in _kernels:
-        try:
-            _kernels[key] = Kernel(cell, loop, dtype)
-        except RecurlabError as error:  # a step that has no kernel is not traced anew in every call
-            _kernels[key] = error
+    with _lock:  # tracing is not for several threads at once
+        if key not in _kernels:
+            try:
+                _kernels[key] = Kernel(cell, loop, dtype)
+            except RecurlabError as error:  # a step that has no kernel is not traced anew in every call
+                _kernels[key] = error
     made = _kernels[key]
     if isinstance(made, RecurlabError):
         raise made
@@ -103,8 +116,9 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, d_output: Tensor | None, d_end: Tensor | None, *_: Any) -> tuple[Any, ...]:
     count = len(ctx.names)
-    saved = dict(zip(ctx.names, ctx.saved_tensors, strict=False))
-    results, keep = ctx.saved_tensors[count : count + FILLED], list(ctx.saved_tensors[count + FILLED :])
+    tensors = ctx.saved_tensors  # read once: checkpointing computes them anew when asked
+    saved = dict(zip(ctx.names, tensors, strict=False))
+    results, keep = tensors[count : count + FILLED], list(tensors[count + FILLED :])
     given = Arguments(**saved, **ctx.others, keep=keep)
     args = [getattr(given, field.name) for field in fields(given)]
     found = scan_backward(*args, *results, d_output, d_end, ctx.needs_input_grad[2])

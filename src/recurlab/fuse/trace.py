@@ -44,14 +44,14 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Step:
-    """A traced step. Its inputs are named ``x_<gate>``, ``recur_<gate>`` and as the states.
+    """A traced step. Its inputs are named ``x.<gate>``, ``recur.<gate>`` and ``state.<state>``.
 
     Attributes:
         cell: the cell traced.
         operands: for each phase of the cell, what its recurrences are applied to.
         states: the states after the step.
-        operand_gradients: for each phase, the gradients due to its operand, that of the operand being ``d_operand``.
-        state_gradients: those due to the new states, whose own are named ``d_<state>``.
+        operand_gradients: for each phase, the gradients due to its operand, that of the operand being ``d.operand``.
+        state_gradients: those due to the new states, whose own are named ``d_state.<state>``.
         names: the local variables of the step's source.
     """
 
@@ -76,8 +76,8 @@ class _Tracer:
     def __init__(self, cell: Cell, dtype: torch.dtype) -> None:
         self.cell, self.dtype = cell, dtype
         self.make = Expressions()
-        gates = [*(f"x_{g}" for g in cell.gates), *(f"recur_{g}" for g in cell.gates)]
-        self.inputs = [*gates, *cell.states]
+        gates = [*(f"x.{g}" for g in cell.gates), *(f"recur.{g}" for g in cell.gates)]
+        self.inputs = [*gates, *(f"state.{s}" for s in cell.states)]
 
     def step(self) -> Step:
         local: dict[str, int] = {}
@@ -96,8 +96,8 @@ class _Tracer:
             self.cell,
             tuple(values[:phases]),
             tuple(values[phases : phases + len(self.cell.states)]),
-            tuple(self._gradients(slice(k, k + 1), ["d_operand"]) for k in range(phases)),
-            self._gradients(slice(phases, None), [f"d_{name}" for name in self.cell.states]),
+            tuple(self._gradients(slice(k, k + 1), ["d.operand"]) for k in range(phases)),
+            self._gradients(slice(phases, None), [f"d_state.{name}" for name in self.cell.states]),
             names,
         )
 
@@ -130,16 +130,16 @@ class _Tracer:
             if not (value.is_constant and value.args[0] == 0)
         }
         return Gradients(
-            {gate: given[f"x_{gate}"] for gate in self.cell.gates if f"x_{gate}" in given},
-            {gate: given[f"recur_{gate}"] for gate in self.cell.gates if f"recur_{gate}" in given},
-            {name: given[name] for name in self.cell.states if name in given},
+            {gate: given[f"x.{gate}"] for gate in self.cell.gates if f"x.{gate}" in given},
+            {gate: given[f"recur.{gate}"] for gate in self.cell.gates if f"recur.{gate}" in given},
+            {name: given[f"state.{name}"] for name in self.cell.states if f"state.{name}" in given},
         )
 
     def _graph(self, function: Callable[..., Any], names: list[str]) -> list[Node]:
         """Return the outputs of a function of the inputs `names`."""
         examples = [torch.zeros(SHAPE, dtype=self.dtype) for _ in names]
         try:
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast("cpu", enabled=False), torch.autograd.set_detect_anomaly(False):
                 graph = make_fx(function, decomposition_table=dict(core_aten_decompositions()))(*examples)
         except Exception as error:  # whatever tracing trips over is a reason to stay with the reference
             raise UnfusableError(f"the step of {self._name()} can't be traced: {one_line(error)}") from error
@@ -165,8 +165,11 @@ class _Tracer:
                 if name not in OPERATIONS:
                     raise UnfusableError(f"{self._where(name)}: there is no kernel for torch's {name}")
                 args = [value(arg) for arg in node.args]
-                made = OPERATIONS[name](self.make, *args, **{k: value(v) for k, v in node.kwargs.items()})
-                if not made.is_constant and shape != SHAPE:
+                try:
+                    made = OPERATIONS[name](self.make, *args, **{k: value(v) for k, v in node.kwargs.items()})
+                except NotImplementedError as error:
+                    raise UnfusableError(f"{self._where(name)}: {error}") from error
+                if not made.is_constant and shape not in (SHAPE, ()):  # of numbers alone, a shape is ()
                     raise UnfusableError(f"{self._where(name)}: {name} gives shape {shape}, not that of the state")
                 values[node] = made
         raise AssertionError("a traced graph ends with its output")
@@ -196,7 +199,10 @@ class _Tracer:
         line = recorder.lines.get(operation)
         if line is None:  # it comes from the gradient or from a decomposition
             return f"{self._name()} ({code.co_filename}:{code.co_firstlineno})"
-        lines, first = inspect.getsourcelines(code)
+        try:
+            lines, first = inspect.getsourcelines(code)
+        except OSError:  # typed into an interpreter
+            return f"{self._name()} ({code.co_filename}:{line})"
         return f"{self._name()} ({code.co_filename}:{line}: {lines[line - first].strip()})"
 
 

@@ -108,9 +108,10 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
         raise RecurlabError(
             f"lengths={_shape(counts)} {counts.dtype}: must be whole numbers, one for each of B={batch}"
         )
-    bad = counts[(counts < 1) | (counts > steps)]
-    if len(bad):
-        raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
+    if not torch.compiler.is_compiling():  # a graph can't stop at a value
+        bad = counts[(counts < 1) | (counts > steps)]
+        if len(bad):
+            raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
     return torch.arange(steps, device=x.device).unsqueeze(1) < counts
 
 

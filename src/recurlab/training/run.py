@@ -102,7 +102,7 @@ def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: 
         "steps": trainer.global_step,
         "seconds": seconds,
         **throughput.result(),
-        "backends": [name for layer in task.recurrent_layers() for name in layer.backends_used.values()],
+        "backends": [name for layer in task.recurrent_layers() for name in layer.backends_used.values() if name],
     }
 
 

@@ -4,22 +4,43 @@ template <bool FULL> static INLINE void give(int effect, real *to, vec v, int n)
     if (effect) put<FULL>(to, effect == 1 ? v : get<FULL>(to, n) + v, n);
 }
 
-// Hands on what a stage of the backward gives: to the global gradients, and to the rows that the products read.
-template <int STAGE, bool FULL> static INLINE void give_all(Group &group, const vec *x, const vec *recur, long t, int m, long j, int n) {
+// Sums of the gradients of the biases over the samples of a part.
+struct Sums {
+    vec ih[G], hh[G];
+};
+
+static INLINE real *d_recur_of(const Group &group, int g, long t, int m) {
     const Problem &p = group.p;
-    const Direction &d = group.d;
     const long b = group.sample + m;
+    if (Step::SAME[g]) return group.d.d_x + at_d_x(p, t, b) + g * p.units;
+    return group.d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_PLACE[g]) * p.units;
+}
+
+// Hands on what a stage of the backward gives: to the gradients in memory, which the products read, and to the sums.
+template <int STAGE, bool FULL> static INLINE void give_all(Group &group, const vec *x, const vec *recur, Sums &sums, long t, int m, long j, int n) {
+    const Problem &p = group.p;
     for (int g = 0; g < G; g++) {
-        give<FULL>(Step::X_EFFECT[STAGE][g], d.d_x + at_d_x(p, t, b) + g * p.units + j, x[g], n);
-        if (Step::X_EFFECT[STAGE][g]) give<FULL>(2, d.d_bias_ih + (b * G + g) * p.units + j, x[g], n);
+        const int effect = Step::X_EFFECT[STAGE][g], own = Step::RECUR_EFFECT[STAGE][g];
+        give<FULL>(effect, group.d.d_x + at_d_x(p, t, group.sample + m) + g * p.units + j, x[g], n);
+        if (effect) sums.ih[g] += x[g];
+        if (Step::SAME[g] || Step::PHASE[g] < 0 || !own) continue;
+        give<FULL>(own, d_recur_of(group, g, t, m) + j, recur[g], n);
+        sums.hh[g] += recur[g];
     }
-    for (int slot = 0; slot < R; slot++) {
-        const int g = Step::SLOTS[slot], effect = Step::RECUR_EFFECT[STAGE][g];
-        const vec v = Step::SAME[g] ? x[g] : recur[g];
-        give<FULL>(effect, group.s.d_recur + m * group.s.d_recur_stride + slot * p.units + j, v, n);
-        if (Step::SAME[g]) continue;
-        give<FULL>(effect, d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_PLACE[g]) * p.units + j, v, n);
-        if (effect) give<FULL>(2, d.d_bias_hh + (b * G + g) * p.units + j, v, n);
+}
+
+// Calls f(m, sums) for the samples of a group, and adds up the sums of each part.
+template <int STAGE, bool FULL, class F> static INLINE void each_sample(Group &group, long j, int n, const F &f) {
+    for (int first = 0; first < group.samples; first += PART) {
+        Sums sums;
+        for (int g = 0; g < G; g++) sums.ih[g] = sums.hh[g] = splat(0);
+        for (int m = first; m < first + PART && m < group.samples; m++) f(m, sums);
+        const long row = (group.sample + first) / PART * G;
+        for (int g = 0; g < G; g++) {
+            const long at = (row + g) * group.p.units + j;
+            if (Step::X_EFFECT[STAGE][g]) give<FULL>(2, group.d.d_bias_ih + at, sums.ih[g], n);
+            if (Step::RECUR_EFFECT[STAGE][g] && !Step::SAME[g]) give<FULL>(2, group.d.d_bias_hh + at, sums.hh[g], n);
+        }
     }
 }
 
@@ -36,7 +57,7 @@ template <bool FULL> static INLINE void read_states_before(const Group &group, l
 }
 
 // Stage 0 of the backward at a step, for the units from j on.
-template <bool FULL> static INLINE void advance_back(Group &group, long t, int m, long j, int n) {
+template <bool FULL> static INLINE void advance_back(Group &group, Sums &sums, long t, int m, long j, int n) {
     const Problem &p = group.p;
     const Direction &d = group.d;
     Scratch &s = group.s;
@@ -46,11 +67,7 @@ template <bool FULL> static INLINE void advance_back(Group &group, long t, int m
     if (!counts(p, t, b)) {
         if (p.hold) give<FULL>(2, held, d_output, n);
         for (int g = 0; g < G; g++) put<FULL>(d.d_x + at_d_x(p, t, b) + g * p.units + j, splat(0), n);
-        for (int slot = 0; slot < R; slot++) {
-            put<FULL>(s.d_recur + m * s.d_recur_stride + slot * p.units + j, splat(0), n);
-            const int g = Step::SLOTS[slot];
-            if (!Step::SAME[g]) put<FULL>(d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_PLACE[g]) * p.units + j, splat(0), n);
-        }
+        for (int slot = 0; slot < R; slot++) put<FULL>(d_recur_of(group, Step::SLOTS[slot], t, m) + j, splat(0), n);
         return;
     }
     Inputs in;
@@ -65,36 +82,39 @@ template <bool FULL> static INLINE void advance_back(Group &group, long t, int m
     }
     zoneout_gradient<FULL>(p, d, (t * p.batch + b) * p.units + j, n, d_next, kept);
     Step::advance_gradient(in.x, in.state, in.recur, d_next, x, recur, state);
-    give_all<0, FULL>(group, x, recur, t, m, j, n);
+    give_all<0, FULL>(group, x, recur, sums, t, m, j, n);
     for (int i = 0; i < S; i++) put<FULL>(s.d_state[i] + m * s.stride + j, Step::STATE_EFFECT[0][i] ? kept[i] + state[i] : kept[i], n);
 }
 
 // One tile of stage K + 1: the gradient of what entered phase K, and where it goes from there.
-template <int K, int M> static INLINE void backward_tile(Group &group, const real *pack, long t, int first, long head, long tile) {
+template <int K> static INLINE void backward_tile(Group &group, const real *pack, long t, long head, long tile) {
     const Problem &p = group.p;
     Scratch &s = group.s;
-    vec acc[M][BACK];
-    for (int m = 0; m < M; m++)
+    vec acc[MOST][BACK];
+    for (int m = 0; m < group.samples; m++)
         for (int c = 0; c < BACK; c++) acc[m][c] = splat(0);
-    for (int slot = Step::START[K]; slot < Step::START[K + 1]; slot++, pack += p.width * BACK * W)
-        multiply(acc, s.d_recur + first * s.d_recur_stride + slot * p.units + head * p.width, s.d_recur_stride, pack, p.width);
+    for (int slot = Step::START[K]; slot < Step::START[K + 1]; slot++, pack += p.width * BACK * W) {
+        const int g = Step::SLOTS[slot];
+        const long stride = Step::SAME[g] ? p.d_x_sample : Step::OWN * p.units;
+        multiply_all(acc, group.samples, d_recur_of(group, g, t, 0) + head * p.width, stride, pack, p.width);
+    }
     for (int v = 0; v < BACK && (tile * BACK + v) * W < p.width; v++) {
         const long local = (tile * BACK + v) * W, j = head * p.width + local;
         with_lanes(lanes(p.width, local), [&](auto full) {
             constexpr bool FULL = decltype(full)::value;
             const int n = lanes(p.width, local);
-            for (int m = 0; m < M; m++) {
-                if (!counts(p, t, group.sample + first + m)) continue;
+            each_sample<K + 1, FULL>(group, j, n, [&](int m, Sums &sums) {
+                if (!counts(p, t, group.sample + m)) return;
                 Inputs in;
                 vec x[G], recur[G], state[S];
-                read_inputs<PHASES, FULL>(group, t, first + m, j, n, in);
-                read_states_before<FULL>(group, t, first + m, j, n, in);
-                const vec d_operand = dropped<FULL>(group, acc[m][v], first + m, j, n);
+                read_inputs<PHASES, FULL>(group, t, m, j, n, in);
+                read_states_before<FULL>(group, t, m, j, n, in);
+                const vec d_operand = dropped<FULL>(group, acc[m][v], m, j, n);
                 Step::operand_gradient(Phase<K>{}, in.x, in.state, in.recur, d_operand, x, recur, state);
-                give_all<K + 1, FULL>(group, x, recur, t, first + m, j, n);
+                give_all<K + 1, FULL>(group, x, recur, sums, t, m, j, n);
                 for (int i = 0; i < S; i++)
-                    if (Step::STATE_EFFECT[K + 1][i]) give<FULL>(2, s.d_state[i] + (first + m) * s.stride + j, state[i], n);
-            }
+                    if (Step::STATE_EFFECT[K + 1][i]) give<FULL>(2, s.d_state[i] + m * s.stride + j, state[i], n);
+            });
         });
     }
 }
@@ -105,9 +125,7 @@ template <int K> static INLINE void backward_phases(Group &group, long t) {
         const real *pack = group.packed + packed_size<0>(p, true) - packed_size<K>(p, true);
         for (long head = 0; head < p.units / p.width; head++)
             for (long tile = 0; tile < tiles_of(p.width, BACK); tile++, pack += gates_in(K) * p.width * BACK * W)
-                each_tile<rows(BACK)>(group.samples, [&](auto count, int first) {
-                    backward_tile<K, decltype(count)::value>(group, pack, t, first, head, tile);
-                });
+                backward_tile<K>(group, pack, t, head, tile);
         backward_phases<K - 1>(group, t);
     }
 }
@@ -125,7 +143,12 @@ static void backward_group(Group &group) {
         for (int m = 0; m < group.samples; m++)
             if (counts(p, t, group.sample + m)) s.previous[m] = previous_step(p, d, i, group.sample + m);
         s.recur = d.recur + (t * p.batch + group.sample) * s.recur_stride;
-        each_vector(group, [&](auto full, int m, long j, int n) { advance_back<decltype(full)::value>(group, t, m, j, n); });
+        for (long j = 0; j < p.units; j += W)
+            with_lanes(lanes(p.units, j), [&](auto full) {
+                constexpr bool FULL = decltype(full)::value;
+                const int n = lanes(p.units, j);
+                each_sample<0, FULL>(group, j, n, [&](int m, Sums &sums) { advance_back<FULL>(group, sums, t, m, j, n); });
+            });
         if (any_counts(group, t)) backward_phases<PHASES - 1>(group, t);
         clear_where_cut(group, s.d_state, t);
     }

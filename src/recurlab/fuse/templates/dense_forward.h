@@ -27,34 +27,39 @@ template <bool FULL> static INLINE void finish(Group &group, const Inputs &in, l
 }
 
 // One tile of phase K: its products, then the operand of the next phase or the end of the step.
-template <int K, int M> static INLINE void forward_tile(Group &group, const real *pack, long t, int first, long head, long tile) {
+template <int K> static INLINE void forward_tile(Group &group, const real *pack, long t, long head, long tile) {
     const Problem &p = group.p;
+    const Direction &d = group.d;
     Scratch &s = group.s;
     constexpr int gates = gates_in(K), wide = across(gates);
-    vec acc[M][gates * wide];
-    for (int m = 0; m < M; m++)
+    vec acc[MOST][gates * wide];
+    for (int m = 0; m < group.samples; m++) {
         for (int c = 0; c < gates * wide; c++) acc[m][c] = splat(0);
-    multiply(acc, s.entering[K] + first * s.stride + head * p.width, s.stride, pack, p.width);
+        // What the tile will read and write is fetched while it multiplies.
+        const long b = group.sample + m, j = head * p.width + tile * wide * W;
+        for (int g = 0; g < G; g++) __builtin_prefetch(d.x + at_x(p, t, b) + g * p.units + j, 1);
+        if (K + 1 == PHASES) __builtin_prefetch(d.output + at_h(p, t, b) + j, 1);
+    }
+    multiply_all(acc, group.samples, s.entering[K] + head * p.width, s.stride, pack, p.width);
     for (int v = 0; v < wide && (tile * wide + v) * W < p.width; v++) {
         const long local = (tile * wide + v) * W, j = head * p.width + local;
         with_lanes(lanes(p.width, local), [&](auto full) {
             constexpr bool FULL = decltype(full)::value;
             const int n = lanes(p.width, local);
-            for (int m = 0; m < M; m++) {
+            for (int m = 0; m < group.samples; m++) {
                 Inputs in;
-                read_inputs<K, FULL>(group, t, first + m, j, n, in);
-                read_states<FULL>(group, s.now, first + m, j, n, in);
+                read_inputs<K, FULL>(group, t, m, j, n, in);
+                read_states<FULL>(group, s.now, m, j, n, in);
                 for (int i = 0; i < gates; i++) {
-                    const int slot = Step::START[K] + i, g = Step::SLOTS[slot];
+                    const int g = Step::SLOTS[Step::START[K] + i], place = Step::KEPT_PLACE[g];
                     in.recur[g] = acc[m][v * gates + i];
-                    if (group.d.bias_hh) in.recur[g] += get<FULL>(group.d.bias_hh + g * p.units + j, n);
+                    if (d.bias_hh) in.recur[g] += get<FULL>(d.bias_hh + g * p.units + j, n);
                     if (!p.grad && K + 1 == PHASES) continue;
-                    if (Step::KEPT_PLACE[g] < 0)
-                        put<FULL>(group.d.x + at_x(p, t, group.sample + first + m) + g * p.units + j, in.x[g] + in.recur[g], n);
-                    else put<FULL>(s.recur + (first + m) * s.recur_stride + Step::KEPT_PLACE[g] * p.units + j, in.recur[g], n);
+                    if (place < 0) put<FULL>(d.x + at_x(p, t, group.sample + m) + g * p.units + j, in.x[g] + in.recur[g], n);
+                    else put<FULL>(s.recur + m * s.recur_stride + place * p.units + j, in.recur[g], n);
                 }
-                if constexpr (K + 1 < PHASES) enter<K + 1, FULL>(group, in, t, first + m, j, n);
-                else finish<FULL>(group, in, t, first + m, j, n);
+                if constexpr (K + 1 < PHASES) enter<K + 1, FULL>(group, in, t, m, j, n);
+                else finish<FULL>(group, in, t, m, j, n);
             }
         });
     }
@@ -66,9 +71,7 @@ template <int K> static INLINE void forward_phases(Group &group, const real *pac
         constexpr int columns = gates_in(K) * across(gates_in(K));
         for (long head = 0; head < p.units / p.width; head++)
             for (long tile = 0; tile < tiles_of(p.width, across(gates_in(K))); tile++, pack += p.width * columns * W)
-                each_tile<rows(columns)>(group.samples, [&](auto count, int first) {
-                    forward_tile<K, decltype(count)::value>(group, pack, t, first, head, tile);
-                });
+                forward_tile<K>(group, pack, t, head, tile);
         forward_phases<K + 1>(group, pack, t);
     }
 }

@@ -3,8 +3,8 @@
 // the recurrent weight are computed in tiles of samples by vectors of units, held in registers, and each tile goes
 // through the step's arithmetic before the next one is begun.
 struct Scratch {
-    real *now[S], *next[S], *entering[PHASES], *own_entering, *recur, *d_state[S], *d_recur, *held;
-    long stride, recur_stride, d_recur_stride;  // of a sample
+    real *now[S], *next[S], *entering[PHASES], *own_entering, *recur, *d_state[S], *held;
+    long stride, recur_stride;  // of a sample
     long *previous;
     bool *begun;
 };

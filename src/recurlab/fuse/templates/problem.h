@@ -22,7 +22,7 @@ struct Direction {
     real *d_held;                            // (B, H) or null: gradient of outputs held, carried from call to call
     real *d_recur;                           // (T, B, OWN*H): dense gradients of the products that differ from d_x
     real *d_start[Step::STATES];              // (B, H)
-    // (parts, G*H), to be summed over the parts, which are samples in the dense kernel, 8 of them in the diagonal one
+    // (parts, G*H), to be summed over the parts, of 4 samples in the dense kernel and 8 in the diagonal one
     real *d_weight, *d_bias_ih, *d_bias_hh;
 };
 
