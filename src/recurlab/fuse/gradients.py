@@ -9,7 +9,7 @@ from recurlab.fuse.arguments import PARTS, Arguments, Results, passes, work
 from recurlab.fuse.cpu import Kernel, Pass
 from recurlab.fuse.memory import empty
 
-CHUNK = 4 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
+CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
 
 
 def gradients(

@@ -107,7 +107,8 @@ class RNN(nn.Module):
         self._inits = (input_init, recurrent_init, last_recurrent_init or recurrent_init, bias_init)
         self._gate_bias = dict(gate_bias or {})
         self._carried: State | None = None
-        self.backends_used = dict.fromkeys(range(num_layers), "")  # whole from the start, for a graph guards on its keys
+        # All keys from the start: a compiled graph guards on them.
+        self.backends_used = dict.fromkeys(range(num_layers), "")
 
         gates = len(self.cell.gates)
         rows = gates * hidden_size
