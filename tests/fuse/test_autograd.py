@@ -11,17 +11,9 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 import recurlab
-from variants import FEATURES, NOISE, VARIANTS, H, draw, everything, make, names_of
+from variants import FEATURES, NOISE, H, draw, everything, make, names_of
 
-
-@pytest.fixture(params=VARIANTS)
-def variant(request):
-    return VARIANTS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _able(skip_unless_able):
-    skip_unless_able("fused")
+pytestmark = pytest.mark.usefixtures("able")
 
 
 # ---- memory -------------------------------------------------------------------------------------------------

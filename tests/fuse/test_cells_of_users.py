@@ -19,6 +19,8 @@ from torch.testing import assert_close
 
 import recurlab
 
+pytestmark = pytest.mark.usefixtures("able")
+
 
 @dataclass(frozen=True)
 class MinimalGatedUnit(recurlab.Cell):
@@ -172,11 +174,6 @@ def cell(request):
 @pytest.fixture(params=RECURRENCES)
 def recurrence(request):
     return RECURRENCES[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _able(skip_unless_able):
-    skip_unless_able("fused")
 
 
 def make(cell, backend="fused", units=H, **options):

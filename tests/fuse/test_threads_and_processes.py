@@ -16,15 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import recurlab
 from variants import FEATURES, NOISE, VARIANTS, Model, draw, everything, make, names_of
 
-
-@pytest.fixture(params=VARIANTS)
-def variant(request):
-    return VARIANTS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _able(skip_unless_able):
-    skip_unless_able("fused")
+pytestmark = pytest.mark.usefixtures("able")
 
 
 @pytest.fixture

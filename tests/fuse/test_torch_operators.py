@@ -8,15 +8,7 @@ from torch.testing import assert_close
 
 from variants import FEATURES, NOISE, VARIANTS, Model, draw, everything, make
 
-
-@pytest.fixture(params=VARIANTS)
-def variant(request):
-    return VARIANTS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _able(skip_unless_able):
-    skip_unless_able("fused")
+pytestmark = pytest.mark.usefixtures("able")
 
 
 # ---- as operators -------------------------------------------------------------------------------------------
