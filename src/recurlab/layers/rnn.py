@@ -107,8 +107,7 @@ class RNN(nn.Module):
         self._inits = (input_init, recurrent_init, last_recurrent_init or recurrent_init, bias_init)
         self._gate_bias = dict(gate_bias or {})
         self._carried: State | None = None
-        # All keys from the start: a compiled graph guards on them.
-        self.backends_used = dict.fromkeys(range(num_layers), "")
+        self.backends_used = dict.fromkeys(range(num_layers), "")  # all keys: a compiled graph guards on them
 
         gates = len(self.cell.gates)
         rows = gates * hidden_size
