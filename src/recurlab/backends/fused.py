@@ -52,7 +52,9 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     dtype = _dtype(storage)
 
     def stacked(tensors: list[Tensor]) -> Tensor:
-        return torch.stack([t.to(dtype) for t in tensors]).contiguous()
+        if len(tensors) == 1:  # without a copy
+            return tensors[0].to(dtype).unsqueeze(0).contiguous()
+        return torch.stack([t.to(dtype) for t in tensors])
 
     def optional(name: str) -> Tensor | None:
         given = [getattr(d, name) for d in directions]
@@ -60,10 +62,11 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
 
     cuts = [call.cuts(reverse=place == 1) for place in range(len(directions))]
     keep = [k for d in directions for k in d.keep]
+    weights = [d.weight_ih for d in directions]
     nothing = call.input.new_empty(0, dtype=torch.bool)
     leaves = {
         "input": call.input.to(storage),
-        "weight_ih": torch.cat([d.weight_ih for d in directions]).to(storage),
+        "weight_ih": (weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
         "weight_hh": stacked([d.weight_hh for d in directions]),
         "bias_ih": optional("bias_ih"),
         "bias_hh": optional("bias_hh"),

@@ -8,16 +8,13 @@ from torch import Tensor
 
 from recurlab.fuse.cpu import Kernel, Pass, Work, threads
 from recurlab.fuse.memory import empty
+from recurlab.fuse.source import BLOCKS, GROUP, PART, SAMPLES
 
 SCHEMA = (
     "str cell, str kind, Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
     "Tensor start, Tensor? dropout, Tensor[] keep, Tensor? mask, Tensor? cuts, float[] zoneout, bool hold, "
     "bool training, bool grad"
 )
-SAMPLES = 8  # of an item of the diagonal kernel: they share what they load
-PARTS = {"diagonal": SAMPLES, "dense": 4}  # samples summed up together; fixed, for this orders the sums
-BLOCKS = 8  # the most vectors of units of such an item
-GROUP = 32  # the most samples that a thread of the dense kernel takes through the sequence together
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,9 @@ class Arguments:
         """Whether the input lies in memory as (B, T, I); what is computed from it then does too."""
         return self.input.stride(1) > self.input.stride(0)
 
-    @property
-    def rows(self) -> Tensor:
-        """The input as a matrix (T*B, I), in the order in which it lies in memory."""
-        return (self.input.transpose(0, 1) if self.batch_first else self.input).flatten(0, 1)
+    def matrix(self, tensor: Tensor) -> Tensor:
+        """Return a tensor (T, B, F) that lies in memory as the input does as a matrix (T*B, F), in that order."""
+        return (tensor.transpose(0, 1) if self.batch_first else tensor).flatten(0, 1)
 
     def empty(self, features: int) -> Tensor:
         """Return an empty (T, B, features) in the memory order of the input."""
@@ -149,8 +145,8 @@ def work(made: Kernel, given: Arguments, directions: list[Pass]) -> Work:
     """Return the call of a kernel, cut into items for the threads."""
     batch, units = given.start.shape[2:]
     if made.kind == "dense":
-        part, share = PARTS["dense"], -(-batch * len(directions) // threads())
-        samples, blocks = min(-(-share // part) * part, GROUP), 1
+        share = -(-batch * len(directions) // threads())
+        samples, blocks = min(-(-share // PART) * PART, GROUP), 1
     else:
         samples, blocks = SAMPLES, BLOCKS
         lanes = 64 // given.start.element_size()

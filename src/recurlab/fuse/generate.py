@@ -170,21 +170,19 @@ class _Writer:
     """Writes expressions as statements: one for each input, each named value, and each one used more than once."""
 
     def __init__(self, step: Step, outputs: Iterable[Node]) -> None:
-        self.names, self.lines = step.names, []
+        self.names = step.names
+        self.lines: list[str] = []
         self.written: dict[Node, str] = {}
         self.used: set[str] = set()
-        self.sources = {
-            **{f"x.{gate}": f"x[{i}]" for i, gate in enumerate(step.cell.gates)},
-            **{f"recur.{gate}": f"recur[{i}]" for i, gate in enumerate(step.cell.gates)},
-            **{f"state.{name}": f"state[{i}]" for i, name in enumerate(step.cell.states)},
-            **{f"d_state.{name}": f"d_next[{i}]" for i, name in enumerate(step.cell.states)},
-            "d.operand": "d_operand",
-        }
+        # Of each input: the name it is given, and where it is read from.
+        self.sources: dict[str, tuple[str, str]] = {}
+        for i, gate in enumerate(step.cell.gates):
+            self.sources |= {f"{kind}.{gate}": (f"{kind}_{gate}", f"{kind}[{i}]") for kind in ("x", "recur")}
+        for i, name in enumerate(step.cell.states):
+            self.sources |= {f"state.{name}": (name, f"state[{i}]"), f"d_state.{name}": (f"d_{name}", f"d_next[{i}]")}
         self.uses: Counter[Node] = Counter()
         for output in outputs:
             self._count(output)
-
-    lines: list[str]
 
     def whole(self, node: Node) -> str:
         """Return an expression of a number that stands alone, writing the statements that it needs."""
@@ -201,8 +199,7 @@ class _Writer:
             return f"real({_number(node.args[0])})"
         if node.op == "input":
             name = node.args[0]
-            plain = name.replace("d_state.", "d_").removeprefix("state.").replace(".", "_")
-            return "d_operand" if name == "d.operand" else self._declare(node, plain, self.sources[name])
+            return "d_operand" if name == "d.operand" else self._declare(node, *self.sources[name])
         text = self._operation(node)
         if node in self.names or self.uses[node] > 1 or len(text) > WIDTH:
             bare = text[1:-1] if text.startswith("(") else text

@@ -5,9 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from recurlab.fuse.arguments import PARTS, Arguments, Results, passes, work
+from recurlab.fuse.arguments import Arguments, Results, passes, work
 from recurlab.fuse.cpu import Kernel, Pass
 from recurlab.fuse.memory import empty
+from recurlab.fuse.source import PART, SAMPLES
 
 CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
 
@@ -35,13 +36,14 @@ def gradients(
     # Transposed: the product with the long side first in both is the faster one.
     d_weight = given.weight_ih.new_zeros(given.weight_ih.shape[::-1])
     steps, batch, rows = results.x.shape
+    whole = work(made, given, directions)
     size = _steps_at_a_time(made, directions, steps, batch * rows * results.x.element_size())
     d_x = empty(given.start, size, batch, rows)
     for until in range(steps, 0, -size):
         start = max(0, until - size)
         for d, one in enumerate(directions):
             one.d_x = d_x[: until - start, :, d * rows // len(directions) : (d + 1) * rows // len(directions)]
-        made.backward(replace(work(made, given, directions), steps=(start, until)))
+        made.backward(replace(whole, steps=(start, until)))
         flat = d_x[: until - start].flatten(0, 1).to(given.input.dtype)
         part = given.input[start:until]
         d_weight.addmm_(part.flatten(0, 1).t(), flat)
@@ -65,7 +67,7 @@ def _add_gradients(made: Kernel, given: Arguments, one: Pass, d: int, d_state: T
     """Give a pass the tensors that the backward reads and fills, but that of the projected input."""
     steps, batch, rows = one.x.shape
     units = one.output.shape[2]
-    parts = -(-batch // PARTS[made.kind])
+    parts = -(-batch // (PART if made.kind == "dense" else SAMPLES))
     one.d_output = None if d_output is None else d_output[..., d * units : (d + 1) * units]
     one.d_start, one.d_end = list(d_state[d]), list(d_state[d])
     one.d_bias_ih, one.d_bias_hh = (d_state.new_zeros(parts, rows) for _ in range(2))

@@ -68,8 +68,7 @@ def scan(*args: Any) -> tuple[Tensor, ...]:
     """Run a cell over a sequence; takes the `Arguments`, gives the `Results`."""
     made, given = _read(args)
     results = allocate(made, given)
-    rows = given.rows
-    projected = (results.x.transpose(0, 1) if given.batch_first else results.x).flatten(0, 1)
+    rows, projected = given.matrix(given.input), given.matrix(results.x)
     if rows.dtype == projected.dtype:
         torch.mm(rows, given.weight_ih.t(), out=projected)
     else:

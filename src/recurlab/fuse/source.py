@@ -9,6 +9,11 @@ LOOPS = {
     "diagonal": ("diagonal",),
     "dense": ("dense_products", "dense_group", "dense_forward", "dense_backward", "dense_run"),
 }
+# The kernels and their callers agree on these.
+SAMPLES = 8  # of an item of the diagonal kernel: they share what they load, and their sums
+BLOCKS = 8  # the most vectors of units of such an item
+GROUP = 32  # the most samples that a thread of the dense kernel takes through the sequence together
+PART = 4  # samples of the dense kernel that share a sum; fixed as SAMPLES is, for this orders the sums
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -27,6 +32,7 @@ def cpu_source(step: str, kind: str, dtype: torch.dtype) -> str:
         # Names without linkage: the loader would take equal ones of two kernels for one and the same.
         "namespace {",
         "template <int K> struct Phase {};",
+        f"constexpr int SAMPLES = {SAMPLES}, BLOCKS = {BLOCKS}, GROUP = {GROUP}, PART = {PART};",
     ]
     entries = [
         "}  // namespace",

@@ -45,15 +45,8 @@ template <int STAGE, bool FULL, class F> static INLINE void each_sample(Group &g
 }
 
 template <bool FULL> static INLINE void read_states_before(const Group &group, long t, int m, long j, int n, Inputs &in) {
-    const Problem &p = group.p;
-    const Direction &d = group.d;
-    const long b = group.sample + m, previous = group.s.previous[m], at = (previous * p.batch + b) * p.units + j;
-    const bool cut = is_cut(p, d, t, b);
-    for (int s = 0; s < S; s++)
-        in.state[s] = cut            ? splat(0)
-                      : previous < 0 ? get<FULL>(d.start[s] + b * p.units + j, n)
-                      : s == 0       ? get<FULL>(d.output + at_h(p, previous, b) + j, n)
-                                     : get<FULL>(d.saved[s] + at, n);
+    const long b = group.sample + m;
+    states_before<FULL>(group.p, group.d, group.s.previous[m], is_cut(group.p, group.d, t, b), b, j, n, in.state);
 }
 
 // Stage 0 of the backward at a step, for the units from j on.
@@ -90,7 +83,7 @@ template <bool FULL> static INLINE void advance_back(Group &group, Sums &sums, l
 template <int K> static INLINE void backward_tile(Group &group, const real *pack, long t, long head, long tile) {
     const Problem &p = group.p;
     Scratch &s = group.s;
-    vec acc[MOST][BACK];
+    vec acc[GROUP][BACK];
     for (int m = 0; m < group.samples; m++)
         for (int c = 0; c < BACK; c++) acc[m][c] = splat(0);
     for (int slot = Step::START[K]; slot < Step::START[K + 1]; slot++, pack += p.width * BACK * W) {

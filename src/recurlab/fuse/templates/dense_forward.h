@@ -32,7 +32,7 @@ template <int K> static INLINE void forward_tile(Group &group, const real *pack,
     const Direction &d = group.d;
     Scratch &s = group.s;
     constexpr int gates = gates_in(K), wide = across(gates);
-    vec acc[MOST][gates * wide];
+    vec acc[GROUP][gates * wide];
     for (int m = 0; m < group.samples; m++) {
         for (int c = 0; c < gates * wide; c++) acc[m][c] = splat(0);
         // What the tile will read and write is fetched while it multiplies.

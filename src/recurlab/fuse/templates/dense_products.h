@@ -6,8 +6,7 @@ constexpr int gates_in(int k) { return Step::START[k + 1] - Step::START[k]; }
 constexpr int across(int gates) { return gates >= 3 ? 1 : gates == 2 ? 2 : 4; }
 constexpr int rows(int columns) { return TILE / columns > 8 ? 8 : TILE / columns > 1 ? TILE / columns : 1; }
 constexpr int BACK = 4;
-// Samples of a group at most; terms of a product that are worked on at a time; samples that share a sum of biases.
-constexpr int MOST = 32, TERMS = 128, PART = 4;
+constexpr int TERMS = 128;  // of a product that are worked on at a time
 
 // A head's units in vectors, and in tiles of `wide` vectors.
 static INLINE long vectors_of(long units) { return (units + W - 1) / W; }

@@ -1,6 +1,6 @@
 // The diagonal recurrence: a unit depends on itself alone, so that the whole sequence runs in one pass.
 // An item of work is a few samples of a few vectors of units, over all steps; what the samples share is loaded once.
-constexpr int SAMPLES = 8, BLOCKS = 8, G = Step::GATES, S = Step::STATES;
+constexpr int G = Step::GATES, S = Step::STATES;
 
 struct Item {
     const Problem &p;
@@ -44,6 +44,17 @@ template <int K> static INLINE void recurrences(const Weights &w, vec drop, bool
         }
         recurrences<K + 1>(w, drop, dropped, x, state, recur, entering);
     }
+}
+
+// Collects what one stage of the backward gives into the totals, as the tables of the step say.
+template <int STAGE> static INLINE void collect(const vec *x, const vec *recur, const vec *state, vec *d_x, vec *d_recur, vec *d_state) {
+    for (int g = 0; g < Step::GATES; g++) {
+        if (Step::X_EFFECT[STAGE][g]) d_x[g] = Step::X_EFFECT[STAGE][g] == 1 ? x[g] : d_x[g] + x[g];
+        const vec r = Step::SAME[g] ? x[g] : recur[g];
+        if (Step::RECUR_EFFECT[STAGE][g]) d_recur[g] = Step::RECUR_EFFECT[STAGE][g] == 1 ? r : d_recur[g] + r;
+    }
+    for (int s = 0; s < Step::STATES; s++)
+        if (Step::STATE_EFFECT[STAGE][s]) d_state[s] = Step::STATE_EFFECT[STAGE][s] == 1 ? state[s] : d_state[s] + state[s];
 }
 
 template <int K> static INLINE void phase_gradients(const Weights &w, vec drop, bool dropped, const vec *x, const vec *state, const vec *recur, vec *d_x, vec *d_recur, vec *d_state) {
@@ -125,13 +136,6 @@ struct Backward {
     long previous[SAMPLES];  // the last step before this one that counts, or -1
 };
 
-template <bool FULL> static INLINE void states_before(const Item &it, long previous, long b, long j, int n, vec *state) {
-    for (int s = 0; s < S; s++)
-        state[s] = previous < 0 ? get<FULL>(it.d.start[s] + b * it.p.units + j, n)
-                   : s == 0     ? get<FULL>(it.d.output + at_h(it.p, previous, b) + j, n)
-                                : get<FULL>(it.d.saved[s] + (previous * it.p.batch + b) * it.p.units + j, n);
-}
-
 template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &it, Backward &k, long t, int block, int n) {
     const Problem &p = it.p;
     const Direction &d = it.d;
@@ -151,12 +155,9 @@ template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &i
             continue;
         }
         vec state[S], x[G], recur[G], entering[Step::PHASES], d_next[S], kept[S];
-        states_before<FULL>(it, k.previous[m], b, j, n, state);
         const bool cut = NOISY && is_cut(p, d, t, b), dropped = NOISY && d.dropout;
-        for (int s = 0; s < S; s++) {
-            if (cut) state[s] = splat(0);
-            d_next[s] = d_state[s];
-        }
+        states_before<FULL>(p, d, k.previous[m], cut, b, j, n, state);
+        for (int s = 0; s < S; s++) d_next[s] = d_state[s];
         d_next[0] += d_output;
         if (NOISY && p.hold) {
             d_next[0] += k.held[block][m];

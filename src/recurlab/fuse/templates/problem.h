@@ -1,40 +1,41 @@
 // What a kernel is asked to do, and what all kernels share. Shapes: T steps, B samples, H units, G gates, S states.
 
 struct Direction {
-    real *x;               // (T, B, G*H), see at_x: the projected input without its bias; for a merged gate the dense
-                           // kernel puts in its place what the backward needs, the sum with the recurrence
-    const real *weight;    // the recurrent weight
-    const real *bias_ih;   // (G*H,) or null
-    const real *bias_hh;   // (G*H,) or null
-    const real *dropout;   // (B, H) or null: factor on what enters the recurrence
+    real *x;                                 // (T, B, G*H), see at_x: the projected input without its bias; for a
+                                             // merged gate the dense kernel puts in its place the sum with the
+                                             // recurrence, which is all that the backward needs
+    const real *weight;                      // the recurrent weight
+    const real *bias_ih;                     // (G*H,) or null
+    const real *bias_hh;                     // (G*H,) or null
+    const real *dropout;                     // (B, H) or null: factor on what enters the recurrence
     const unsigned char *cuts;               // (T, B) or null: steps taken from a zero state
-    const unsigned char *keep[Step::STATES];  // (T, B, H) or null: where zoneout keeps the previous value
-    const real *start[Step::STATES];          // (B, H)
-    real *end[Step::STATES];                  // (B, H)
+    const unsigned char *keep[Step::STATES]; // (T, B, H) or null: where zoneout keeps the previous value
+    const real *start[Step::STATES];         // (B, H)
+    real *end[Step::STATES];                 // (B, H)
     real *output;                            // (T, B, H), see at_h
-    real *saved[Step::STATES];                // (T, B, H): the states after each step, but the first; null: not kept
+    real *saved[Step::STATES];               // (T, B, H): the states after each step, but the first; null: not kept
     real *recur;                             // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
-    real *entering[Step::PHASES];             // (T, B, H): what enters the recurrence; null: not kept
+    real *entering[Step::PHASES];            // (T, B, H): what enters the recurrence; null: not kept
     // of the backward
     const real *d_output;                    // (T, B, H) or null, see at_d
-    const real *d_end[Step::STATES];          // (B, H) or null
+    const real *d_end[Step::STATES];         // (B, H) or null
     real *d_x;                               // (until - from, B, G*H), see at_d_x
     real *d_held;                            // (B, H) or null: gradient of outputs held, carried from call to call
     real *d_recur;                           // (T, B, OWN*H): dense gradients of the products that differ from d_x
-    real *d_start[Step::STATES];              // (B, H)
+    real *d_start[Step::STATES];             // (B, H)
     // (parts, G*H), to be summed over the parts, of 4 samples in the dense kernel and 8 in the diagonal one
     real *d_weight, *d_bias_ih, *d_bias_hh;
 };
 
 struct Problem {
-    long steps, batch, units, width;  // width: units of a head
+    long steps, batch, units, width;         // width: units of a head
     long x_step, x_sample, h_step, h_sample, d_step, d_sample;  // strides of x, of the output, of d_output
     long d_x_step, d_x_sample;
-    long from, until;  // steps of this call of the diagonal backward, as a direction counts them
-    long samples, blocks;             // of an item of work: samples and, in the diagonal kernel, vectors of units
+    long from, until;                        // steps of this call of the diagonal backward, as a direction counts them
+    long samples, blocks;                    // of an item of work: samples and, in the diagonal kernel, vectors of units
     int directions, threads, hold, training, grad;  // grad: whether a backward follows
-    const unsigned char *mask;        // (T, B) or null: steps that count
-    real zoneout[Step::STATES];        // probabilities
+    const unsigned char *mask;               // (T, B) or null: steps that count
+    real zoneout[Step::STATES];              // probabilities
     Direction direction[2];
 };
 
@@ -84,6 +85,16 @@ static INLINE long previous_step(const Problem &p, const Direction &d, long i, l
     return -1;
 }
 
+// The states that a step of sample b starts from, `previous` being its previous_step.
+template <bool FULL>
+static INLINE void states_before(const Problem &p, const Direction &d, long previous, bool cut, long b, long j, int n, vec *state) {
+    for (int s = 0; s < Step::STATES; s++)
+        state[s] = cut            ? splat(0)
+                   : previous < 0 ? get<FULL>(d.start[s] + b * p.units + j, n)
+                   : s == 0       ? get<FULL>(d.output + at_h(p, previous, b) + j, n)
+                                  : get<FULL>(d.saved[s] + (previous * p.batch + b) * p.units + j, n);
+}
+
 // The state after zoneout: in training where drawn, in evaluation the expectation.
 template <bool FULL>
 static INLINE void zoneout(const Problem &p, const Direction &d, long row, int n, const vec *before, vec *next) {
@@ -111,15 +122,4 @@ static INLINE void zoneout_gradient(const Problem &p, const Direction &d, long r
             d_next[s] = (1 - p.zoneout[s]) * d_next[s];
         }
     }
-}
-
-// Collects what one stage of the backward gives into the totals, as the tables of the step say.
-template <int STAGE> static INLINE void collect(const vec *x, const vec *recur, const vec *state, vec *d_x, vec *d_recur, vec *d_state) {
-    for (int g = 0; g < Step::GATES; g++) {
-        if (Step::X_EFFECT[STAGE][g]) d_x[g] = Step::X_EFFECT[STAGE][g] == 1 ? x[g] : d_x[g] + x[g];
-        const vec r = Step::SAME[g] ? x[g] : recur[g];
-        if (Step::RECUR_EFFECT[STAGE][g]) d_recur[g] = Step::RECUR_EFFECT[STAGE][g] == 1 ? r : d_recur[g] + r;
-    }
-    for (int s = 0; s < Step::STATES; s++)
-        if (Step::STATE_EFFECT[STAGE][s]) d_state[s] = Step::STATE_EFFECT[STAGE][s] == 1 ? state[s] : d_state[s] + state[s];
 }
