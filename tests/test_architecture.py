@@ -13,13 +13,14 @@ import recurlab
 SOURCE = Path(recurlab.__file__).parent
 # From the ground up. A module may import its own floor and those below.
 FLOORS = [
-    ["errors", "caches", "plugins"], ["table"], ["cells"], ["fuse"], ["backends"], ["layers"], ["models"], ["data"],
-    ["tasks"],
-    # `config` knows the names of everything that can be chosen: those of the loggers too, never their code.
-    ["config"], ["compose"], ["training"], ["results"], ["bench"], ["cli"],
+    ["errors", "caches", "plugins", "process", "schema"], ["table"], ["cells"], ["fuse"], ["backends"], ["layers"],
+    ["models"], ["data"], ["tasks"],
+    # `config` knows the names of everything that can be chosen: loggers and launchers too, never their code.
+    ["config"], ["compose"], ["training"], ["results"], ["bench"], ["launch"], ["sweep", "studies"],
+    ["cli", "__main__"],
 ]  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
-NAMES_ONLY = {("config", "recurlab.training")}
+NAMES_ONLY = {("config", "recurlab.training"), ("config", "recurlab.launch")}
 
 
 def imports_of(path: Path) -> list[str]:
@@ -55,8 +56,9 @@ def test_every_module_belongs_to_a_floor():
     assert found == set(HEIGHT)
 
 
-def test_the_names_of_the_loggers_stand_apart_from_their_code():
-    assert imports_of(SOURCE / "training" / "__init__.py") == ["recurlab.table"]
+@pytest.mark.parametrize("package", ["training", "launch"])
+def test_names_stand_apart_from_their_code(package):
+    assert imports_of(SOURCE / package / "__init__.py") == ["recurlab.table"]
 
 
 COMMAND = (

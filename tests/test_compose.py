@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recurlab.cli import COMPLETION
+from recurlab.cli.parser import COMPLETION
 from recurlab.compose import complete, compose, expand
 from recurlab.data import BENCHMARKS
 from recurlab.data.adding import Adding

@@ -21,6 +21,17 @@ SMALL = {
     "tiny_shakespeare": [*SHORT, "data.dir=path/to/tinyshakespeare", "data.verify=false", "data.batch_size=2"],
     "dataset": SHORT,
 }
+STUDY = """
+title: One run
+question: Does it run?
+metric: test/loss
+better: min
+overrides: [task=adding, data.length=9, trainer.max_epochs=1, trainer.accelerator=cpu, data.train_size=40]
+factors: {model: {GRU: [cell=gru, model.hidden_size=3]}}
+scales: {cpu: {seeds: [0]}}
+figure: {x: model, y: test/loss}
+"""
+PAGE = "# One run\n<!-- results:begin -->\n<!-- results:end -->\n\n## What was found\n\nNothing.\n"
 BEFORE = {"evaluate": "adding/lstm", "report": "adding/lstm", "generate": "tiny_shakespeare/gru"}
 
 
@@ -35,12 +46,16 @@ def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     shutil.copytree(tiny_data, tmp_path / "path" / "to")
     shutil.copy(tiny_data / "own.csv", tmp_path / "waves.csv")
     (tmp_path / "my_cells.py").write_text(SNIPPETS[1])
+    (study := tmp_path / "experiments" / "adding").mkdir(parents=True)
+    for name, text in {"sweep.yaml": STUDY, "README.md": PAGE}.items():
+        (study / name).write_text(text)
     if before := BEFORE.get(line.split()[1]):
         task = before.partition("/")[0]
         assert recurlab("train", f"experiment={before}", *SMALL[task])[0] == 0
     words = [str(found) for word in shlex.split(line)[1:] for found in sorted(Path().glob(word)) or [word]]
-    words = [{"shapes=A": "shapes=5x2x3x4", "repeats=5": "repeats=1"}.get(word, word) for word in words]
-    benchmark = next((name for name in SMALL if words[0] == "train" and name in line), None)
+    cut = {"shapes=A": "shapes=5x2x3x4", "repeats=5": "repeats=1", "sweep.trials=12": "sweep.trials=2"}
+    words = [cut.get(word, word) for word in words]
+    benchmark = next((name for name in SMALL if words[0] in ("train", "sweep") and name in line), None)
     code, out, err = recurlab(*words, *SMALL.get(benchmark, []))
     assert (code, err) == (0, "")
     assert out

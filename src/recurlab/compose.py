@@ -1,7 +1,7 @@
 """From a command line's overrides to composed configs, with Hydra's errors said in one line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import product
@@ -14,14 +14,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
 from recurlab.config import CHOICES, Config, load
-from recurlab.errors import RecurlabError, one_line, unknown, unknown_key
+from recurlab.errors import SHOWN, RecurlabError, one_line, shown, unknown, unknown_key
 
 PRIMARY = "train"
+APART = "sweep"  # a folder of configs that are not parts of a run's
 WHOLE = ("data.sha256",)  # mappings that are given as a whole: a key may be a file's name, with dots
-OPEN = ("cell.options", "model.init.gate_bias")  # mappings that take any key
+OPEN = ("cell.options", "model.init.gate_bias", "launcher.extra")  # mappings that take any key
 
 
 def configs_dir() -> Path:
@@ -38,7 +39,7 @@ def groups() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(top.rglob("*.yaml")):
         group, _, option = path.relative_to(top).with_suffix("").as_posix().partition("/")
-        if option:
+        if option and group != APART:
             found.setdefault(group, []).append(option)
     return found
 
@@ -54,7 +55,7 @@ def compose(overrides: list[str]) -> tuple[Config, DictConfig]:
     except RecurlabError:
         raise
     except Exception as error:  # Hydra's own errors are of many kinds
-        raise RecurlabError(f"{' '.join(overrides)}: {one_line(error)}") from error
+        raise RecurlabError(f"{_said(overrides)}: {one_line(error):.300}") from error
     return load(resolved), resolved
 
 
@@ -68,10 +69,10 @@ def expand(overrides: list[str]) -> list[list[str]]:
             for o in _parse(overrides)
         ]
     except HydraException as error:
-        raise RecurlabError(f"{' '.join(overrides)}: {one_line(error)}") from error
+        raise RecurlabError(f"{_said(overrides)}: {one_line(error)}") from error
     jobs = [list(job) for job in product(*choices)]
     if not jobs:
-        raise RecurlabError(f"{' '.join(overrides)}: this grid has no job")
+        raise RecurlabError(f"{_said(overrides)}: this grid has no job")
     return jobs
 
 
@@ -91,15 +92,27 @@ def _resolve(composed: DictConfig) -> DictConfig:
         values = cast(dict[str, Any], OmegaConf.to_container(_own(composed), resolve=True))
     except OmegaConfBaseException as error:
         raise RecurlabError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    for key in CHOICES:
+        _spell_out(values, key)
     parts = (values.get(key) for key in ("data", "cell"))
     names = [part.get("name") if isinstance(part, dict) else part for part in parts]
     name = choices.get("experiment") or "/".join(map(str, names))
     return OmegaConf.create({"experiment": name, **values})
 
 
+def _spell_out(values: dict[str, Any], key: str) -> None:
+    """Write a choice that is given by its bare name as it is written with its options."""
+    *above, last = key.split(".")
+    for name in above:
+        values = values.get(name) if isinstance(values, dict) else None  # type: ignore[assignment]
+    if isinstance(values, dict) and isinstance(values.get(last), str):
+        values[last] = {"name": values[last]}
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     parsed = _parse(overrides)
     for override in parsed:
+        _check_form(override)
         _check_option(override)
         if override.is_sweep_override():
             raise RecurlabError(f"{override.input_line}: several values make a grid, which needs -m")
@@ -117,12 +130,20 @@ def _rewrite(override: Override) -> list[str]:
     other_choice = key in CHOICES and isinstance(value, dict) and "name" in value  # not a mixture of both
     if other_choice or (key in WHOLE and isinstance(value, dict)):
         return [f"{key}=null", text]
-    for mapping in OPEN:
-        if key == mapping and isinstance(value, dict):
-            return [f"++{mapping}.{name}={entry}" for name, entry in value.items()]
-        if key.startswith(f"{mapping}."):
-            return [f"++{text}"]
+    if any((key == mapping and isinstance(value, dict)) or key.startswith(f"{mapping}.") for mapping in OPEN):
+        return [f"++{text}"]
     return [text]
+
+
+def _check_form(override: Override) -> None:
+    """Raise for what Hydra would take and nothing here would."""
+    key = str(override.key_or_group)
+    if re.match(r"hydra([./]|$)", key):
+        raise RecurlabError(f"{_said([override])}: Hydra's own settings have no effect here")
+    if re.match(rf"{APART}([./]|$)", key):
+        raise RecurlabError(f"{_said([override])}: is of recurlab {APART}, not of a run")
+    if override.package is not None:
+        raise RecurlabError(f"{_said([override])}: a choice has its own place, say {key}=...")
 
 
 def _check_option(override: Override) -> None:
@@ -135,17 +156,37 @@ def _check_option(override: Override) -> None:
 
 def _explain(error: Exception, overrides: list[Override]) -> RecurlabError:
     """Return the line for an error of Hydra's; where a key is unknown, with the keys that stand beside it."""
-    found = re.search(r"Could not override '([^']+)'", str(error))
-    if found is None:
-        return RecurlabError(one_line(error))
-    key, known = str(found[1]), groups()
+    inner = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    key, known = str(inner.full_key if inner else ""), groups()
+    value = next((found for o in reversed(overrides) for found in _at(o, key)), None)
+    if isinstance(inner, ConfigTypeError):  # one of the two was merged into the other
+        wanted = "list" if inner.object_type is list else "mapping"
+        return RecurlabError(f"{key}={shown(value)}: must be a {wanted}")
     known_keys = _keys(_base([str(o.input_line) for o in overrides if str(o.key_or_group) in known]))
+    if inner is None or key in known_keys:
+        return RecurlabError(one_line(error))
     place = key.rpartition(".")[0]
     while place and place not in known_keys:
         place = place.rpartition(".")[0]
     siblings = [name for name in known_keys if name.rpartition(".")[0] == place] + ([] if place else list(known))
-    values = {str(o.key_or_group): o.value() for o in overrides}
-    return unknown_key(key, values.get(key), siblings, known_keys)
+    return unknown_key(key, value, siblings, known_keys)
+
+
+def _at(override: Override, key: str) -> Iterator[Any]:
+    """Yield what an override says of a key, if it does: the key itself, or an entry of its mapping."""
+    given, value = str(override.key_or_group), override.value()
+    if key == given:
+        yield value
+    elif key.startswith(f"{given}."):
+        for name in key.removeprefix(f"{given}.").split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        yield value
+
+
+def _said(overrides: Iterable[object]) -> str:
+    """Return overrides as they were given, cut where they are long."""
+    line = " ".join(str(o.input_line) if isinstance(o, Override) else str(o) for o in overrides)
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
 def _base(choices: list[str]) -> dict[str, Any]:
@@ -172,11 +213,12 @@ def _parse(overrides: list[str]) -> list[Override]:
     parsed = []
     for text in overrides:
         if text.startswith("=") or ("=" not in text and not text.startswith("~")):
-            raise RecurlabError(f"{text!r}: an override has the form key=value")
+            raise RecurlabError(f"{shown(text)}: an override has the form key=value")
         try:
             parsed += OverridesParser.create().parse_overrides([text])
-        except HydraException as error:
-            raise RecurlabError(f"{text!r}: can't be read; special characters need quotes: 'key=\"value\"'") from error
+        except (HydraException, ValueError, RecursionError) as error:  # Python reads no number of thousands of digits
+            advice = "special characters need quotes: 'key=\"value\"'"
+            raise RecurlabError(f"{shown(text)}: can't be read; {advice}") from error
     return parsed
 
 

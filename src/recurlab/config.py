@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from recurlab.backends import BACKENDS
 from recurlab.cells import CELLS, PRESETS
@@ -16,17 +15,22 @@ from recurlab.cells.activations import ACTIVATIONS
 from recurlab.cells.recurrence import Recurrence
 from recurlab.data import BENCHMARKS
 from recurlab.errors import (
+    SIZE,
     RecurlabError,
     check_choice,
     check_integer,
     check_number,
     check_probability,
+    path_of,
+    shown,
     unknown,
-    unknown_key,
 )
+from recurlab.launch import LAUNCHERS
 from recurlab.layers import CONSTRAINTS, INITIALIZERS
 from recurlab.models import ENCODERS, STACKS
 from recurlab.plugins import import_plugins
+from recurlab.schema import plain
+from recurlab.schema import typed as typed
 from recurlab.table import Table
 from recurlab.tasks import OPTIMIZERS, SCHEDULERS
 from recurlab.tasks.loss import Loss
@@ -38,6 +42,7 @@ CHOICES: dict[str, Table] = {
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULERS,
     "logger": LOGGERS,
+    "launcher": LAUNCHERS,
     "model.constraint": CONSTRAINTS,
     "model.init.encoder": INITIALIZERS,
     "model.init.input": INITIALIZERS,
@@ -46,6 +51,9 @@ CHOICES: dict[str, Table] = {
     "model.init.bias": INITIALIZERS,
     "model.init.head": INITIALIZERS,
 }
+
+MOST_LAYERS = 10_000  # more would be built for hours
+NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*")  # of an experiment; a run never leaves its output_dir
 
 
 @dataclass
@@ -58,6 +66,8 @@ class CellConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if "self" in self.options:
+            raise RecurlabError("cell.options.self: no cell can have an option of this name")
         if self.name not in PRESETS and self.name not in CELLS:
             raise unknown("cell.name", self.name, [*CELLS, *PRESETS])
         if self.activation is not None:
@@ -131,10 +141,10 @@ class ModelConfig:
             raise unknown("model.encoder", self.encoder, ["auto", *ENCODERS])
         STACKS.check("model.stack", self.stack)
         check_choice("model.masked_output", self.masked_output, ("zero", "hold"))
-        check_integer("model.hidden_size", self.hidden_size)
-        check_integer("model.num_layers", self.num_layers)
+        check_integer("model.hidden_size", self.hidden_size, high=SIZE)
+        check_integer("model.num_layers", self.num_layers, high=MOST_LAYERS)
         if self.encoder_size is not None:
-            check_integer("model.encoder_size", self.encoder_size)
+            check_integer("model.encoder_size", self.encoder_size, high=SIZE)
         for key in DROPOUTS:
             check_probability(f"model.{key}", getattr(self, key))
         for p in self.zoneout if isinstance(self.zoneout, list) else [self.zoneout]:
@@ -145,13 +155,18 @@ class ModelConfig:
 class TrainerConfig:
     """How long and how the run trains; the names are those of Lightning's Trainer.
 
-    With several `devices`, each has a process of its own (DDP), which takes its share of every batch.
+    With several `devices` or `num_nodes`, each device has a process of its own (DDP), which takes its share of every
+    batch; `num_workers` further ones make batches ahead. Checkpoints to go on from are written after each epoch, and
+    each `checkpoint_every_n_steps` within one.
+    Training ends at the first validation whose metric is as good as `stopping_threshold`.
     """
 
     max_epochs: int = 10
     max_steps: int = -1
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    num_workers: int = 0
     precision: str = "32-true"
     gradient_clip_val: Optional[float] = None  # noqa: UP045
     gradient_clip_algorithm: str = "norm"
@@ -160,6 +175,8 @@ class TrainerConfig:
     limit_test_batches: Optional[int] = None  # noqa: UP045
     check_val_every_n_epoch: int = 1
     log_every_n_steps: int = 20
+    checkpoint_every_n_steps: Optional[int] = None  # noqa: UP045
+    stopping_threshold: Optional[float] = None  # noqa: UP045
     deterministic: bool = False
     enable_progress_bar: bool = True
 
@@ -167,16 +184,27 @@ class TrainerConfig:
         check_integer("trainer.max_epochs", self.max_epochs)
         check_integer("trainer.max_steps", self.max_steps, low=-1)
         check_integer("trainer.devices", self.devices)
+        check_integer("trainer.num_nodes", self.num_nodes)
+        check_integer("trainer.num_workers", self.num_workers, low=0, high=64)
         check_choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         check_choice("trainer.precision", self.precision, ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"))
+        if self.accelerator == "cpu" and self.precision == "16-mixed":
+            raise RecurlabError("trainer.precision='16-mixed': needs a GPU; on a CPU there is bf16-mixed")
         check_choice("trainer.gradient_clip_algorithm", self.gradient_clip_algorithm, ("norm", "value"))
         if self.gradient_clip_val is not None:
             check_number("trainer.gradient_clip_val", self.gradient_clip_val, above=0)
         for key in ("check_val_every_n_epoch", "log_every_n_steps"):
             check_integer(f"trainer.{key}", getattr(self, key))
-        for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if self.stopping_threshold is not None:
+            check_number("trainer.stopping_threshold", self.stopping_threshold)
+        for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "checkpoint_every_n_steps"):
             if getattr(self, key) is not None:
                 check_integer(f"trainer.{key}", getattr(self, key))
+
+    @property
+    def world(self) -> int:
+        """Processes that train."""
+        return self.devices * self.num_nodes
 
 
 @dataclass
@@ -188,12 +216,15 @@ class Config:
         seed: of weights, masks and the order of the training data.
         plugins: modules to import first, which register cells or benchmarks.
         backend: auto or a name of `recurlab.backends.BACKENDS`.
-        data, optimizer, scheduler, logger: an instance of the class that the choice's name stands for.
+        resume: null begins a new run; auto continues the one of the same config, or leaves it if it has finished; a run
+            directory continues that one.
+        data, optimizer, scheduler, logger, launcher: an instance of the class that the choice's name stands for.
     """
 
     experiment: str = "unnamed"
     seed: int = 0
     output_dir: str = "runs"
+    resume: Optional[str] = None  # noqa: UP045
     plugins: list[str] = field(default_factory=list)
     backend: str = "auto"
     data: Any = None
@@ -205,11 +236,17 @@ class Config:
     scheduler: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Any = None
+    launcher: Any = None
 
     def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.experiment):
+            raise RecurlabError(f"experiment={shown(self.experiment)}: must be a name, as adding/gru")
+        path_of("output_dir", self.output_dir)
+        if self.resume is not None:
+            path_of("resume", self.resume)
         check_integer("seed", self.seed, low=0, high=2**32 - 1)
         check_choice("backend", self.backend, ("auto", *BACKENDS))
-        for key in ("data", "optimizer", "scheduler", "logger"):
+        for key in ("data", "optimizer", "scheduler", "logger", "launcher"):
             if getattr(self, key) is None:
                 raise RecurlabError(f"{key}=None: must be one of {', '.join(CHOICES[key])}")
         Recurrence(self.recurrence.name or "dense", self.recurrence.heads).weight_shape(1, self.model.hidden_size)
@@ -221,15 +258,13 @@ def load(composed: DictConfig) -> Config:
     Raises:
         RecurlabError: for an unknown key or name, a wrong type or a value out of range.
     """
-    config = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
-    assert isinstance(config, DictConfig)
-    if isinstance(config.get("plugins"), str):
-        raise RecurlabError(f"plugins={config.plugins!r}: must be a list, as plugins=[{config.plugins}]")
-    import_plugins(config.get("plugins") or [])
+    config = plain(composed)
+    if config.get("plugins") is not None:
+        import_plugins(config.plugins)
     for key, table in CHOICES.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, _choice(config, key, table), merge=False)
-    made = OmegaConf.to_object(_typed("", Config, config))
+    made = OmegaConf.to_object(typed("", Config, config))
     assert isinstance(made, Config)
     return made
 
@@ -240,24 +275,4 @@ def _choice(config: DictConfig, key: str, table: Table) -> Any:
     options = given.copy() if isinstance(given, DictConfig) else OmegaConf.create({"name": given})
     name = options.pop("name", None)
     table.check(f"{key}.name", name)
-    return _typed(f"{key}.", table[name], options)
-
-
-def _typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-    except ConfigKeyError as error:
-        key = str(error.full_key)
-        place = key.rpartition(".")[0]
-        owner = OmegaConf.structured(schema)
-        siblings = OmegaConf.select(owner, place) if place else owner
-        allowed = [f"{prefix}{place}{'.' if place else ''}{name}" for name in siblings]
-        raise unknown_key(prefix + key, OmegaConf.select(values, key), allowed) from error
-    except OmegaConfBaseException as error:
-        key, reason = str(error.full_key), str(error).splitlines()[0]
-        wanted = re.search(r"could not be converted to (\w+)", reason)
-        reason = f"must be of type {wanted[1].lower()}" if wanted else reason
-        value = repr(OmegaConf.select(values, key)) if error.full_key else "…"
-        raise RecurlabError(f"{prefix}{key or 'config'}={value[:80]}: {reason}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
+    return typed(f"{key}.", table[name], options)

@@ -1,20 +1,51 @@
-"""The one error that users meet, and the checks that raise it with a line they can act on."""
+"""The one error that users meet, the checks that raise it with a line they can act on, and other ends of a run."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
+from signal import Signals
 
 INT64 = 2**63 - 1
+SIZE = 2**48  # the largest of a layer or a batch: a few times as much still fits into 64 bits
+LARGEST = 1e30  # of a number: what is computed from it has to be one of float32
+SHOWN = 120  # characters of a value in an error
 
 
 class RecurlabError(ValueError):
     """Bad input, said in one line: the key or argument, its value, what is allowed, and the nearest valid name."""
 
 
+class Preempted(Exception):  # noqa: N818  no error
+    """A run was told to end, and has saved what it has to.
+
+    Args:
+        signum: of the signal.
+        where: it was.
+    """
+
+    def __init__(self, signum: int, where: str) -> None:
+        super().__init__(f"ended by {Signals(signum).name} {where}")
+        self.signum = signum
+
+
+class Pruned(Exception):  # noqa: N818  no error
+    """A run was not worth going on with."""
+
+
 def one_line(text: object) -> str:
-    """Return `text` with every run of white space folded to one blank."""
-    return " ".join(str(text).split())
+    """Return `text` with every run of white space folded to one blank, and what a terminal would obey escaped."""
+    folded = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in folded)
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def did_you_mean(name: object, names: Iterable[str], *, cutoff: float = 0.5, within: Path | None = None) -> str:
@@ -33,7 +64,7 @@ def did_you_mean(name: object, names: Iterable[str], *, cutoff: float = 0.5, wit
 def unknown(what: str, name: object, allowed: Iterable[str]) -> RecurlabError:
     """Return the error for a name that is none of `allowed`, e.g. ``cell='gruu'``."""
     names = list(allowed)
-    return RecurlabError(f"{what}={name!r}: allowed are {', '.join(names) or 'none'}{did_you_mean(name, names)}")
+    return RecurlabError(f"{what}={shown(name)}: allowed are {', '.join(names) or 'none'}{did_you_mean(name, names)}")
 
 
 def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Iterable[str] = ()) -> RecurlabError:
@@ -45,7 +76,7 @@ def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Ite
     last = key.rpartition(".")[2]
     namesakes = [name for name in elsewhere if name.rpartition(".")[2] == last]
     hint = f"; did you mean {namesakes[0]!r}?" if namesakes else did_you_mean(key, [*names, *elsewhere])
-    return RecurlabError(f"{key}={value!r}: unknown key; allowed are {', '.join(names) or 'none'}{hint}")
+    return RecurlabError(f"{key}={shown(value)}: unknown key; allowed are {', '.join(names) or 'none'}{hint}")
 
 
 def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
@@ -60,9 +91,9 @@ def check_integer(key: str, value: object, *, low: int = 1, high: int | None = N
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     most = INT64 if high is None else high
     if not whole or not low <= int(value) <= most:  # type: ignore[call-overload]
-        shown = high is not None or (whole and int(value) > most)  # type: ignore[call-overload]
-        bound = f" and at most {most}" if shown else ""
-        raise RecurlabError(f"{key}={value!r}: must be a whole number of at least {low}{bound}")
+        bounded = high is not None or (whole and int(value) > most)  # type: ignore[call-overload]
+        bound = f" and at most {most}" if bounded else ""
+        raise RecurlabError(f"{key}={shown(value)}: must be a whole number of at least {low}{bound}")
 
 
 def check_number(
@@ -71,15 +102,31 @@ def check_number(
     """Raise unless `value` is a number > `above`, >= `low` and <= `high`; a bound of None is open."""
     bounds = {"greater than": above, "at least": low, "at most": high}
     wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None) or "finite"
-    number = float("nan") if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    try:
+        number = float("nan") if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # a whole number
+        number = float("inf")
     fits = (
         abs(number) < float("inf")
         and (above is None or number > above)
         and (low is None or number >= low)
         and (high is None or number <= high)
     )
+    if fits and abs(number) > LARGEST:
+        fits, wanted = False, f"{wanted}, of a size of at most {LARGEST:g}"
     if not fits:
-        raise RecurlabError(f"{key}={value!r}: must be a number, {wanted}")
+        raise RecurlabError(f"{key}={shown(value)}: must be a number, {wanted}")
+
+
+def path_of(key: str, value: str) -> Path:
+    """Return the path that a key names, with the home of ``~`` in it; one that no file can have is an error."""
+    try:
+        path = Path(value).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a user that is not there, a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecurlabError(f"{key}={shown(value)}: there can be no such folder or file: {reason}") from error
+    return path
 
 
 def check_probability(key: str, value: object) -> None:

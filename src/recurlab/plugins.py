@@ -1,21 +1,26 @@
 """Users' modules, imported by name so that the cells and benchmarks they register are known."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from recurlab.errors import RecurlabError, one_line
+from recurlab.errors import RecurlabError, one_line, shown
 
 
-def import_plugins(names: Iterable[str]) -> None:
+def import_plugins(names: Sequence[str]) -> None:
     """Import modules by name, from the installed packages or the current folder.
 
     Raises:
-        RecurlabError: if one can't be imported.
+        RecurlabError: if one can't be imported, or the names are no list of names.
     """
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        example = f", as plugins=[{names}]" if isinstance(names, str) else ""
+        raise RecurlabError(f"plugins={shown(names)}: must be a list{example}")
     here = str(Path.cwd())
     for name in names:
+        if not isinstance(name, str) or not name:
+            raise RecurlabError(f"plugins={shown(name)}: must be the name of a module")
         if here not in sys.path:
             sys.path.append(here)  # a console script starts without it
         try:
@@ -24,5 +29,5 @@ def import_plugins(names: Iterable[str]) -> None:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's module does, it is said in a line
             raise RecurlabError(
-                f"plugins={name!r}: can't be imported from {here} or the installed packages: {one_line(error)}"
+                f"plugins={shown(name)}: can't be imported from {here} or the installed packages: {one_line(error)}"
             ) from error

@@ -40,7 +40,7 @@ class Table(Mapping[str, Any]):
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._plugins()
+        return isinstance(name, str) and (name in self._entries or name in self._plugins())
 
     def check(self, key: str, name: object) -> None:
         """Raise the error for `key` unless `name` is in the table."""

@@ -97,7 +97,7 @@ def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case, monk
 def test_an_unknown_command_names_the_nearest(recurlab):
     code, _, err = recurlab("trian")
     assert code == 2
-    allowed = "train, evaluate, report, generate, explain, bench, completion"
+    allowed = "train, evaluate, report, generate, explain, sweep, bench, study, completion"
     assert err == f"recurlab: command='trian': allowed are {allowed}; did you mean 'train'?\n"
 
 
@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(r
 
 
 def test_a_loss_that_is_not_finite_in_the_first_epoch(recurlab, quick):
-    code, _, err = recurlab("train", "optimizer=sgd", "optimizer.lr=1e38", *quick)
+    code, _, err = recurlab("train", "optimizer=sgd", "optimizer.lr=1e30", *quick)
     assert code == 2
     assert "not finite at step" in err
     assert "the last good checkpoint is none" in err

@@ -18,7 +18,9 @@ def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_pictu
     code, out, err = recurlab("train", "experiment=adding/indrnn", "seed=3", *quick)
     assert (code, err) == (0, "")
     run = run_of(tmp_path / "runs" / "adding" / "indrnn")
-    assert json.loads((run / "status.json").read_text()) == {"format": 2, "state": "finished", "reason": ""}
+    status = json.loads((run / "status.json").read_text())
+    assert {**status, "job": ""} == {"format": 3, "state": "finished", "reason": "", "job": ""}
+    assert len(status["job"]) == 12
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["seed"] == 3

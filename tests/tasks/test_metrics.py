@@ -65,7 +65,7 @@ def task_of(kind, benchmark=None, loss=None, outputs=O):
 def outcome(task):
     config = TrainerConfig(accelerator="cpu", precision="64-true", enable_progress_bar=False)
     with quiet():
-        trainer = make_trainer(config, [], logger=False, enable_checkpointing=False)
+        trainer = make_trainer(config, [], logger=False)
         return trainer.test(task, BenchmarkData(task.benchmark, seed=0), verbose=False)[0]
 
 

@@ -48,7 +48,7 @@ def task_of(benchmark, cell="gru", kind=Language, **options):
 
 def trainer_of(*callbacks, **options):
     config = TrainerConfig(max_epochs=2, accelerator="cpu", precision="64-true", enable_progress_bar=False)
-    return make_trainer(config, [*callbacks], logger=False, enable_checkpointing=False, **options)
+    return make_trainer(config, [*callbacks], logger=False, **options)
 
 
 def outcome(task):

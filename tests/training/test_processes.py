@@ -10,6 +10,7 @@ import pytest
 from recurlab.errors import RecurlabError
 from recurlab.training import processes
 from recurlab.training.run_dir import RunDir
+from recurlab.training.signals import Signals
 
 COUNT = 3
 TELL = r"""
@@ -26,7 +27,8 @@ def launch(tmp_path, monkeypatch):
         path.write_text(f"#!/bin/bash\nrank=$LOCAL_RANK reason=$4\necho $$ > {tmp_path}/pid.$rank\n{TELL}{script}\n")
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
-        return processes.run(RunDir(tmp_path), COUNT)
+        with Signals() as signals:
+            return processes.run(RunDir(tmp_path), COUNT, signals)
 
     return run
 

@@ -1,54 +1,289 @@
-"""Training goes on from a checkpoint of an epoch's end, in a fresh task and trainer, as if it had not stopped."""
+"""A run is continued from its last good checkpoint, and from nothing else."""
 
+import json
+import os
+import resource
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from recurlab.compose import compose
-from recurlab.training.checkpoints import checkpointing
-from recurlab.training.run import prepare
+from command_process import run as run_command
+from recurlab.cli import main
 from recurlab.training.run_dir import RunDir
-from recurlab.training.trainer import make_trainer, quiet
 
+QUICK = [
+    "plugins=[toy_problems,stopper]", "model.hidden_size=5", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "optimizer=sgd",
+]  # fmt: skip
 PROBLEMS = {
-    "classification": [],
+    "classification": ["trainer.check_val_every_n_epoch=2"],
     "labelling": ["loss.ar=0.1", "loss.tar=0.1"],
     "multilabel": ["model=batchnorm", "model.num_layers=2", "scheduler=step", "scheduler.every=1"],
-    "regression": ["optimizer=adam", "scheduler=plateau"],
-    "language": ["model.stateful=true"],
-    "language, random_bptt: true": ["model.stateful=true", "optimizer=adam", "cell=lstm"],
+    "regression": ["optimizer=adam", "scheduler=plateau", "scheduler.patience=0"],
+    "language": ["model.stateful=true", "model.zoneout=0.2"],
+    "language, random_bptt: true": ["model.stateful=true", "optimizer=adam", "cell=lstm", "model.output_dropout=0.3"],
 }
+LANGUAGE = ["data={name: toy_language}", *PROBLEMS["language"], "trainer.max_epochs=3"]
+STOPPER = """
+import os, signal
+from recurlab.tasks.task import Task
+
+def on_train_batch_end(self, *batch):
+    if str(self.global_step) == os.environ.get("STOP_AT"):
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+Task.on_train_batch_end = on_train_batch_end
+"""
 
 
 @pytest.fixture(autouse=True)
-def _toys(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+def _in_a_folder_with_the_plugins(tmp_path, monkeypatch):
+    shutil.copy(Path(__file__).parent / "toy_problems.py", tmp_path)
+    (tmp_path / "stopper.py").write_text(STOPPER)
+    monkeypatch.chdir(tmp_path)
 
 
-def fitted(folder, problem, epochs, resume=False):
-    """Train for some epochs, from the last checkpoint in the folder or from the start, and return the task."""
-    chosen = ["plugins=[toy_problems]", f"data={{name: toy_{problem}}}", "optimizer=sgd", *PROBLEMS[problem]]
-    quick = ["model.hidden_size=5", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-    config, _ = compose([*chosen, *quick, f"trainer.max_epochs={epochs}"])
-    task, data = prepare(config, rank=0)
-    run = RunDir(folder)
-    last = run.checkpoints / "last.ckpt" if resume else None
-    if resume:  # nothing but the checkpoint says how it was
-        for p in task.parameters():
-            p.data.fill_(float("nan"))
-        task.model(next(iter(data.train_dataloader())).inputs)
-    with quiet():
-        trainer = make_trainer(config.trainer, [checkpointing(run, task)], logger=False)
-        trainer.fit(task, data, ckpt_path=last, weights_only=True)
-    return task
+@pytest.fixture
+def train(capfd):
+    """Return a function that trains and returns the exit code and the error output."""
+
+    def run(*words):
+        code = main(["train", *words])
+        return code, capfd.readouterr().err
+
+    return run
+
+
+def run_in(folder):
+    (status,) = Path(folder).rglob("status.json")
+    return RunDir.open(status.parent)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_same(found, wanted):
+    for name in ("best", "last"):
+        ours, theirs = weights(found.checkpoints / f"{name}.ckpt"), weights(wanted.checkpoints / f"{name}.ckpt")
+        assert ours.keys() == theirs.keys()
+        for key, weight in theirs.items():
+            assert torch.equal(ours[key], weight), key
+    metrics = [json.loads(run.result.read_text())["metrics"] for run in (found, wanted)]
+    assert metrics[0] == metrics[1]
+    assert found.metrics.read_text() == wanted.metrics.read_text()
+
+
+def stopped(train, monkeypatch, step, number=signal.SIGTERM, words=LANGUAGE):
+    """Train until a signal comes after a step, and return the exit code, the error output and the run."""
+    with monkeypatch.context() as patch:
+        patch.setenv("STOP_AT", str(step))
+        patch.setenv("SIGNAL", str(int(number)))
+        code, err = train(*QUICK, *words, "resume=auto")
+    return code, err, run_in("runs")
+
+
+def rows(run):
+    """Return metrics.csv but for the rows of tests, of which an extended run has one more."""
+    lines = run.metrics.read_text().splitlines()
+    places = [place for place, name in enumerate(lines[0].split(",")) if name.startswith("test/")]
+    return [line for line in lines[1:] if not any(line.split(",")[place] for place in places)]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_two_epochs_are_one_and_another_one(tmp_path, problem):
-    wanted = fitted(tmp_path / "whole", problem, 2)
-    first = fitted(tmp_path / "parts", problem, 1)
-    found = fitted(tmp_path / "parts", problem, 2, resume=True)
-    for name, weight in wanted.state_dict().items():
-        assert torch.equal(found.state_dict()[name], weight), name
-    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), found.parameters(), strict=True))
+def test_two_epochs_are_two_and_two_more(tmp_path, train, problem):
+    words = [*QUICK, f"data={{name: toy_{problem}}}", *PROBLEMS[problem]]
+    assert train(*words, "trainer.max_epochs=4", "output_dir=whole") == (0, "")
+    assert train(*words, "trainer.max_epochs=2", "output_dir=parts") == (0, "")
+    run = run_in("parts")
+    early = weights(run.last)
+    again = f"resume={run.path}", "trainer.max_epochs=4", "plugins=[toy_problems,stopper]"
+    assert train(*again) == (0, "")
+    wanted = run_in("whole")
+    for name in ("best", "last"):
+        for key, weight in weights(wanted.checkpoints / f"{name}.ckpt").items():
+            assert torch.equal(weights(run.checkpoints / f"{name}.ckpt")[key], weight), key
+    assert any(not torch.equal(early[key], weight) for key, weight in weights(run.last).items())
+    assert rows(run) == rows(wanted)
+    assert run.state == "finished"
+    assert train(*again) == (0, "")  # nothing is left to do
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 11])
+def test_a_run_that_is_told_to_end_saves_and_goes_on(train, monkeypatch, step):
+    """In the middle of an epoch, at its end, and just before the last step of all."""
+    assert train(*QUICK, *LANGUAGE, "output_dir=whole") == (0, "")
+    code, err, run = stopped(train, monkeypatch, step)
+    assert (code, run.state) == (143, "preempted")
+    assert err == (
+        f"recurlab: ended by SIGTERM after step {step}; continue it with resume=auto, or resume=<its directory>\n"
+    )
+    assert torch.load(run.last, weights_only=True)["global_step"] == step
+    assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+    assert_same(run_in("runs"), run_in("whole"))
+    provenance = json.loads(run.provenance.read_text())
+    assert len(provenance["continued"]) == 1
+    assert provenance["continued"][0]["seed"] == 0
+
+
+def test_the_first_interrupt_of_the_keyboard_saves(train, monkeypatch):
+    code, err, run = stopped(train, monkeypatch, 2, signal.SIGINT)
+    assert (code, err) == (130, f"recurlab: interrupted; the run is kept in {run.path}\n")
+    assert run.state == "interrupted"
+    assert torch.load(run.last, weights_only=True)["global_step"] == 2
+
+
+def test_handlers_of_signals_are_put_back(train, monkeypatch):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    stopped(train, monkeypatch, 2)
+    assert train(*QUICK, *LANGUAGE) == (0, "")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
+def test_a_run_that_has_finished_is_left_as_it_is(train):
+    for _ in range(2):
+        assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+        run = run_in("runs")
+        times = {path: path.stat().st_mtime_ns for path in run.checkpoints.iterdir()}
+    assert train(*QUICK, *LANGUAGE, "resume=auto", "trainer.log_every_n_steps=7", "seed=1") == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in run.checkpoints.iterdir()} == times
+    assert len(list(Path("runs").rglob("status.json"))) == 2
+
+
+def test_what_has_no_effect_makes_no_other_job(train, monkeypatch):
+    _, _, run = stopped(train, monkeypatch, 5)
+    other = "trainer.checkpoint_every_n_steps=2", "trainer.num_workers=1", "logger=tensorboard"
+    assert train(*QUICK, *LANGUAGE, "resume=auto", *other) == (0, "")
+    assert run_in("runs").path == run.path
+
+
+def test_auto_also_continues_a_run_with_a_name_of_its_own(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("STOP_AT", "5")
+        patch.setenv("SIGNAL", str(int(signal.SIGTERM)))
+        assert train(*QUICK, *LANGUAGE)[0] == 143
+    run = run_in("runs")
+    assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+    assert run_in("runs").path == run.path
+
+
+def damaged(path, how):
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "a byte is another one":
+        content = bytearray(path.read_bytes())
+        place = content.index(b"\x00\x00\x80\x3f") if b"\x00\x00\x80\x3f" in content else len(content) // 3
+        content[place] ^= 0xFF
+        path.write_bytes(content)
+    else:
+        torch.save({"state_dict": {}}, path)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "a byte is another one", "foreign"])
+def test_the_checkpoint_before_a_bad_one_is_used(train, monkeypatch, how):
+    assert train(*QUICK, *LANGUAGE, "output_dir=whole") == (0, "")
+    _, _, run = stopped(train, monkeypatch, 6)
+    damaged(run.last, how)
+    code, err = train(*QUICK, *LANGUAGE, "resume=auto")
+    assert code == 0
+    assert err.count("\n") == 1
+    assert err.startswith(f"recurlab: {run.last}: not a checkpoint of this run: ")
+    assert err.endswith("; going on from previous.ckpt\n")
+    assert_same(run_in("runs"), run_in("whole"))
+
+
+def test_a_run_without_a_good_checkpoint_says_so(train, monkeypatch):
+    _, _, run = stopped(train, monkeypatch, 6)
+    for path in (run.last, run.previous):
+        damaged(path, "truncated")
+    code, err = train(*QUICK, *LANGUAGE, "resume=auto")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "no other can be used: start anew without resume" in err
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(train, monkeypatch):
+    assert train(*QUICK, *LANGUAGE, "output_dir=whole") == (0, "")
+    _, _, run = stopped(train, monkeypatch, 2)
+    run.last.unlink()
+    run.set_status("running")  # as one that was killed leaves it
+    assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+    assert_same(run_in("runs"), run_in("whole"))
+
+
+def test_a_checkpoint_holds_nothing_that_could_run(train, monkeypatch):
+    _, _, run = stopped(train, monkeypatch, 6)
+
+    class Hostile:
+        def __reduce__(self):
+            return os.system, ("touch canary",)
+
+    torch.save({"content": Hostile()}, run.last)
+    assert train(*QUICK, *LANGUAGE, "resume=auto")[0] == 0
+    assert not Path("canary").exists()
+
+
+def test_a_failed_write_names_the_last_good_checkpoint(train, monkeypatch):
+    """As on a full disk: no file may grow beyond a few blocks once the run is under way."""
+    words = ["data={name: toy_language}", "model.hidden_size=64", "trainer.max_epochs=3"]
+    _, _, run = stopped(train, monkeypatch, 5, words=words)
+    before = run.last.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        code, err = train(*QUICK, *words, "resume=auto")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "can't be written: File too large" in err
+    assert err.endswith(f"; the last good checkpoint is {run.last}\n")
+    assert run.last.read_bytes() == before
+    assert not [path.name for path in run.checkpoints.iterdir() if path.name.startswith(".")]
+    assert run_in("runs").state == "failed"
+    assert train(*QUICK, *words, "resume=auto") == (0, "")
+
+
+def test_two_processes_do_not_train_the_same_run(train, monkeypatch):
+    monkeypatch.setattr("recurlab.training.run_dir.PATIENCE", 0.2)
+    _, _, run = stopped(train, monkeypatch, 5)
+    with run.held():
+        code, err = train(*QUICK, *LANGUAGE, "resume=auto")
+    assert (code, err) == (2, f"recurlab: run={str(run.path)!r}: another process is training it\n")
+    assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+
+
+def test_a_continued_run_keeps_its_config(train, monkeypatch):
+    _, _, run = stopped(train, monkeypatch, 5)
+    code, err = train(f"resume={run.path}", *QUICK, *LANGUAGE, "cell=lstm")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(
+        f"recurlab: cell.name='lstm': run={str(run.path)!r} has 'gru'; a run that is continued may only "
+    )
+    assert train(f"resume={run.path}", *QUICK, *LANGUAGE) == (0, "")
+
+
+def test_a_users_code_is_not_imported_because_a_directory_names_it(train, monkeypatch, tmp_path):
+    _, _, run = stopped(train, monkeypatch, 5)
+    assert run_command(tmp_path, ["train", f"resume={run.path}"]) == 2
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("recurlab: data.name='toy_language': ")
+    assert said.endswith(f"; if run={str(run.path)!r} had plugins=[...], give them again\n")
+    assert run_command(tmp_path, ["train", f"resume={run.path}", "plugins=[toy_problems]"]) == 0
+
+
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_what_is_no_run_cannot_be_resumed(train, path):
+    code, err = train(f"resume={path}")
+    assert (code, err) == (2, f"recurlab: run={path!r}: not a run directory, it needs status.json and config.yaml\n")
+
+
+def test_training_ends_when_the_metric_is_good_enough(train):
+    words = ["data={name: toy_regression}", "trainer.max_epochs=50", "trainer.stopping_threshold=100"]
+    assert train(*QUICK, *words) == (0, "")
+    assert json.loads(run_in("runs").result.read_text())["epochs"] == 1

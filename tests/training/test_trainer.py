@@ -10,6 +10,7 @@ from recurlab import load_run
 from recurlab.data.adding import Adding
 from recurlab.data.module import BenchmarkData
 from recurlab.tasks.task import Task
+from recurlab.training.trainer import without_denormals
 
 
 def result_of(folder):
@@ -93,3 +94,10 @@ def test_a_progress_bar_shows_the_throughput(recurlab, quick):
     assert code == 0
     assert "sequences/s" in out
     assert "train/loss" in out
+
+
+def test_numbers_too_small_to_matter_are_zero_while_a_run_lasts():
+    tiny = torch.tensor([1e-40])
+    with without_denormals():
+        assert (tiny * 1).item() == 0
+    assert (tiny * 1).item() > 0

@@ -13,7 +13,7 @@ import torch
 import recurlab
 from recurlab.bench.settings import Settings
 from recurlab.errors import RecurlabError
-from recurlab.training.provenance import provenance
+from recurlab.training.provenance import processor, provenance
 
 # It ends with its parent, should that be killed.
 SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100000))"
@@ -26,7 +26,7 @@ def environment(settings: Settings) -> dict[str, str]:
     commits = [commit for folder, commit in origin["git"].items() if commit and here.is_relative_to(folder)]
     return {
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else _plain_name(),
-        "cpu": _cpu(),
+        "cpu": processor(),
         "threads": str(torch.get_num_threads()),
         "busy": str(settings.busy),
         "dtype": settings.dtype,
@@ -37,16 +37,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "commit": commits[0] + ("+changes" if origin["dirty"] else "") if commits else "",
         "date": origin["time"],
     }
-
-
-def _cpu() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else _plain_name()
 
 
 def _plain_name() -> str:

@@ -9,8 +9,12 @@ from recurlab.bench.results import PLACE, Results, Row, to_rows
 from recurlab.bench.settings import Settings, Shape
 
 
-def bench(settings: Settings) -> int:
+def bench(settings: Settings, draw: bool = True) -> int:
     """Measure every case, keep and show what was found; return 1 if a candidate was wrong or failed, else 0.
+
+    Args:
+        settings: what is measured.
+        draw: whether the picture of the ratios to torch is drawn, for the shapes that were measured.
 
     Raises:
         RecurlabError: for settings that can't be met, before anything is measured.
@@ -27,14 +31,16 @@ def bench(settings: Settings) -> int:
             kept.add(fresh)
             rows += fresh
             troubles += _troubles(results, shape)
-    here = [row for row in kept.rows if all(row[name] == shared[name] for name in PLACE)]
-    drawn = picture(here, kept.picture)
+    shapes = {str(shape) for shape in settings.shapes}
+    here = [r for r in kept.rows if r["shape"] in shapes and all(r[name] == shared[name] for name in PLACE)]
     print(table(rows))
     for line in _refusals(refused, settings):
         print(line)
     for line in troubles:
         print(line)
-    print(f"results: {kept.csv}\n{drawn}")
+    print(f"results: {kept.csv}")
+    if draw:
+        print(picture(here, kept.picture))
     return 1 if any(UNSUPPORTED not in line for line in troubles) else 0
 
 

@@ -29,6 +29,7 @@ class Adding(GeneratedBenchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("data.length", self.length, low=2)
+        self.check_room(self.length)
         check_choice("data.markers", self.markers, ("halves", "anywhere"))
 
     @property

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.errors import check_integer
+from recurlab.errors import SIZE, RecurlabError, check_integer
 
 SPLITS = ("train", "valid", "test")
 
@@ -76,8 +76,8 @@ class Benchmark:
     answer_steps: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        check_integer("data.batch_size", self.batch_size)
-        check_integer("data.eval_batch_size", self.eval_batch_size)
+        check_integer("data.batch_size", self.batch_size, high=SIZE)
+        check_integer("data.eval_batch_size", self.eval_batch_size, high=SIZE)
 
     @property
     def input_size(self) -> int:
@@ -137,6 +137,12 @@ class GeneratedBenchmark(Benchmark):
         for split in SPLITS:
             check_integer(f"data.{split}_size", self.size(split))
 
+    def check_room(self, steps: int) -> None:
+        """Raise if no array can hold as many sequences of so many steps, of a few numbers each."""
+        for split in SPLITS:
+            if (size := self.size(split)) * steps >= 2**56:
+                raise RecurlabError(f"data.{split}_size={size}: no array holds as many sequences of {steps} steps")
+
     def size(self, name: str) -> int:
         """Return how many sequences a split has."""
         size: int = getattr(self, f"{name}_size")
@@ -179,7 +185,7 @@ class StreamBenchmark(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("data.bptt", self.bptt)
+        check_integer("data.bptt", self.bptt, high=SIZE)
 
     @property
     def symbols(self) -> bool:

@@ -36,6 +36,7 @@ class CopyMemory(GeneratedBenchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("data.length", self.length)
+        self.check_room(self.length)
 
     @property
     def input_size(self) -> int:

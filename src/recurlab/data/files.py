@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from recurlab.data.benchmark import Benchmark
 from recurlab.data.cache import cache_folder
-from recurlab.errors import RecurlabError, did_you_mean, one_line
+from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Files(Benchmark):
     def folder(self) -> Path | None:
         """Return the folder of the files; None if neither `dir` nor the environment names one."""
         if self.dir is not None:
-            return Path(self.dir).expanduser()
+            return path_of("data.dir", self.dir)
         shared = os.environ.get("RECURLAB_DATA")
-        if shared and (Path(shared) / self.shared).is_dir():
-            return Path(shared) / self.shared
+        if shared and (folder := path_of("data.corpus", str(Path(shared) / self.shared))).is_dir():
+            return folder
         return None
 
     def file(self, name: str) -> Path:

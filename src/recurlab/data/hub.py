@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recurlab.errors import RecurlabError, did_you_mean, one_line
+from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name, or the name of a canonical one
 DATA_FILES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".zip", ".gz")
@@ -27,7 +27,7 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
     Raises:
         RecurlabError: if it can't be had, saying how to point at local files.
     """
-    path = _expanded(name)
+    path = path_of(key, name)
     is_folder = bool(name) and path.is_dir()
     if path.is_file():
         raise RecurlabError(f"{key}={name!r}: this is a file; must be the folder of such files, or a name on the hub")
@@ -58,13 +58,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         client.setLevel(level)
-
-
-def _expanded(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # the home of a user that is not there
-        return Path(name)
 
 
 def _is_path(name: str) -> bool:

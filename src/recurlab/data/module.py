@@ -1,6 +1,6 @@
 """Any benchmark as a LightningDataModule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,16 @@ class BenchmarkData(LightningDataModule):
         benchmark: what the data are.
         seed: of the order of the training data.
         rank, world: the number of this process, and how many there are.
+        workers: processes that make batches ahead; with 0, this one makes them.
     """
 
-    def __init__(self, benchmark: Benchmark, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, benchmark: Benchmark, seed: int, rank: int = 0, world: int = 1, workers: int = 0) -> None:
         super().__init__()
         self.benchmark, self.seed = benchmark, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.workers = rank, world, workers
         self._sources: dict[str, Source] = {}
         self._epoch = 0  # that the training data in _sources belong to
+        self._skip = (0, 0)
 
     def setup(self, stage: str | None = None) -> None:
         """Read all splits, or for the stage "test" that one, so that a missing file is found before anything starts.
@@ -58,12 +60,16 @@ class BenchmarkData(LightningDataModule):
         """Return the number of batches in the first epoch of a split that has been set up."""
         return len(self._plan(name, epoch=0))
 
+    def skip(self, epoch: int, batches: int) -> None:
+        """Leave out the first batches of an epoch of training, which have been trained before."""
+        self._skip = (epoch, batches)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches of the current epoch, shuffled; of a text, one after another."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         if self.benchmark.fresh and epoch != self._epoch:
             self._sources["train"], self._epoch = self._source("train", epoch), epoch
-        return self._loader("train", epoch)
+        return self._loader("train", epoch, self._skip[1] if epoch == self._skip[0] else 0)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches, in order."""
@@ -104,8 +110,28 @@ class BenchmarkData(LightningDataModule):
             rows = batches.in_order(source.size, benchmark.eval_batch_size)
         return batches.shares(rows, self.rank, self.world)
 
-    def _loader(self, name: str, epoch: int) -> DataLoader[Batch]:
+    def _loader(self, name: str, epoch: int, done: int = 0) -> DataLoader[Batch]:
         source = self._sources[name]
-        if self.trainer is not None and source.bytes <= KEPT_ON_DEVICE:
+        if self.trainer is not None and source.bytes <= KEPT_ON_DEVICE and not self.workers:
             source.move(self.trainer.strategy.root_device)
-        return DataLoader(source, batch_size=None, sampler=self._plan(name, epoch))
+        plan = _From(done, self._plan(name, epoch))
+        # Of its own, as a loader draws from its generator whenever it is begun: the numbers of a run are not to depend
+        # on how often it was.
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(source, batch_size=None, sampler=plan, num_workers=self.workers, generator=generator)
+
+
+class _From(Sequence[Any]):
+    """A plan of an epoch, of which the first batches are done: it counts them, but does not give them."""
+
+    def __init__(self, done: int, plan: Sequence[Any]) -> None:
+        self._done, self._plan = done, plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._plan[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._plan[self._done :])

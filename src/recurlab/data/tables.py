@@ -9,7 +9,7 @@ from typing import Any
 
 from recurlab.data.files import text_of
 from recurlab.data.hub import load_hub
-from recurlab.errors import RecurlabError, did_you_mean, one_line, unknown
+from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, unknown
 
 FORMATS = {".csv": ",", ".tsv": "\t", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}  # separator, or builder
 LONGER = "Length of header or names"  # begins what pandas says of rows that are longer than the header
@@ -29,7 +29,7 @@ def open_tables(path: str, config: str | None, names: Mapping[str, str | None]) 
     Raises:
         RecurlabError: for what is not there or can't be read.
     """
-    place = Path(path).expanduser()
+    place = path_of("data.path", path)
     if config is not None and (place.is_file() or place.suffix.lower() in FORMATS):
         raise RecurlabError(f"data.config={config!r}: is for data sets of the hub, and data.path={path!r} is a file")
     if place.is_file():
@@ -158,7 +158,7 @@ def _load(path: str, config: str | None) -> Any:
     """Return a data set of the hub, or a folder that `datasets` understands."""
     import datasets
 
-    place = Path(path).expanduser()
+    place = path_of("data.path", path)
     if (place / "dataset_dict.json").is_file():
         return datasets.load_from_disk(str(place))
     if place.is_dir():

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from recurlab.errors import one_line
 from recurlab.results.records import Curves, Points, Result, read_confusion
+from recurlab.schema import plain
 from recurlab.training.run_dir import RunDir, write_bytes
 
 READABLE = 30  # classes whose names and counts can be read
@@ -35,7 +36,7 @@ def draw_curves(path: str | Path) -> Path | None:
         return None
     columns = min(count, 2)
     figure = Figure(figsize=(5.5 * columns, 0.4 + 3.4 * ceil(count / columns)), layout="constrained")
-    figure.suptitle(_plain(str(run.load_config().get("experiment"))), parse_math=False)
+    figure.suptitle(one_line(plain(run.load_config()).get("experiment")), parse_math=False)
     places = [figure.add_subplot(ceil(count / columns), columns, place + 1) for place in range(count)]
     for axes, (title, metric) in zip(places, panels.items(), strict=False):
         lines = {"training": curves.of("train", metric), "validation": curves.of("valid", metric)}
@@ -68,7 +69,7 @@ def _draw(axes: Axes, title: str, lines: dict[str, Points], chance: float | None
     finite = [value for points in shown.values() for _, value in points if np.isfinite(value)]
     if finite and min(finite) > 0 and max(finite) > 5 * min(finite) and title != "accuracy":
         axes.set_yscale("log")
-    axes.set_title(_plain(title), parse_math=False)
+    axes.set_title(one_line(title), parse_math=False)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     if list(shown) != [title]:
@@ -98,7 +99,7 @@ def draw_confusion(path: str | Path) -> Path | None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
     if readable:
-        labels = [name if len(name) <= 20 else f"{name[:19]}…" for name in map(_plain, names)]
+        labels = [name if len(name) <= 20 else f"{name[:19]}…" for name in map(one_line, names)]
         turned = 90 if max(map(len, labels)) > 2 else 0
         axes.set_xticks(range(len(names)), labels, rotation=turned, parse_math=False)
         axes.set_yticks(range(len(names)), labels, parse_math=False)
@@ -108,11 +109,6 @@ def draw_confusion(path: str | Path) -> Path | None:
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)
     axes.set(xlabel="answer", ylabel="class", title="test sequences")
     return _keep(figure, run.confusion_picture)
-
-
-def _plain(text: str) -> str:
-    """Return a line of a text without what can't be drawn."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in one_line(text))
 
 
 def _keep(figure: Figure, path: Path) -> Path:

@@ -3,7 +3,6 @@
 import csv
 import io
 from dataclasses import dataclass, fields
-from numbers import Real
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -12,6 +11,7 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.training.run_dir import RunDir, read_json
 
 Points = list[tuple[int, float]]  # step of the optimiser, value
+BITS = 63  # of a whole number, but for its sign
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(_fits(number, float) for number in value.values())
     if kind is list:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return isinstance(value, Real if kind is float else int) and not isinstance(value, bool)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() <= BITS
+    return kind is float and isinstance(value, float)
 
 
 class Curves:
@@ -152,6 +154,9 @@ def _rows(path: Path, growing: bool = False) -> list[list[str]]:
 
 def _number(path: Path, line: int, name: str, cell: str, kind: type) -> Any:
     try:
-        return kind(cell)
+        number = kind(cell)
+        if isinstance(number, int) and number.bit_length() > BITS:
+            raise ValueError("no array holds it")
+        return number
     except ValueError as error:
         raise RecurlabError(f"{path}: line {line}: {name}={cell[:40]!r}: not a number") from error

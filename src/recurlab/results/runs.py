@@ -7,13 +7,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from recurlab.config import Config, load
 from recurlab.data.module import BenchmarkData
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, one_line, shown
 from recurlab.models.sequence_model import SequenceModel
+from recurlab.schema import plain
 from recurlab.tasks.task import Task
 from recurlab.training.build import Facts, build_task
 from recurlab.training.checkpoints import load_weights
 from recurlab.training.run_dir import RunDir, read_json
-from recurlab.training.trainer import check_accelerator, make_trainer, quiet
+from recurlab.training.trainer import check_accelerator, make_trainer, quiet, without_denormals
 
 # What an evaluation may set anew: where the data are and how they are read, not what was trained.
 CHANGEABLE = ("data.", "trainer.", "plugins=", "backend=")
@@ -32,6 +33,7 @@ def load_run(path: str | Path) -> SequenceModel:
     return _load_task(run, _config(run, [])).model.eval()
 
 
+@without_denormals()
 def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
     """Return the test metrics of a run's best checkpoint.
 
@@ -44,7 +46,7 @@ def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
     """
     run = RunDir.open(path)
     config = _overridden(run, overrides)
-    config.trainer.devices = 1
+    config.trainer.devices = config.trainer.num_nodes = 1
     check_accelerator(config.trainer)
     task = _load_task(run, config)
     data = BenchmarkData(config.data, config.seed)
@@ -78,13 +80,13 @@ def _overridden(run: RunDir, overrides: list[str]) -> Config:
 
 
 def _config(run: RunDir, overrides: list[str]) -> Config:
-    saved = run.load_config()
-    plugins = list(saved.get("plugins") or [])
+    saved = plain(run.load_config())
+    plugins = saved.get("plugins")
     try:
         merged = OmegaConf.merge(saved, {"plugins": []}, OmegaConf.from_dotlist(overrides))
         return load(cast(DictConfig, merged))
     except RecurlabError as error:
-        hint = f"; the run imported plugins={plugins}: import them first, or evaluate with plugins=" if plugins else ""
-        raise RecurlabError(f"{error}{hint}") from error
+        hint = f"; the run imported plugins={shown(plugins)}: import them first, or evaluate with plugins="
+        raise RecurlabError(f"{error}{hint if plugins else ''}") from error
     except Exception as error:  # the YAML of an override, or an interpolation
-        raise RecurlabError(f"{run.config} with {overrides}: {str(error).splitlines()[0]}") from error
+        raise RecurlabError(f"{run.config} with {shown(overrides)}: {one_line(error)}") from error

@@ -12,21 +12,25 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from recurlab.errors import RecurlabError, one_line
+from recurlab.errors import Preempted, RecurlabError, one_line
 from recurlab.training.run_dir import RunDir, write_text
+from recurlab.training.signals import HEARD, Signals
 
 GRACE = 5.0  # seconds that a process has to end when it is told to
+TOLD = [128 + number for number in HEARD]  # how one ends that was told to, and has saved
 
 
-def run(run: RunDir, count: int) -> None:
+def run(run: RunDir, count: int, signals: Signals) -> None:
     """Run a training in `count` processes and wait for it.
 
     Raises:
         RecurlabError: with the reason of the process that failed first; the others are stopped.
+        Preempted: if `signals` hears that they are to end, which they are told.
     """
     threads = str(max(1, torch.get_num_threads() // count))
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
@@ -44,18 +48,27 @@ def run(run: RunDir, count: int) -> None:
             for rank in range(count)
         ]
         try:
-            _wait(started, reasons)
+            signals.on_signal = partial(_tell, started)
+            _wait(started, reasons, signals)
         finally:
             _stop(started)
 
 
-def _wait(started: list[subprocess.Popen[bytes]], reasons: list[Path]) -> None:
+def _tell(started: list[subprocess.Popen[bytes]], number: int) -> None:
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+def _wait(started: list[subprocess.Popen[bytes]], reasons: list[Path], signals: Signals) -> None:
     waiting = set(range(len(started)))
     while waiting:
         for rank in sorted(waiting):
             code = started[rank].poll()
             if code == 0:
                 waiting.remove(rank)
+            elif code is not None and (signals.received or code in TOLD):
+                raise Preempted(signals.received or code - 128, "with its last checkpoint in place")
             elif code is not None:
                 raise RecurlabError(_reason(started, reasons))
         time.sleep(0.05)
@@ -103,14 +116,11 @@ def _main(path: str, reason: Path) -> int:
     """Be one of the processes; on an error write its line into the file `reason`."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        from recurlab.config import load
-        from recurlab.training.run import execute, prepare
+        from recurlab.training.run import follow
 
-        opened = RunDir.open(path)
-        resolved = opened.load_config()
-        config = load(resolved)
-        task, data = prepare(config, int(os.environ["LOCAL_RANK"]))
-        execute(config, resolved, opened, task, data)
+        follow(path, int(os.environ["LOCAL_RANK"]))
+    except Preempted as stop:
+        return 128 + stop.signum
     except BaseException as error:
         known = isinstance(error, RecurlabError)  # as having lost another process is not
         text = one_line(error) if known else f"{type(error).__name__}: {one_line(error)}"

@@ -25,6 +25,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": _device(),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "packages": {d.metadata["Name"]: d.version for d in distributions()},
     }
@@ -52,6 +53,16 @@ def _ask(*command: str) -> str:
     except OSError:
         return ""
     return done.stdout if done.returncode == 0 else ""
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _device() -> dict[str, Any]:

@@ -2,70 +2,133 @@
 
 import csv
 import io
-import time
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.callbacks import LearningRateMonitor
 
-from recurlab.config import Config, TrainerConfig
+from recurlab.config import Config, TrainerConfig, load
 from recurlab.data.module import BenchmarkData
-from recurlab.errors import RecurlabError
+from recurlab.errors import Preempted, Pruned, RecurlabError
 from recurlab.tasks.classification import Classification
 from recurlab.tasks.task import Task
-from recurlab.training import processes
+from recurlab.training import processes, ranks
 from recurlab.training.build import Facts, build_task
-from recurlab.training.checkpoints import checkpointing, load_weights
+from recurlab.training.checkpoints import Checkpoints, Report, load_weights, read
+from recurlab.training.job import digest
+from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.provenance import provenance, uncommitted
-from recurlab.training.run_dir import RunDir, write_json, write_text
+from recurlab.training.resume import checkpoint, content, create, find
+from recurlab.training.run_dir import RunDir, read_json, write_json, write_text
+from recurlab.training.signals import Signals, requeue
 from recurlab.training.throughput import Throughput
-from recurlab.training.trainer import check_accelerator, make_trainer, quiet
+from recurlab.training.trainer import check_accelerator, make_trainer, on_gpu, quiet, without_denormals
 
 
-def train(config: Config, resolved: DictConfig) -> RunDir:
-    """Run an experiment and return its directory.
+@without_denormals()
+def train(config: Config, resolved: DictConfig, report: Report | None = None) -> RunDir | None:
+    """Run an experiment and return its directory; None in a process other than the first of several.
+
+    With `config.resume` a run is continued from its last checkpoint, and one that has finished is left as it is.
 
     Args:
         config: what is run.
         resolved: the same as it is written into the run directory.
+        report: is told of each validation; only in a run of one process.
 
     Raises:
         RecurlabError: before anything is written, for data that can't be read or options that do not go together; later
-            for a loss that is not finite.
+            for a loss that is not finite, or a file that can't be written.
+        Preempted: if the process is told to end; all is saved.
+        Pruned: if `report` says that the run is not worth going on with.
     """
     check_accelerator(config.trainer)
+    place = ranks.place(config.trainer)
+    if place is not None:
+        ranks.join(place, on_gpu(config.trainer))
+        ranks.agree(digest(resolved))
+        if place.rank:
+            follow(ranks.shared(None), place.rank)
+            return None
+    known, job = find(config, resolved), digest(resolved)
+    if known is not None and known.state == "finished" and known.job == job:
+        if place is not None:
+            ranks.shared(str(known.path))
+        return known
     task, data = prepare(config, rank=0)
     _check_batches(task, data)
     _dry_run(task, data)
     facts, notes = Facts.of(config.data), config.data.notes
-    run = RunDir.create(config.output_dir, config.experiment, resolved)
-    for note in notes:
-        print(note)
-    try:
+    run = known or create(config, resolved)
+    with run.held(), Signals() as signals, _status(run):
+        for note in notes:
+            print(note)
+        if known is not None:
+            run.job = job
+            run.set_status("running")
+            write_text(run.config, OmegaConf.to_yaml(resolved))
         write_json(run.facts, facts.write())
-        write_json(run.provenance, {**provenance(config.seed), "data": list(notes)})
-        write_text(run.patch, uncommitted())
-        if config.trainer.devices > 1:
-            processes.run(run, config.trainer.devices)
+        _keep_provenance(run, config.seed, notes)
+        if place is not None:
+            ranks.shared(str(run.path))
+        if place is None and config.trainer.world > 1:
+            processes.run(run, config.trainer.devices, signals)
         else:
-            execute(config, resolved, run, task, data)
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
-        run.set_status("interrupted")
-        raise KeyboardInterrupt(f"the run is kept in {run.path}") from stop
-    except Exception as error:
-        run.set_status("failed", reason=str(error) or type(error).__name__)
-        raise
-    run.set_status("finished")
+            execute(config, resolved, run, task, data, signals, report)
     return run
+
+
+@contextmanager
+def _status(run: RunDir) -> Iterator[None]:
+    """Keep in the run's status how it ends."""
+    try:
+        yield
+        run.set_status("finished")
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        _try_status(run, "interrupted")
+        raise KeyboardInterrupt(f"the run is kept in {run.path}") from stop
+    except Preempted as stop:
+        if stop.signum == signal.SIGINT:
+            _try_status(run, "interrupted", str(stop))
+            raise KeyboardInterrupt(f"the run is kept in {run.path}") from stop
+        _try_status(run, "preempted", str(stop))
+        requeue(stop.signum)
+        raise
+    except Pruned as stop:
+        _try_status(run, "pruned", str(stop))
+        raise
+    except Exception as error:
+        _try_status(run, "failed", str(error) or type(error).__name__)
+        raise
+
+
+def _try_status(run: RunDir, state: str, reason: str = "") -> None:
+    """Keep how the run has ended; on a disk that is full it is said on the screen alone."""
+    with suppress(OSError):
+        run.set_status(state, reason)
+
+
+def _keep_provenance(run: RunDir, seed: int, notes: tuple[str, ...]) -> None:
+    """Write what the run comes from; where it is continued, what each part of it does."""
+    found: dict[str, Any] = {**provenance(seed), "data": list(notes)}
+    if run.provenance.is_file():
+        first = read_json(run.provenance)
+        found = {**first, "continued": [*first.get("continued", []), found]}
+    else:
+        write_text(run.patch, uncommitted())
+    write_json(run.provenance, found)
 
 
 def prepare(config: Config, rank: int) -> tuple[Task, BenchmarkData]:
     """Return what one process of a run trains, and its share of the data."""
     seed_everything(config.seed, workers=True, verbose=False)
-    data = BenchmarkData(config.data, config.seed, rank, config.trainer.devices)
+    data = BenchmarkData(config.data, config.seed, rank, config.trainer.world, config.trainer.num_workers)
     data.setup()
     task = build_task(config)
     if rank:  # the same weights, but masks of its own
@@ -73,16 +136,37 @@ def prepare(config: Config, rank: int) -> tuple[Task, BenchmarkData]:
     return task, data
 
 
-def execute(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: BenchmarkData) -> None:
-    """Train and test in this process, and write the result."""
+@without_denormals()
+def follow(path: str, rank: int) -> None:
+    """Be one of the processes of the run in a directory, until it ends."""
+    run = RunDir.open(path)
+    if run.state != "finished":
+        resolved = run.load_config()
+        config = load(resolved)
+        task, data = prepare(config, rank)
+        with Signals() as signals:
+            execute(config, resolved, run, task, data, signals)
+
+
+def execute(
+    config: Config,
+    resolved: DictConfig,
+    run: RunDir,
+    task: Task,
+    data: BenchmarkData,
+    signals: Signals,
+    report: Report | None = None,
+) -> None:
+    """Train and test in this process, from the last checkpoint on if there is one, and write the result."""
     try:
         with quiet():
-            result = _train(config, resolved, run, task, data)
+            result = _train(config, resolved, run, task, data, signals, report)
+        if data.rank == 0:
+            _keep_confusion(run, task, config.data.names)
+            write_json(run.result, result)
+            config.logger.finish(run.best, result["metrics"])
     finally:
         config.logger.close()
-    if data.rank == 0:
-        _keep_confusion(run, task, config.data.names)
-        write_json(run.result, result)
 
 
 def _check_batches(task: Task, data: BenchmarkData) -> None:
@@ -111,23 +195,33 @@ def _dry_run(task: Task, data: BenchmarkData) -> None:
     task.reset_states()
 
 
-def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: BenchmarkData) -> dict[str, Any]:
-    best, throughput = checkpointing(run, task), Throughput()
+def _train(
+    config: Config,
+    resolved: DictConfig,
+    run: RunDir,
+    task: Task,
+    data: BenchmarkData,
+    signals: Signals,
+    report: Report | None,
+) -> dict[str, Any]:
+    start = checkpoint(run, resolved)
+    done = read(start) if start else {}
+    metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if start else None)
     plain: Any = OmegaConf.to_container(resolved)
-    loggers = [] if data.rank else [CSVLogger(run.path, name="", version=""), *config.logger.build(run.path, plain)]
+    loggers = [] if metrics is None else [metrics, *config.logger.build(run.path, plain, done.get("global_step", 0))]
+    kept, throughput = Checkpoints(run, task, config.trainer, content(resolved), signals, metrics, report), Throughput()
     trainer = make_trainer(
         config.trainer,
-        [best, throughput, *([LearningRateMonitor("step")] if loggers else [])],
+        [kept, throughput, *([LearningRateMonitor("step")] if loggers else [])],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, data),
     )
-    start = time.perf_counter()
-    _fit(trainer, task, data, best)
-    seconds = time.perf_counter() - start
+    _fit(trainer, task, data, run, start)
+    if kept.best is None:  # stopped by max_steps before the first validation
+        trainer.save_checkpoint(run.best, weights_only=True)
     trainer.strategy.barrier()  # the first process has written the checkpoint
     load_weights(task, run.best)
-    score = best.best_model_score
-    valid = {} if score is None else {task.monitor: score.item()}
+    valid = {} if kept.best is None else {task.monitor: kept.best}
     test = trainer.test(task, data, verbose=False)[0]
     return {
         "metrics": {**valid, **test},
@@ -135,21 +229,20 @@ def _train(config: Config, resolved: DictConfig, run: RunDir, task: Task, data: 
         "parameters": sum(p.numel() for p in task.parameters()),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "seconds": seconds,
         **throughput.result(),
         "backends": [name for layer in task.recurrent_layers() for name in layer.backends_used.values() if name],
     }
 
 
-def _fit(trainer: Trainer, task: Task, data: BenchmarkData, best: ModelCheckpoint) -> None:
+def _fit(trainer: Trainer, task: Task, data: BenchmarkData, run: RunDir, start: Path | None) -> None:
     try:
-        trainer.fit(task, data)
-    except RecurlabError as error:
-        kept = best.last_model_path or best.best_model_path
-        raise RecurlabError(f"{error}; the last good checkpoint is {kept or 'none, no epoch was finished'}") from error
-    if not best.best_model_path:  # stopped by max_steps before the first validation
-        assert best.dirpath is not None
-        trainer.save_checkpoint(f"{best.dirpath}/best.ckpt")
+        trainer.fit(task, data, ckpt_path=start, weights_only=True)
+    except (RecurlabError, OSError) as error:
+        reason: object = error
+        if isinstance(error, OSError):
+            reason = f"{error.filename or run.path}: can't be written: {error.strerror}"
+        kept = next((path for path in (run.next, run.last, run.previous, run.best) if path.is_file()), None)
+        raise RecurlabError(f"{reason}; the last good checkpoint is {kept or 'none, no epoch was finished'}") from error
 
 
 def _keep_confusion(run: RunDir, task: Task, names: tuple[str, ...]) -> None:

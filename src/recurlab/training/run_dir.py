@@ -1,8 +1,12 @@
 """Where a run is kept: its files, their names, and their writing in one piece."""
 
+import fcntl
 import json
 import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +16,24 @@ from recurlab.errors import RecurlabError, one_line
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-FORMAT = 2  # raised when the meaning of a file in a run directory changes
+PATIENCE = 5.0  # seconds for a process that is about to end
+FORMAT = 3  # raised when the meaning of a file in a run directory changes
 
 
 class RunDir:
     """``<output_dir>/<experiment>/<unique>/``.
 
     It holds config.yaml (resolved), data.json, provenance.json, diff.patch, status.json, metrics.csv,
-    checkpoints/best.ckpt and last.ckpt, result.json, curves.png, and confusion.csv for a classification; after a report
-    also report.html, and confusion.png.
+    checkpoints/best.ckpt, last.ckpt and previous.ckpt, result.json, curves.png, and confusion.csv for a classification;
+    after a report also report.html, and confusion.png; with logger=wandb also wandb.json, the id of its run there.
+
+    Args:
+        path: of the directory.
+        job: what is run, as `recurlab.training.job.digest` names it; runs of the same job arrive at the same result.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, job: str = "") -> None:
+        self.path, self.job = path, job
         self.config = path / "config.yaml"
         self.facts = path / "data.json"
         self.provenance = path / "provenance.json"
@@ -33,6 +42,9 @@ class RunDir:
         self.metrics = path / "metrics.csv"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
+        self.last = self.checkpoints / "last.ckpt"
+        self.next = self.checkpoints / "next.ckpt"  # until it is the last one
+        self.previous = self.checkpoints / "previous.ckpt"
         self.result = path / "result.json"
         self.confusion = path / "confusion.csv"
         self.confusion_picture = path / "confusion.png"
@@ -40,18 +52,26 @@ class RunDir:
         self.report = path / "report.html"
 
     @classmethod
-    def create(cls, output_dir: str, experiment: str, resolved: "DictConfig") -> "RunDir":
+    def create(
+        cls, output_dir: str, experiment: str, resolved: "DictConfig", job: str = "", name: str | None = None
+    ) -> "RunDir":
         """Make a new run directory that holds the resolved config.
 
+        Args:
+            output_dir, experiment, resolved: of the config.
+            job: what is run.
+            name: of the directory; None gives one of its own.
+
         Raises:
-            RecurlabError: if it can't be written.
+            RecurlabError: if it can't be written, or another process makes it at the same time.
         """
         from omegaconf import OmegaConf  # here and below: who writes other files needs none
 
         unique = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        run = cls(Path(output_dir).expanduser() / experiment / unique)
+        run = cls(Path(output_dir).expanduser() / experiment / (name or unique), job)
         try:
-            run.checkpoints.mkdir(parents=True)
+            run.path.mkdir(parents=True, exist_ok=name is not None)  # one that was killed here has left no status
+            run.checkpoints.mkdir(exist_ok=True)
             write_text(run.config, OmegaConf.to_yaml(resolved))
         except OSError as error:
             raise RecurlabError(f"output_dir={output_dir!r}: can't be written: {error.strerror}") from error
@@ -68,14 +88,53 @@ class RunDir:
         run = cls(Path(path).expanduser())
         if not run.status.is_file() or not run.config.is_file():
             raise RecurlabError(f"run={str(path)!r}: not a run directory, it needs status.json and config.yaml")
-        found = read_json(run.status).get("format")
+        status = read_json(run.status)
+        found, job = status.get("format"), status.get("job", "")
         if found != FORMAT:
             raise RecurlabError(f"run={str(path)!r}: its format is {found!r}, this version of recurlab reads {FORMAT}")
+        run.job = job if isinstance(job, str) else ""
         return run
 
+    @classmethod
+    def find(cls, output_dir: str, experiment: str, job: str) -> "RunDir | None":
+        """Return a run of a job: one that has finished, else the last that was written; None where there is none."""
+        found = []
+        for status in (Path(output_dir).expanduser() / experiment).glob("*/status.json"):
+            try:
+                run = cls.open(status.parent)
+                if run.job == job:
+                    found.append((run.state == "finished", status.stat().st_mtime, str(run.path), run))
+            except (RecurlabError, OSError):  # damaged, or of another version
+                continue
+        return max(found)[-1] if found else None
+
+    @property
+    def state(self) -> str:
+        """How the run stands, as `set_status` was told."""
+        return str(read_json(self.status).get("state"))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training this run, for as long as this one lives.
+
+        Raises:
+            RecurlabError: if another one does, and has not ended after some seconds.
+        """
+        deadline = time.monotonic() + PATIENCE
+        with (self.path / ".lock").open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise RecurlabError(f"run={str(self.path)!r}: another process is training it") from error
+                    time.sleep(0.1)
+            yield
+
     def set_status(self, state: str, reason: str = "") -> None:
-        """Say how the run stands: running, finished, failed or interrupted."""
-        write_json(self.status, {"format": FORMAT, "state": state, "reason": reason})
+        """Say how the run stands: queued, running, finished, failed, interrupted, preempted or pruned."""
+        write_json(self.status, {"format": FORMAT, "state": state, "reason": reason, "job": self.job})
 
     def load_config(self) -> "DictConfig":
         """Return the resolved config; a damaged one is an error."""
@@ -95,11 +154,29 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that at any time it holds all of the old bytes or all of the new."""
+def write_bytes(path: Path, content: bytes | memoryview, durable: bool = False) -> None:
+    """Write a file so that at any time it holds all of the old bytes or all of the new.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        durable: whether it is to be on the disk on return, for a machine that may lose its power.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

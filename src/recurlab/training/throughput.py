@@ -14,6 +14,27 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self.sequences, self.steps, self.seconds = 0, 0, 0.0
         self._start = 0.0
+        self._began, self._before = 0.0, 0.0  # of the whole training, and how long it had taken when it was stopped
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the whole training."""
+        self._began = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop it."""
+        self._before, self._began = self._whole(), 0.0
+
+    def _whole(self) -> float:
+        return self._before + (time.perf_counter() - self._began if self._began else 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts so far."""
+        return {"sequences": self.sequences, "steps": self.steps, "seconds": self.seconds, "whole": self._whole()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from them."""
+        self.sequences, self.steps = state_dict["sequences"], state_dict["steps"]
+        self.seconds, self._before = state_dict["seconds"], state_dict["whole"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Start the clock."""
@@ -30,6 +51,10 @@ class Throughput(Callback):
         pl_module.log("sequences/s", self.sequences / self.seconds, prog_bar=True, logger=False, batch_size=sequences)
 
     def result(self) -> dict[str, float]:
-        """Return sequences and time steps (of single sequences) per second."""
+        """Return the seconds of training, validation included, and sequences and their time steps per second."""
         seconds = self.seconds or float("inf")
-        return {"sequences_per_second": self.sequences / seconds, "steps_per_second": self.steps / seconds}
+        return {
+            "seconds": self._whole(),
+            "sequences_per_second": self.sequences / seconds,
+            "steps_per_second": self.steps / seconds,
+        }

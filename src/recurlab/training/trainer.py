@@ -14,14 +14,19 @@ from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTh
 
 from recurlab.config import TrainerConfig
 from recurlab.errors import RecurlabError
+from recurlab.training.checkpoints import WholeFiles
 
 CHATTER = (
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning's own use of torch
     ".*does not have many workers.*",  # a batch of an array in memory is one indexing: a worker would slow it down
     ".*could not find the monitored key.*",  # stopped before the first validation: run.py keeps a checkpoint itself
     ".*is smaller than the logging interval.*",  # run.py looks to it, and random windows may be fewer in another epoch
-    ".*exists and is not empty.*",  # metrics.csv is written into the run directory, beside other files
+    ".*your dataloader is not resumable.*",  # data/module.py looks to it
+    ".*Consider setting `persistent_workers=True`.*",  # an epoch has a loader of its own
+    ".*`srun` command is available.*",  # training/ranks.py knows how the processes were started
 )
+# Options that are not Lightning's, or are given to it with more.
+OURS = ("enable_progress_bar", "num_workers", "checkpoint_every_n_steps", "stopping_threshold")
 
 
 def check_accelerator(config: TrainerConfig) -> None:
@@ -30,30 +35,47 @@ def check_accelerator(config: TrainerConfig) -> None:
         raise RecurlabError(
             "trainer.accelerator='gpu': this machine has none that torch can use; allowed are auto, cpu"
         )
-    if _on_gpu(config) and config.devices > torch.cuda.device_count():
+    if on_gpu(config) and config.devices > torch.cuda.device_count():
         raise RecurlabError(f"trainer.devices={config.devices}: this machine has {torch.cuda.device_count()} GPU(s)")
 
 
 def make_trainer(config: TrainerConfig, callbacks: list[Callback], **options: Any) -> Trainer:
     """Return a Trainer: of this process alone, or as one of the processes of `recurlab.training.processes`."""
-    several = config.devices > 1
-    together: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if several else {}
+    several = config.world > 1
     bar = [RichProgressBar(leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))]
-    fields = {key: value for key, value in vars(config).items() if key != "enable_progress_bar"}
+    fields = {key: value for key, value in vars(config).items() if key not in OURS}
     return Trainer(
-        **{**fields, **options, **together},
-        sync_batchnorm=several and _on_gpu(config),
+        **{**fields, **options},
+        strategy="ddp" if several else "auto",
+        plugins=[LightningEnvironment(), WholeFiles()],  # ours also under Slurm, where Lightning would take its own
+        sync_batchnorm=several and on_gpu(config),
         use_distributed_sampler=False,  # the data know their share
         callbacks=[*callbacks, *(bar if config.enable_progress_bar else [])],
         enable_progress_bar=config.enable_progress_bar,
         enable_model_summary=False,
+        enable_checkpointing=False,  # by Lightning's own callback
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,  # the order, and fresh data, belong to an epoch
     )
 
 
-def _on_gpu(config: TrainerConfig) -> bool:
+def on_gpu(config: TrainerConfig) -> bool:
+    """Return whether a run trains on GPUs."""
     return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Take numbers below 1e-38 for zero, in this thread and those it starts.
+
+    A gradient that vanishes over many steps is made of them, and on a CPU each costs as much as a hundred others: a
+    backward pass of 500 steps takes 8 to 25 times as long.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @contextmanager

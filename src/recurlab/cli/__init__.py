@@ -1,0 +1,3 @@
+"""The command line: recurlab train | sweep | study | evaluate | report | generate | explain | bench | completion."""
+
+from recurlab.cli.main import main as main

@@ -1,0 +1,216 @@
+"""What each command does."""
+
+import sys
+from typing import Any
+
+from recurlab.errors import Preempted, RecurlabError
+
+
+def train(words: list[str], multirun: bool) -> int:
+    """Train what the words say: one run, or with `multirun` the grid of all their lists."""
+    if multirun:
+        return _grid(words)
+    from recurlab.training.resume import compose_train
+
+    config, resolved = compose_train(words)
+    from recurlab.launch.launchers import Local
+
+    if not isinstance(config.launcher, Local):
+        return _submit([(config, resolved)])
+    from recurlab.results.figures import draw_curves
+    from recurlab.results.summary import summary
+    from recurlab.training.run import train
+
+    run = train(config, resolved)
+    if run is not None:
+        draw_curves(run.path)
+        print(summary(run.path))
+    return 0
+
+
+def _grid(words: list[str]) -> int:
+    from recurlab.compose import expand
+    from recurlab.launch.jobs import Job, check, run_all
+    from recurlab.launch.launchers import Local
+    from recurlab.training.ranks import started_by_others
+
+    if others := started_by_others():
+        started = f"{others.by} has started {others.world}"
+        raise RecurlabError(f"-m: a grid is run by one process, but {started}; use launcher=slurm for its runs")
+    # The whole grid is composed and built before its first job starts, so that a mistake costs nothing.
+    jobs = [Job.of(job) for job in expand(words)]
+    launcher = jobs[0].config.launcher
+    if any(job.config.launcher != launcher for job in jobs):
+        raise RecurlabError("launcher: all jobs of a grid need the same one")
+    check(jobs)
+    if not isinstance(launcher, Local):
+        return _submit([(job.config, job.resolved) for job in jobs])
+    from recurlab.results.summary import summary
+
+    failures = 0
+    for place, (job, outcome) in enumerate(run_all(jobs, launcher.jobs), start=1):
+        print(f"[{place}/{len(jobs)}] {' '.join(job.words)}")
+        if outcome.state == "finished" and outcome.path is not None:
+            print(summary(outcome.path))
+        else:
+            failures += 1  # the grid goes on
+            print(f"recurlab: {outcome.reason}", file=sys.stderr)
+    if failures:
+        raise RecurlabError(f"{failures} of {len(jobs)} runs failed, each for the reason above")
+    return 0
+
+
+def _submit(jobs: list[tuple[Any, Any]]) -> int:
+    """Hand jobs to a cluster: (config, resolved) of each, whose run directories are made now."""
+    from recurlab.launch.slurm import submit
+    from recurlab.training.resume import create, find
+
+    for config, resolved in jobs:
+        run = find(config, resolved)
+        if run is not None and run.state == "finished":
+            print(f"{run.path} has finished before")
+            continue
+        new, trainer = run is None, config.trainer
+        run = run or create(config, resolved)
+        if new:
+            run.set_status("queued")
+        try:
+            (number,) = submit([run.path], config.launcher, trainer.devices, trainer.num_nodes, config.plugins)
+        except RecurlabError as error:
+            if new:
+                run.set_status("failed", reason=str(error))
+            raise
+        print(f"{run.path} is job {number}")
+    return 0
+
+
+def evaluate(runs: list[str], overrides: list[str]) -> int:
+    """Test runs once more, with other values under data or trainer."""
+    from recurlab.results.runs import evaluate
+
+    for run in runs:
+        if len(runs) > 1:
+            print(run)
+        for name, value in evaluate(run, overrides).items():
+            print(f"{name} {value:.6g}")
+    return 0
+
+
+def report(runs: list[str]) -> int:
+    """Write a page for each run."""
+    from recurlab.results.report import report
+
+    for run in runs:
+        print(report(run))
+    return 0
+
+
+def generate(runs: list[str], prompt: str, options: dict[str, Any]) -> int:
+    """Let the language model of a run write."""
+    from recurlab.results.generate import Sampling, TextModel
+
+    if len(runs) != 1:
+        raise RecurlabError(f"run={' '.join(runs)!r}: generate takes one run")
+    written = TextModel(runs[0]).write(prompt, Sampling(**options))
+    last = ""
+    for piece in written:
+        print(piece, end="", flush=True)
+        last = piece or last
+    print("" if last.endswith("\n") else "\n", end="")
+    return 0
+
+
+def import_plugins(overrides: list[str]) -> None:
+    """Import the modules of a run with a user's code, of which nothing is loaded unasked."""
+    from omegaconf import OmegaConf
+
+    from recurlab.plugins import import_plugins
+
+    for override in overrides:
+        names = OmegaConf.from_dotlist([override]).get("plugins")
+        if not override.startswith("plugins=") or isinstance(names, str):
+            raise RecurlabError(f"{override!r}: only plugins=[...] can be set here")
+        import_plugins(names)
+
+
+def explain(overrides: list[str], source: bool) -> int:
+    """Print the model and its backends, with `source` the generated kernels."""
+    from recurlab.compose import compose
+
+    config, _ = compose(overrides)
+    from recurlab.results.summary import explanation
+    from recurlab.training.build import build_task
+
+    print(explanation(build_task(config).model, source))
+    return 0
+
+
+def bench(words: list[str]) -> int:
+    """Measure speed."""
+    from recurlab.bench.settings import parse
+
+    settings = parse(words)
+    from recurlab.bench.run import bench
+
+    return bench(settings)
+
+
+def study_run(name: str, scale: str, words: list[str]) -> int:
+    """Run what is missing of a study, or hand it to a cluster, and report what there is."""
+    from recurlab.studies.definition import load
+    from recurlab.studies.speeds import Speed
+
+    study = load(name)
+    if isinstance(study, Speed):
+        if words:
+            raise RecurlabError(f"{words[0]!r}: can't be set here; the settings of {name} are in its sweep.yaml")
+        from recurlab.bench.run import bench
+
+        return bench(study.settings(scale), draw=False) or study_report([name])
+    from recurlab.studies.run import run
+
+    done = run(study, scale, words)
+    _submit([(job.config, job.resolved) for job in done.waiting])
+    study_report([name])
+    if done.failed:
+        raise RecurlabError(f"{done.failed} of {done.runs} runs failed, each for the reason above")
+    return 0
+
+
+def study_report(names: list[str], check: bool = False) -> int:
+    """Write tables and pictures of studies, of all if none is named; with `check` return 1 where they are others."""
+    from recurlab.studies.report import report
+
+    stale = report(names, check)
+    for path in stale:
+        print(f"{path}: {'not what the CSV files give; run recurlab study report' if check else 'written'}")
+    return 1 if check and stale else 0
+
+
+def study_list() -> int:
+    """Print the studies."""
+    from recurlab.studies.overview import listing
+
+    for line in listing():
+        print(line)
+    return 0
+
+
+def sweep(words: list[str]) -> int:
+    """Search for good values of a config's keys, or report such searches."""
+    if words[:1] == ["report"]:
+        from recurlab.sweep.results import report_of
+
+        if len(words) == 1:
+            raise RecurlabError("sweep report: needs the sweeps' folders, or files of SQLite")
+        for path in words[1:]:
+            print(report_of(path))
+        return 0
+    from recurlab.sweep.run import sweep
+
+    try:
+        print(sweep(words))
+    except Preempted as stop:
+        print(f"recurlab: {stop}; the same command goes on", file=sys.stderr)
+        return 128 + stop.signum
+    return 0

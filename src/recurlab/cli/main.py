@@ -1,0 +1,86 @@
+"""What a command line runs, and how its errors are said.
+
+Nothing here imports torch before the config is valid.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from recurlab.cli import commands
+from recurlab.cli.parser import COMMANDS, COMPLETION, SAMPLING, completions, make_parser
+from recurlab.errors import Preempted, RecurlabError, one_line, unknown
+from recurlab.process import prepare_process
+
+# How torch says it, which has no MemoryError.
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|Storage size calculation overflowed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, or 2 for bad input and failed runs, said in one line on the standard error.
+
+    `bench` returns 1 where a candidate's numbers are wrong or it fails.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    prepare_process()
+    try:
+        if arguments[:1] == ["_complete"]:
+            for word in completions(arguments[1]):
+                print(word)
+            return 0
+        return _dispatch(arguments)
+    except RecurlabError as error:
+        print(f"recurlab: {one_line(error)}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"recurlab: out of memory: {one_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not OUT_OF_MEMORY.search(str(error)):
+            raise
+        print(f"recurlab: out of memory: {one_line(error):.200}", file=sys.stderr)
+        return 2
+    except Preempted as stop:
+        print(f"recurlab: {stop}; continue it with resume=auto, or resume=<its directory>", file=sys.stderr)
+        return 128 + stop.signum
+    except BrokenPipeError:  # who reads has enough, as head; Python's own last flush must find another place
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt as stop:
+        print(f"recurlab: interrupted; {stop}", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
+    parsed, rest = make_parser().parse_known_args(arguments)
+    for word in rest:
+        if word.startswith("-"):
+            raise RecurlabError(f"{word!r}: unknown option; see recurlab {parsed.command} --help")
+    if parsed.command == "train":
+        return commands.train([*parsed.overrides, *rest], parsed.multirun)
+    if parsed.command in ("evaluate", "report", "generate"):
+        words = [*parsed.run, *rest]
+        runs, overrides = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+        if parsed.command == "evaluate":
+            return commands.evaluate(runs, overrides)
+        commands.import_plugins(overrides)
+        if parsed.command == "report":
+            return commands.report(runs)
+        return commands.generate(runs, parsed.prompt, {key: getattr(parsed, key) for key in SAMPLING})
+    if parsed.command == "explain":
+        return commands.explain([*parsed.overrides, *rest], parsed.source)
+    if parsed.command == "sweep":
+        return commands.sweep([*parsed.words, *rest])
+    if parsed.command == "bench":
+        return commands.bench([*parsed.settings, *rest])
+    if parsed.command == "study":
+        if parsed.action == "run":
+            return commands.study_run(parsed.study, parsed.scale, [*parsed.overrides, *rest])
+        if parsed.action == "report":
+            return commands.study_report([*parsed.study, *rest], parsed.check)
+        return commands.study_list()
+    print(COMPLETION[parsed.shell], end="")
+    return 0

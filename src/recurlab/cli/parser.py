@@ -1,0 +1,148 @@
+"""The words that the command line takes, their help and their completion."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+BASH_COMPLETION = """\
+# In ~/.bashrc: eval "$(recurlab completion bash)"
+_recurlab() {
+    local line="${COMP_LINE:0:$COMP_POINT}"
+    local word="${line##* }"
+    local done="${word%"${word##*[=:]}"}"  # bash itself breaks words at = and :
+    mapfile -t COMPREPLY < <(recurlab _complete "$line" 2>/dev/null)
+    COMPREPLY=("${COMPREPLY[@]#"$done"}")
+}
+complete -o default -o nospace -F _recurlab recurlab
+"""
+COMPLETION = {"bash": BASH_COMPLETION, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" + BASH_COMPLETION}
+COMMANDS = ("train", "evaluate", "report", "generate", "explain", "sweep", "bench", "study", "completion")
+STUDY = ("run", "report", "list")  # what study does
+SAMPLING = ("length", "temperature", "top_k", "seed")  # options of generate
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose help ends with what `more` gives when it is asked for."""
+
+    def __init__(self, *arguments: Any, more: Callable[[], str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._more = more
+
+    def format_help(self) -> str:
+        """Return the help text."""
+        if self._more is not None:
+            self.epilog = self._more()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _Parser(prog="recurlab", description="A laboratory for recurrent networks.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    raw = argparse.RawDescriptionHelpFormatter
+    train = commands.add_parser("train", help="train, test and keep a run", formatter_class=raw, more=_options)
+    train.add_argument("-m", "--multirun", action="store_true", help="run the grid of all key=a,b and key=range(0,3)")
+    evaluate = commands.add_parser("evaluate", help="test the best checkpoint of runs once more")
+    evaluate.add_argument("run", nargs="+", help="the runs' directories, and key=value under data or trainer")
+    report = commands.add_parser("report", help="write all that is known of runs into a page each, report.html")
+    report.add_argument("run", nargs="+", help="the runs' directories, and plugins=[...] if they had any")
+    _add_generate(commands.add_parser("generate", help="let the language model of a run write"))
+    explain = commands.add_parser(
+        "explain", help="print the model and the backend of each layer", formatter_class=raw, more=_options
+    )
+    explain.add_argument("--source", action="store_true", help="print the kernels' generated arithmetic too")
+    for command in (train, explain):
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="choices and values of the config")
+    sweep = commands.add_parser(
+        "sweep", help="search for good values of a config's keys, by Optuna", formatter_class=raw, more=_sweep_keys
+    )
+    sweep.add_argument(
+        "words", nargs="*", metavar="key=value", help="the sweep's keys and those of train; or: report and its folders"
+    )
+    bench = commands.add_parser(
+        "bench", help="measure the speed of cells and backends beside torch's layers", formatter_class=raw,
+        more=_bench_keys,
+    )  # fmt: skip
+    bench.add_argument("settings", nargs="*", metavar="key=value", help="what to measure and how")
+    _add_study(commands.add_parser("study", help="run studies, and write what they found into tables and pictures"))
+    completion = commands.add_parser("completion", help="print a shell's script for tab completion")
+    completion.add_argument("shell", choices=sorted(COMPLETION))
+    return parser
+
+
+def _add_generate(generate: argparse.ArgumentParser) -> None:
+    generate.add_argument("run", nargs="+", help="the run's directory, and plugins=[...] if it had any")
+    generate.add_argument("--prompt", default="", metavar="TEXT", help="what the text begins with")
+    generate.add_argument("--length", type=int, default=500, help="characters, or words, that are written (500)")
+    generate.add_argument("--temperature", type=float, default=1.0, help="near 0: always the most likely one (1.0)")
+    generate.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely ones (all)")
+    generate.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+
+
+def _add_study(study: argparse.ArgumentParser) -> None:
+    actions = study.add_subparsers(dest="action", metavar="{" + ",".join(STUDY) + "}")
+    run = actions.add_parser("run", help="run what is missing of a study, and report it")
+    run.add_argument("study", help="a folder under experiments/")
+    run.add_argument("--scale", default="cpu", choices=("cpu", "gpu"), help="how large it is run (cpu)")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="launcher, logger, output_dir and the like")
+    report = actions.add_parser("report", help="write tables and pictures of studies from their CSV files")
+    report.add_argument("study", nargs="*", help="folders under experiments/ (all)")
+    report.add_argument("--check", action="store_true", help="write nothing; fail if what is written is not that")
+    actions.add_parser("list", help="show the studies and how many of their runs are there")
+
+
+def _options() -> str:
+    """Return the config groups and their options, for --help."""
+    from recurlab.compose import groups
+
+    lines = [f"  {group}={' | '.join(options)}" for group, options in groups().items()]
+    return "\n".join(["choices:", *lines, "", "values, for example:", "  model.hidden_size=64 seed=1 data.length=500"])
+
+
+def _sweep_keys() -> str:
+    """Return the keys of sweep, for --help."""
+    from recurlab.sweep.settings import usage
+
+    return usage()
+
+
+def _bench_keys() -> str:
+    """Return the keys of bench, for --help."""
+    from recurlab.bench.settings import usage
+
+    return usage()
+
+
+def completions(line: str) -> list[str]:
+    """Return what the last word of a command line may become."""
+    words = line.split(" ")
+    if len(words) <= 2:
+        return [command for command in COMMANDS if command.startswith(words[-1])]
+    if words[1] == "completion":
+        return [shell for shell in sorted(COMPLETION) if shell.startswith(words[-1])]
+    if words[1] == "generate" and words[-1].startswith("-"):
+        options = ["--prompt", *(f"--{key.replace('_', '-')}" for key in SAMPLING)]
+        return [option for option in options if option.startswith(words[-1])]
+    if words[1] == "study" and len(words) == 3:
+        return [action for action in STUDY if action.startswith(words[-1])]
+    if words[1] == "study" and (len(words) == 4 or words[2] == "report"):
+        from recurlab.studies.definition import names
+
+        return [name for name in names() if name.startswith(words[-1])]
+    if words[1] in ("report", "generate"):
+        return []  # bash then completes the names of files
+    if words[1] == "sweep":
+        from recurlab.sweep.settings import complete as complete_sweep
+
+        return complete_sweep(words[-1])
+    if words[1] == "bench":
+        from recurlab.bench.settings import complete as complete_bench
+
+        return complete_bench(words[-1])
+    from recurlab.compose import complete
+
+    return complete(words[-1])

@@ -1,0 +1,125 @@
+"""The process of one job. It ends with the one that started it, but saves first."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
+from recurlab.launch.launchers import Local
+from recurlab.process import prepare_process
+
+Ask = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric: whether to prune
+GRACE = 30.0  # seconds that a run has to save when it is told to end
+
+
+def main(
+    connection: Connection,
+    life: Connection,
+    words: list[str],
+    environment: dict[str, str],
+    threads: int,
+    quiet: bool,
+    asked: bool,
+) -> None:
+    """Run a job and say how it ended.
+
+    Args:
+        connection: takes ("validated", step, value), to be answered by whether to prune, and at last
+            ("ended", state, run directory, reason).
+        life: ends with the process that started this one.
+        words: of ``recurlab train``.
+        environment: of the process that started this one; what this one comes from may have an older one.
+        threads: of torch; 0 leaves them to it.
+        quiet: whether nothing is shown.
+        asked: whether validations are told.
+    """
+    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # as in any other process, for workers of its own
+    prepare_process()
+    if quiet:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+
+    def ask(step: int, value: float) -> bool:
+        connection.send(("validated", step, value))
+        return bool(connection.recv())
+
+    connection.send(("ended", *_run(words, threads, ask if asked else None)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what a library has left running is not waited for
+
+
+def _run(words: list[str], threads: int, ask: Ask | None) -> tuple[str, str, str]:
+    from recurlab.training.resume import compose_train
+
+    try:
+        config, resolved = compose_train(words)
+    except RecurlabError as error:
+        return "failed", "", one_line(error)
+    import torch
+
+    from recurlab.results.figures import draw_curves
+    from recurlab.training.resume import find
+    from recurlab.training.run import train
+
+    if threads:
+        torch.set_num_threads(threads)
+
+    def ended(state: str, error: BaseException | None = None) -> tuple[str, str, str]:
+        known = find(config, resolved)
+        reason = "" if error is None else one_line(error) or type(error).__name__
+        if error is not None and not isinstance(error, RecurlabError | Preempted | Pruned):
+            reason = f"{type(error).__name__}: {reason}"
+        return state, "" if known is None else str(known.path), reason
+
+    try:
+        run = train(config, resolved, ask)
+        assert run is not None  # several processes are started by this one
+        draw_curves(run.path)
+        return "finished", str(run.path), ""
+    except Pruned as stop:
+        return ended("pruned", stop)
+    except (Preempted, KeyboardInterrupt) as stop:
+        return ended("preempted", stop)
+    except Exception as error:
+        return ended("failed", error)
+
+
+def check(connection: Connection, jobs: list[list[str]]) -> None:
+    """Build the model of each job; send what is wrong with the first bad one, "" if none is; and each one's metric and
+    mode.
+    """
+    from recurlab.training.build import build_task
+    from recurlab.training.resume import compose_train
+    from recurlab.training.trainer import check_accelerator
+
+    try:
+        metrics = []
+        for words in jobs:
+            config, _ = compose_train(words)
+            if isinstance(config.launcher, Local):
+                check_accelerator(config.trainer)
+            task = build_task(config)
+            metrics.append((task.monitor, task.mode))
+        connection.send(("", metrics))
+    except RecurlabError as error:
+        connection.send((one_line(error), []))
+
+
+def _end_with(life: Connection) -> None:
+    """Tell this process to end when the one that started it has, and see to it that it does."""
+    try:
+        life.recv()
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)

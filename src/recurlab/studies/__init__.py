@@ -1,0 +1,1 @@
+"""Studies: what is asked, run and found is kept in a folder ``experiments/<study>/`` without code."""

@@ -1,0 +1,95 @@
+"""What is known of each combination of levels over its seeds, and how numbers are said."""
+
+from dataclasses import dataclass
+from math import floor, isfinite, log10
+from statistics import fmean, median, stdev
+
+from recurlab.studies.definition import Levels, Study
+from recurlab.studies.table import FINISHED, Row
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one combination of levels at one scale.
+
+    Attributes:
+        levels: of the combination.
+        rows: of its finished runs.
+        failed: rows of its other runs.
+    """
+
+    levels: Levels
+    rows: list[Row]
+    failed: list[Row]
+
+    def values(self, column: str) -> list[float]:
+        """Return the numbers in a column of the finished runs."""
+        return [float(row[column]) for row in self.rows if row.get(column)]
+
+    def middle(self, column: str, measure: bool) -> float | None:
+        """Return the mean of a column, or the median of a measure; None where there is nothing."""
+        values = self.values(column)
+        return (median(values) if measure else fmean(values)) if values else None
+
+
+def cells(study: Study, rows: list[Row], scale: str) -> list[Cell]:
+    """Return what is known of the combinations at a scale that have rows."""
+    found = []
+    for levels in study.combinations(scale):
+        own = [row for row in rows if row["scale"] == scale and all(row[name] == levels[name] for name in levels)]
+        if own:
+            done = [row for row in own if row["state"] == FINISHED]
+            found.append(Cell(levels, done, [row for row in own if row["state"] != FINISHED]))
+    return found
+
+
+def spread(values: list[float]) -> float:
+    """Return the sample standard deviation of numbers, 0 where there is none."""
+    return stdev(values) if len(values) > 1 and all(map(isfinite, values)) else 0.0
+
+
+def mean_text(values: list[float]) -> str:
+    """Return mean ± standard deviation to the first digit of that, or the second where the first is a 1."""
+    mean, deviation = fmean(values), spread(values)
+    if not deviation:
+        return plain(mean)
+    power = floor(log10(max(abs(mean), deviation)))
+    if power >= -3:
+        places = _places(deviation)
+        return f"{_fixed(mean, places)} ± {_fixed(deviation, places)}"
+    scale = 10.0**power
+    places = _places(deviation / scale)
+    return f"({_fixed(mean / scale, places)} ± {_fixed(deviation / scale, places)})e{power}"
+
+
+def plain(value: float) -> str:
+    """Return a number with four digits, a whole one with all."""
+    if not isfinite(value) or (value and abs(value) < 1e-3):
+        return f"{value:.3g}"
+    if value == round(value):
+        return f"{value:,.0f}"
+    return _fixed(value, max(0, 3 - floor(log10(abs(value)))))
+
+
+def cost(rows: list[Row]) -> str:
+    """Return what finished runs took: their number, the time of cores or GPUs, and the devices; "" for no run."""
+    done = [row for row in rows if row["state"] == FINISHED]
+    if not done:
+        return ""
+    gpu = done[0]["scale"] == "gpu"
+    seconds = sum(float(row["seconds"]) * (1 if gpu else int(row["threads"] or 1)) for row in done)
+    amount, unit = (seconds / 3600, "hours") if seconds >= 7200 else (seconds, "seconds")
+    threads = sorted({int(row["threads"] or 1) for row in done})
+    each = "" if gpu else f", {' or '.join(map(str, threads))} thread{'' if threads == [1] else 's'} each"
+    runs = f"{len(done)} run{'' if len(done) == 1 else 's'}"
+    devices = ", ".join(sorted({row["device"] for row in done}))
+    return f"{runs}, {_fixed(amount, 1 if amount < 100 else 0)} {'GPU' if gpu else 'core'}-{unit} ({devices}{each})"
+
+
+def _places(deviation: float) -> int:
+    power = floor(log10(deviation))
+    return -power + (deviation / 10.0**power < 1.95)
+
+
+def _fixed(value: float, places: int) -> str:
+    return f"{round(value, places):,.{max(places, 0)}f}"

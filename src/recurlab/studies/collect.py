@@ -1,0 +1,109 @@
+"""A row of results.csv from the directory of a run."""
+
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import recurlab
+from recurlab.errors import RecurlabError, check_choice, one_line
+from recurlab.results.records import Curves, Result
+from recurlab.studies.definition import Measure, Run, Study
+from recurlab.studies.table import FINISHED, Row, row_of
+from recurlab.training.run_dir import RunDir, read_json
+
+WRITTEN = ("experiments/", "README.md ")  # by studies
+
+
+def collect(study: Study, run: Run, job: str, path: Path) -> Row:
+    """Return the row of a run that has finished.
+
+    Args:
+        study: whose metric and measures are read.
+        run: of the study.
+        job: the name of its config.
+        path: of its directory.
+
+    Raises:
+        RecurlabError: for a metric or a measure's column that the run has not, or a damaged file.
+    """
+    found = RunDir.open(path)
+    result, curves = Result.read(found), Curves(found)
+    check_choice("metric", study.metric, result.metrics)
+    return row_of(
+        run,
+        **{study.metric: number(result.metrics[study.metric])},
+        **{name: number(measured(name, m, result, curves)) for name, m in study.measures.items()},
+        chance=number(_chance(study.metric, result)),
+        parameters=result.parameters,
+        epochs=result.epochs,
+        steps=result.steps,
+        seconds=number(result.seconds),
+        sequences_per_second=number(result.sequences_per_second),
+        backend=" ".join(sorted({*result.backends})),
+        state=FINISHED,
+        job=job,
+        **origin(found),
+    )
+
+
+def _chance(metric: str, result: Result) -> float | None:
+    """Return the value of a metric without learning, also where it is known of another one that is the same number."""
+    split, _, name = metric.partition("/")
+    same = [other for other in result.chance if result.metrics.get(f"{split}/{other}") == result.metrics[metric]]
+    return result.chance.get(name, result.chance[same[0]] if same else None)
+
+
+def unfinished(run: Run, job: str, state: str, path: Path | None, reason: str) -> Row:
+    """Return the row of a run that has not finished, and why."""
+    reason = reason.partition("; the last good checkpoint is ")[0]  # a place on one machine
+    known = {} if path is None or not RunDir(path).provenance.is_file() else origin(RunDir(path))
+    return row_of(run, state=state, reason=one_line(reason), job=job, **known)
+
+
+def measured(name: str, measure: Measure, result: Result, curves: Curves) -> float | None:
+    """Return a measure of a run, None where it has none: what was to be reached was not, or nothing was measured."""
+    column = measure.first_step or measure.of or ""
+    if curves.columns:
+        check_choice(f"measures.{name}", column, curves.columns)
+    points = curves.columns.get(column, [])
+    if measure.at_seconds is None:
+        low, high = -inf if measure.above is None else measure.above, inf if measure.below is None else measure.below
+        return next((step + 1 for step, value in points if low < value < high), None)  # the first one is step 0
+    last = measure.at_seconds * result.steps / result.seconds
+    within = [value for step, value in points if step + 1 <= last]
+    return within[-1] if within else None
+
+
+def origin(run: RunDir) -> dict[str, Any]:
+    """Return the columns that say where a run was made: device, threads, commit and date.
+
+    A commit ends in + where code was changed since: anything but the studies themselves.
+    """
+    found = read_json(run.provenance)
+    trainer, device = run.load_config().get("trainer") or {}, found.get("device")
+    if not isinstance(device, Mapping) or not isinstance(trainer, Mapping) or not isinstance(found.get("git"), Mapping):
+        raise RecurlabError(f"{run.provenance}: not what a run writes")
+    gpu = device.get("cuda") and trainer.get("accelerator") != "cpu"
+    here = Path(recurlab.__file__)
+    commits = [str(commit) for folder, commit in found["git"].items() if commit and here.is_relative_to(folder)]
+    return {
+        "device": device.get("name") if gpu else found.get("cpu") or device.get("name"),
+        "threads": found.get("threads"),
+        "commit": commits[0][:10] + ("+" if _changed(run.patch) else "") if commits else None,
+        "date": found.get("time"),
+    }
+
+
+def _changed(patch: Path) -> bool:
+    try:
+        lines = patch.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    changed = [line.removeprefix("diff --git a/") for line in lines if line.startswith("diff --git a/")]
+    return any(not path.startswith(WRITTEN) for path in changed)
+
+
+def number(value: float | None) -> str | None:
+    """Return a number as a cell has it."""
+    return None if value is None else f"{value:.6g}"

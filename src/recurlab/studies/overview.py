@@ -1,0 +1,63 @@
+"""All studies in a few lines."""
+
+from pathlib import Path
+
+from recurlab.studies.cells import cost
+from recurlab.studies.definition import Study, load, names
+from recurlab.studies.markdown import table
+from recurlab.studies.speeds import Speed
+from recurlab.studies.table import FINISHED, Results, Row
+
+FOUND = "## What was found"
+
+
+def text() -> str:
+    """Return the table of the project's README.md: what each study asks, what was found, and what that took."""
+    lines = []
+    for name in names():
+        study = load(name)
+        took = "; ".join(f"{scale}: {words}" for scale, words in _costs(study).items())
+        lines.append(
+            [f"[{name}]({study.folder.as_posix()})", study.question, finding(study.folder / "README.md"), took]
+        )
+    return table(["study", "question", "what was found", "cost"], lines, texts=4) if lines else ""
+
+
+def listing() -> list[str]:
+    """Return a line for each study: its question, and how many of its runs are there at each scale."""
+    lines = []
+    for name in names():
+        study = load(name)
+        there = ""
+        if isinstance(study, Study):
+            rows = _rows(study)
+            counts = {scale: (_finished(rows, scale), len(list(study.runs(scale)))) for scale in study.scales}
+            there = "".join(f"; {scale} {done} of {of}" for scale, (done, of) in counts.items())
+        lines.append(f"{name}: {study.question}{there}")
+    return lines
+
+
+def finding(path: Path) -> str:
+    """Return the first paragraph under "What was found" of a README.md, "" where there is none."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    paragraphs = content.partition(f"\n{FOUND}\n")[2].strip().split("\n\n")
+    return "" if paragraphs[0].startswith(("#", "<!--")) else " ".join(paragraphs[0].split())
+
+
+def _costs(study: Study | Speed) -> dict[str, str]:
+    if isinstance(study, Speed):
+        return {}
+    rows = _rows(study)
+    found = {scale: cost([row for row in rows if row["scale"] == scale]) for scale in study.scales}
+    return {scale: words for scale, words in found.items() if words}
+
+
+def _rows(study: Study) -> list[Row]:
+    return list(Results(study).rows().values())
+
+
+def _finished(rows: list[Row], scale: str) -> int:
+    return sum(row["scale"] == scale and row["state"] == FINISHED for row in rows)

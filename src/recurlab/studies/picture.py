@@ -1,0 +1,123 @@
+"""The picture of a study: means with their spread, published values and chance."""
+
+import io
+from collections.abc import Sequence
+from math import ceil, isfinite
+from typing import TYPE_CHECKING
+
+from recurlab.studies.cells import Cell, cells, spread
+from recurlab.studies.definition import Study
+from recurlab.studies.table import Results, Row, fits, published
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
+
+
+def draw(study: Study, mark: str) -> bytes:
+    """Return a PNG: `figure.y` over the levels of `figure.x`, a panel for each scale and combination of the others.
+
+    Args:
+        study: what is drawn.
+        mark: kept in the file's description.
+    """
+    from matplotlib.figure import Figure
+
+    rows, known = list(Results(study).rows().values()), published(study)
+    panels: dict[tuple[str, ...], list[Cell]] = {}
+    for scale in study.scales:
+        for cell in cells(study, rows, scale):
+            others = [level for name, level in cell.levels.items() if name not in (study.figure.x, study.figure.hue)]
+            panels.setdefault((f"{scale.upper()} scale", *others), []).append(cell)
+    across = min(3, len(panels))
+    figure = Figure(figsize=(5.0 * across, 1.2 + 3.6 * ceil(len(panels) / across)), layout="constrained")
+    shared: list[Axes] = []
+    for place, (names, found) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(ceil(len(panels) / across), across, place)
+        _panel(study, axes, found, known)
+        axes.set_title(", ".join(names), fontsize=10, parse_math=False)
+        shared.append(axes)
+    figure.suptitle(study.title, parse_math=False)
+    legend(figure, shared)
+    return png(figure, mark)
+
+
+def legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
+    """Put what the lines of all panels are below them, each once."""
+    named = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if named:
+        made = figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=8)
+        for text in made.get_texts():
+            text.set_parse_math(False)
+
+
+def png(figure: "Figure", mark: str) -> bytes:
+    """Return a figure as a file that holds a mark."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, metadata={"Description": mark})
+    return content.getvalue()
+
+
+def _panel(study: Study, axes: "Axes", found: list[Cell], known: list[Row]) -> None:
+    wanted, column = study.figure, study.figure.y or study.metric
+    places = {level: place for place, level in enumerate(study.factors[wanted.x])}
+    places = {level: place for level, place in places.items() if any(c.levels[wanted.x] == level for c in found)}
+    ticks = {level: place for place, level in enumerate(places)}
+    hues = list(study.factors[wanted.hue]) if wanted.hue else [""]
+    for number, hue in enumerate(hues):
+        own = [cell for cell in found if not wanted.hue or cell.levels[wanted.hue] == hue]
+        shift = 0.4 * ((number + 0.5) / len(hues) - 0.5)
+        _points(axes, study, own, column, {level: place + shift for level, place in ticks.items()}, hue, number)
+        _lines(axes, study, own, [row for row in known if row["metric"] == column], ticks, hue, number)
+    for cell in found:
+        chance = cell.middle("chance", measure=False) if column == study.metric else None
+        if chance is not None:
+            place = ticks[cell.levels[wanted.x]]
+            axes.hlines(chance, place - 0.45, place + 0.45, colors="grey", linestyles=":", label="chance")
+    axes.set_xticks(list(ticks.values()), list(ticks), parse_math=False)
+    axes.set_xlim(-0.6, len(ticks) - 0.4)
+    axes.set_xlabel(wanted.x, parse_math=False)
+    axes.set_ylabel(column, parse_math=False)
+    axes.grid(alpha=0.3)
+    if wanted.log:
+        axes.set_yscale("log", nonpositive="clip")
+
+
+def _points(
+    axes: "Axes", study: Study, own: list[Cell], column: str, at: dict[str, float], hue: str, number: int
+) -> None:
+    """Draw mean and standard deviation of each cell, joined where the levels are numbers."""
+    points = []
+    for cell in own:
+        values = [value for value in cell.values(column) if isfinite(value)]
+        if values:
+            points.append((at[cell.levels[study.figure.x]], sum(values) / len(values), spread(values)))
+    if points:
+        x, y, error = zip(*points, strict=True)
+        line = "o-" if len(x) > 1 and all(map(_is_number, at)) else "o"
+        colour = COLOURS[number % len(COLOURS)]
+        axes.errorbar(x, y, error, fmt=line, color=colour, label=hue or "mean", markersize=4, linewidth=1, capsize=2)
+
+
+def _lines(
+    axes: "Axes", study: Study, own: list[Cell], known: list[Row], ticks: dict[str, int], hue: str, number: int
+) -> None:
+    """Draw published values over the levels that they are of."""
+    for row in known:
+        spans = {ticks[cell.levels[study.figure.x]] for cell in own if fits(row, cell.levels)}
+        of_hue = study.figure.hue is not None and bool(row.get(study.figure.hue))
+        label = f"{hue} " * of_hue + f"published, {row['source']}"
+        colour = COLOURS[number % len(COLOURS)] if of_hue else "black"
+        for place in sorted(spans):
+            axes.hlines(
+                float(row["value"]), place - 0.5, place + 0.5, colors=colour, linestyles="--", label=label, lw=1
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False

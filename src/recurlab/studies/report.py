@@ -1,0 +1,131 @@
+"""The table of a study in its README.md and its picture, from the CSV files alone; nothing here imports torch."""
+
+import hashlib
+from pathlib import Path
+
+from recurlab.studies import overview, speed
+from recurlab.studies.cells import Cell, cells, cost, mean_text, plain
+from recurlab.studies.definition import Study, load, names
+from recurlab.studies.markdown import put, table
+from recurlab.studies.picture import draw
+from recurlab.studies.speeds import Speed
+from recurlab.studies.table import Results, Row, fits, published
+from recurlab.training.run_dir import write_bytes
+
+PICTURE = "results.png"
+
+
+def report(chosen: list[str], check: bool = False) -> list[Path]:
+    """Write the table and the picture of studies, and the table of all studies in the project's README.md.
+
+    Args:
+        chosen: studies; all where it is empty.
+        check: write nothing.
+
+    Returns:
+        The files that were not what the CSV files give.
+
+    Raises:
+        RecurlabError: for a study that is not there, a damaged file, or a README.md without the markers.
+    """
+    changed = []
+    for name in chosen or names():
+        study = load(name)
+        if isinstance(study, Speed):
+            text, shown = speed.text(study), repr((study.title, study.bench))
+        else:
+            text, shown = text_of(study), repr((study.title, study.figure))
+        if not text:
+            changed += put(study.folder / "README.md", "results", "Not run yet.", check, needed=False)
+            continue
+        changed += put(study.folder / "README.md", "results", f"{text}\n\n![{study.title}]({PICTURE})", check)
+        # The picture holds what it was drawn from, for its bytes differ from machine to machine.
+        path, mark = study.folder / PICTURE, hashlib.sha256((text + shown).encode()).hexdigest()
+        if not path.is_file() or mark.encode() not in path.read_bytes():
+            changed.append(path)
+            if not check:
+                write_bytes(path, speed.draw(study, mark) if isinstance(study, Speed) else draw(study, mark))
+    changed += put(Path("README.md"), "studies", overview.text(), check, needed=False)
+    return changed
+
+
+def text_of(study: Study) -> str:
+    """Return the tables of a study, one for each scale with rows; "" where there is none."""
+    rows, known = list(Results(study).rows().values()), published(study)
+    used: list[Row] = []
+    parts = []
+    for scale in study.scales:
+        if found := cells(study, rows, scale):
+            total = len(study.combinations(scale)) * len(study.scales[scale].seeds)
+            parts.append(_scale(study, scale, found, known, used))
+            parts += _failures(found)
+            own = [row for cell in found for row in cell.rows]
+            missing = total - len(own)
+            parts.append(
+                f"Cost: {cost(own) or 'no run finished'}{f'; {missing} of {total} missing' if missing else ''}."
+            )
+    if not parts:
+        return ""
+    return "\n\n".join([*parts, *_notes(study, known, used)])
+
+
+def _scale(study: Study, scale: str, found: list[Cell], known: list[Row], used: list[Row]) -> str:
+    """Return the table of a scale; published rows that have a place in it are added to `used`."""
+    direction = "lower" if study.better == "min" else "higher"
+    head = [*study.factors, f"{study.metric} ({direction} is better)", *study.measures, "parameters", "seconds"]
+    lines = []
+    for cell in found:
+        values = cell.values(study.metric)
+        finished = f" ({len(values)})" if values else ""
+        failed = f"{len(cell.failed)} failed" if cell.failed else ""
+        said = mean_text(values) + finished if values else ""
+        line = [*cell.levels.values(), ", ".join(filter(None, (said, failed)))]
+        line += [_measure(study, cell, name) for name in study.measures]
+        line += [" to ".join(f"{size:,.0f}" for size in sorted({*cell.values("parameters")})), _mean(cell, "seconds")]
+        beside = [row for row in known if row["metric"] in (study.metric, *study.measures) and fits(row, cell.levels)]
+        used += beside
+        lines.append([*line, _mean(cell, "chance"), "; ".join(_published(study, row) for row in beside)])
+    name = {"cpu": "CPU", "gpu": "GPU"}[scale]
+    seeds = f"**{name} scale**: mean ± sample standard deviation (runs); a measure is the median."
+    return f"{seeds}\n\n{table([*head, 'chance', 'published'], lines, texts=len(study.factors))}"
+
+
+def _measure(study: Study, cell: Cell, name: str) -> str:
+    """Return the median of a measure, and how many runs have it where it may be that some have not."""
+    values, of = cell.values(name), len(cell.rows)
+    if not of:
+        return ""
+    said = plain(cell.middle(name, measure=True) or 0.0) if values else "never"
+    return said if len(values) == of and study.measures[name].first_step is None else f"{said} ({len(values)} of {of})"
+
+
+def _mean(cell: Cell, column: str) -> str:
+    value = cell.middle(column, measure=False)
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _published(study: Study, row: Row) -> str:
+    what = "" if row["metric"] == study.metric else f"{row['metric']} "
+    return f"{what}{row['value']} ({row['source']})"
+
+
+def _failures(found: list[Cell]) -> list[str]:
+    """Return a line for each reason for which runs failed."""
+    reasons: dict[str, list[str]] = {}
+    for cell in found:
+        for row in cell.failed:
+            reasons.setdefault(row["reason"], []).append(" ".join([*cell.levels.values(), f"seed {row['seed']}"]))
+    return [f"Failed: {', '.join(runs)}: {reason}" for reason, runs in reasons.items()]
+
+
+def _notes(study: Study, known: list[Row], used: list[Row]) -> list[str]:
+    """Return what is to be said of published numbers: those that are in no table, and the notes of the others."""
+    lines = []
+    for row in known:
+        note = f": {row['note']}" if row.get("note") else ""
+        place = ", ".join(f"{name} {row[name]}" for name in study.factors if row.get(name))
+        if row not in used:
+            lines.append(f"- {place or 'all'}: {row['metric']} {row['value']}, {row['source']}{note}")
+        elif note:
+            lines.append(f"- {row['source']}{note}")
+    return ["Published:\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []

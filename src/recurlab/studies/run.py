@@ -1,0 +1,160 @@
+"""Running what is missing of a study."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from recurlab.errors import RecurlabError, did_you_mean
+from recurlab.launch.jobs import Job, check, run_all
+from recurlab.launch.launchers import Local
+from recurlab.studies.collect import collect, unfinished
+from recurlab.studies.definition import Run, Study
+from recurlab.studies.table import FINISHED, Results, Row
+from recurlab.training.job import WITHOUT_EFFECT, digest
+from recurlab.training.resume import find
+from recurlab.training.run_dir import read_json
+
+ALLOWED = tuple(key for key in WITHOUT_EFFECT if key != "resume")
+
+
+@dataclass
+class Done:
+    """What came of it.
+
+    Attributes:
+        runs: how many there are at the scale, and of these:
+        failed: that were tried and failed.
+        waiting: that are for a cluster to run.
+    """
+
+    runs: int
+    failed: int = 0
+    waiting: list[Job] = field(default_factory=list)
+
+
+def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
+    """Run what is missing of a study at a scale, on this machine, and keep each result as it comes.
+
+    Missing is what has no row in results.csv, one of another config, or one of a run that failed.
+
+    Args:
+        study: what to run.
+        scale: cpu or gpu.
+        words: of a command line, for what has no effect on the results: launcher, logger, output_dir and the like.
+
+    Raises:
+        RecurlabError: for words of any other key, and for a run that can't be composed or built, before the first one.
+        Preempted: if one of them was told to end; so are all, then.
+    """
+    _check(words)
+    jobs = jobs_of(study, scale, words)
+    table = Results(study)
+    missing = _missing(study, table, jobs)
+    print(f"{study.folder.name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {scale} are there", flush=True)
+    done = Done(len(jobs))
+    if not missing:
+        return done
+    check(list({tuple(run.levels.values()): job for run, job in missing}.values()))
+    launcher = missing[0][1].config.launcher
+    if not isinstance(launcher, Local):
+        done.waiting = [job for _, job in missing]
+        return done
+    given = any(word.startswith(("launcher.jobs=", "launcher={")) for word in words)
+    at_once = launcher.jobs if given else (os.cpu_count() or 1) if scale == "cpu" else 1
+    done.failed = _run_here(study, table, missing, at_once)
+    return done
+
+
+def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_once: int) -> int:
+    """Run what is missing, show and keep each result as it comes, and return how many runs failed."""
+    by_name: dict[str, list[Run]] = {}
+    for one, job in missing:
+        by_name.setdefault(job.name, []).append(one)
+    place = failed = 0
+    for job, outcome in run_all([job for _, job in missing], at_once, quiet=True):
+        for one in by_name[job.name]:  # levels that make the same config share a run
+            place += 1
+            if outcome.state == FINISHED and outcome.path is not None:
+                row = collect(study, one, job.name, outcome.path)
+                said = f"{study.metric} {float(row[study.metric]):.4g}, {float(row['seconds']):.1f} s"
+            else:
+                failed += 1
+                row = unfinished(one, job.name, outcome.state, outcome.path, outcome.reason)
+                said = f"{outcome.state}: {row['reason']}"
+            table.put([row])
+            print(f"[{place}/{len(missing)}] {one}: {said}", flush=True)
+    return failed
+
+
+def _check(words: Sequence[str]) -> None:
+    for word in words:
+        key = word.partition("=")[0]
+        if "=" not in word or not any(key == name or key.startswith(f"{name}.") for name in ALLOWED):
+            hint = did_you_mean(key, ALLOWED, cutoff=0.8)
+            raise RecurlabError(
+                f"{word!r}: can't be set here, where allowed are {', '.join(ALLOWED)}; what changes results belongs "
+                f"into sweep.yaml{hint}"
+            )
+
+
+def jobs_of(study: Study, scale: str, words: Sequence[str] = ()) -> list[tuple[Run, Job]]:
+    """Return the runs of a study with their jobs; arguments and errors as of `run`."""
+    name = study.folder.name
+    places = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
+    folder = Path(places[-1] if places else "runs") / name / scale
+    rest = [word for word in words if not word.startswith("output_dir=")]
+    jobs: list[tuple[Run, Job]] = []
+    first: Job | None = None
+    for one in study.runs(scale):
+        own = [*one.words, f"output_dir={_quoted(str(folder))}"]
+        if "logger=wandb" in (*one.words, *rest):
+            tags = ", ".join(_quoted(f"{factor}={level}"[:64]) for factor, level in one.levels.items())
+            own += [f"logger.group={_quoted(name)}", f"logger.tags=[{tags}]"]
+        own += rest
+        if first is None or not jobs or jobs[-1][0].levels != one.levels or "seed}" in " ".join(own):
+            try:
+                first = Job.of(own)
+            except RecurlabError as error:
+                raise RecurlabError(f"{study.folder}: {one}: {error}") from error
+            jobs.append((one, first))
+        else:
+            jobs.append((one, _seeded(first, one.seed, own)))
+    return jobs
+
+
+def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:
+    """Return a job like another one but for its seed; to compose it anew would take a third of a second."""
+    resolved = job.resolved.copy()
+    OmegaConf.update(resolved, "seed", seed)
+    return Job((*words, "resume=auto"), replace(job.config, seed=seed), resolved, digest(resolved))
+
+
+def _missing(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+    """Return the runs without a result, after those are put into the table that have finished meanwhile."""
+    rows, found, missing = table.rows(), list[Row](), list[tuple[Run, Job]]()
+    for run, job in jobs:
+        row, known = rows.get(run.key), find(job.config, job.resolved)
+        there = row is not None and row["state"] == FINISHED and row["job"] == job.name
+        there = there and row is not None and all(name in row for name in study.columns)
+        if known is None or known.state != FINISHED:
+            if not there:
+                missing.append((run, job))
+                if known is not None and known.state == "failed":  # on a cluster, where nobody waited for it
+                    reason = str(read_json(known.status).get("reason"))
+                    found.append(unfinished(run, job.name, "failed", known.path, reason))
+            continue
+        fresh = collect(study, run, job.name, known.path)
+        # Read anew: a measure may be another one by now.
+        if row is None or not there or (row["date"] == fresh["date"] and row != fresh):
+            found.append(fresh)
+    if found:
+        table.put(found)
+    return missing
+
+
+def _quoted(text: str) -> str:
+    """Return a text as an override has to hold it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,59 @@
+"""A study of speed as its sweep.yaml defines it. No torch here."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from recurlab.bench.settings import Settings, Shape, parse
+from recurlab.errors import RecurlabError, check_choice
+
+SCALES = ("cpu", "gpu")
+SIZES = {"T": "steps", "B": "batch", "H": "hidden"}
+
+
+@dataclass
+class Speed:
+    """The content of the sweep.yaml of a study of speed.
+
+    Attributes:
+        title, question: lines for people.
+        bench: settings of ``recurlab bench`` for each scale; of the shapes the first is the base, from which each other
+            one differs in T, B or H.
+    """
+
+    title: str = ""
+    question: str = ""
+    bench: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder = Path()  # where it was read
+        check_given(self, "title", "question", "bench")
+        for name, words in self.bench.items():
+            check_choice("bench", name, SCALES)
+            base, *others = parse(words).shapes
+            for shape in others:
+                differing(base, shape)
+
+    def settings(self, scale: str) -> Settings:
+        """Return what is measured at a scale, with its results in the study's folder."""
+        check_choice("scale", scale, self.bench)
+        return replace(parse(self.bench[scale]), output=str(self.folder))
+
+
+def size_of(shape: Shape, size: str) -> int:
+    """Return T, B or H of a shape."""
+    return int(getattr(shape, SIZES[size]))
+
+
+def differing(base: Shape, shape: Shape) -> str:
+    """Return the size in which a shape is not like the first one; an error if that is not T, B or H alone."""
+    found = [size for size in SIZES if size_of(base, size) != size_of(shape, size)]
+    if len(found) != 1 or shape.features != base.features:
+        raise RecurlabError(f"bench: shapes={shape}: must differ from the first one, {base}, in one of T, B and H")
+    return found[0]
+
+
+def check_given(thing: object, *keys: str) -> None:
+    """Raise unless a dataclass has values for these keys."""
+    for key in keys:
+        if not getattr(thing, key):
+            raise RecurlabError(f"{key}={getattr(thing, key)!r}: must be given")

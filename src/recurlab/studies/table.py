@@ -1,0 +1,133 @@
+"""results.csv of a study: a row for each of its runs, which several processes may write to."""
+
+import csv
+import fcntl
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recurlab.errors import RecurlabError, one_line
+from recurlab.studies.definition import FILE, PUBLISHED, Levels, Run, Study
+from recurlab.training.run_dir import write_text
+
+Row = dict[str, str]
+FINISHED = "finished"
+NUMBERS = ("chance", "parameters", "seconds", "threads")
+NEEDED = ("seconds", "threads", "device")  # of a run that has finished
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a CSV file with a header, [] where there is no file.
+
+    Raises:
+        RecurlabError: for a damaged file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise RecurlabError(f"{path}: row {line}: not as many values as columns")
+    return rows
+
+
+class Results:
+    """The results of a study.
+
+    Args:
+        study: whose they are.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.path = study.folder / "results.csv"
+        self._study, self._lock = study, study.folder / FILE
+        self._order = {run.key: place for place, run in enumerate(r for s in study.scales for r in study.runs(s))}
+
+    def rows(self) -> dict[tuple[str, ...], Row]:
+        """Return the rows of the study's runs by `Run.key`, in the order of the runs; others are left out."""
+        found = {}
+        for line, row in enumerate(read(self.path), start=2):
+            self._check(f"{self.path}: row {line}: ", row)
+            found[self._key(row)] = row
+        return {key: found[key] for key in self._order if key in found}
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Put rows in the place of older ones of the same runs, and write the file in one piece.
+
+        Of the same job, a row of a finished run stays where one that is not would come.
+        """
+        with self._locked():
+            merged = self.rows()
+            for row in rows:
+                old = merged.get(key := self._key(row))
+                worse = row["state"] != FINISHED and old is not None and old.get("state") == FINISHED
+                if old is None or not worse or old.get("job") != row["job"]:
+                    merged[key] = row
+            text = io.StringIO()
+            writer = csv.DictWriter(text, self._study.columns, "", "ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(merged[key] for key in self._order if key in merged)
+            write_text(self.path, text.getvalue())
+
+    def _check(self, where: str, row: Row) -> None:
+        """Raise unless what is to be a number is one, and a run that has finished has what the tables need."""
+        for name in (self._study.metric, *self._study.measures, *NUMBERS):
+            try:
+                float(row.get(name) or 0)
+            except ValueError as error:
+                raise RecurlabError(f"{where}{name}={row[name]!r}: not a number") from error
+        for name in ("state", "job", *(NEEDED if row.get("state") == FINISHED else ())):
+            if not row.get(name):
+                raise RecurlabError(f"{where}{name} is missing")
+
+    def _key(self, row: Row) -> tuple[str, ...]:
+        return tuple(row.get(name, "") for name in ("scale", *self._study.factors, "seed"))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            file = self._lock.open("r+b")
+        except OSError as error:
+            raise RecurlabError(f"{self._lock}: can't be opened: {error.strerror}") from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def published(study: Study) -> list[Row]:
+    """Return the rows of published.csv, [] where there is none.
+
+    Raises:
+        RecurlabError: for a damaged file, an unknown column, or a value that is no number.
+    """
+    path = study.folder / "published.csv"
+    rows = read(path)
+    for line, row in enumerate(rows, start=2):
+        allowed = (*PUBLISHED, *study.factors)
+        for name in row:
+            if name not in allowed:
+                raise RecurlabError(f"{path}: {name!r}: unknown column; allowed are {', '.join(allowed)}")
+        for name in PUBLISHED[:3]:
+            if not row.get(name):
+                raise RecurlabError(f"{path}: row {line}: {name} is missing")
+        try:
+            float(row["value"])
+        except ValueError as error:
+            raise RecurlabError(f"{path}: row {line}: value={row['value']!r}: not a number") from error
+    return rows
+
+
+def fits(row: Row, levels: Levels) -> bool:
+    """Return whether a published row is of a combination of levels: an empty cell is of all."""
+    return all(row.get(name) in (None, "", level) for name, level in levels.items())
+
+
+def row_of(run: Run, **columns: object) -> Row:
+    """Return a row of a run with some columns; None is an empty cell."""
+    cells = {"scale": run.scale, **run.levels, "seed": run.seed, **columns}
+    return {name: "" if value is None else str(value) for name, value in cells.items()}

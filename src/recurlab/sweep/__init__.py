@@ -1,0 +1,1 @@
+"""Searches for good values of a config's keys, by Optuna: any number of workers on one storage."""

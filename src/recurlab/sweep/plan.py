@@ -1,0 +1,134 @@
+"""A sweep as a command line asks for it, checked before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from recurlab.errors import RecurlabError
+from recurlab.launch.jobs import Job, check
+from recurlab.sweep.settings import Settings, parse
+from recurlab.sweep.space import Parameter, Range, Value, parse_space, points
+from recurlab.training.job import WITHOUT_EFFECT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep.
+
+    Attributes:
+        settings: of the sweep.
+        words: of the training, which all trials share.
+        base: what they make.
+        space: what the trials differ in.
+    """
+
+    settings: Settings
+    words: tuple[str, ...]
+    base: Job
+    space: tuple[Parameter, ...]
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "Plan":
+        """Return the sweep that a command line asks for.
+
+        Raises:
+            RecurlabError: for an unknown key or name, a value out of range, or a corner of the space that is no config.
+        """
+        settings, rest = parse(words)
+        for word in rest:
+            if word.startswith("resume=") and word != "resume=auto":
+                raise RecurlabError(f"{word}: a sweep goes on by itself when its command is given again")
+        base = Job.of(rest)
+        space = tuple(_fitted(parameter, base) for parameter in parse_space(settings.space))
+        plan = cls(settings, tuple(rest), base, space)
+        if settings.sampler == "grid":
+            points(space)
+        plan._check_corners()
+        return plan
+
+    @property
+    def name(self) -> str:
+        """The name of the study."""
+        return self.settings.name or self.base.config.experiment
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's files are."""
+        folder = Path(self.base.config.output_dir).expanduser() / self.base.config.experiment
+        return folder if self.settings.name is None else folder / self.settings.name
+
+    @cached_property
+    def count(self) -> int:
+        """How many trials are to finish."""
+        most = len(points(self.space)) if self.settings.sampler == "grid" else self.settings.trials
+        return min(self.settings.trials, most)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a worker has to have in common with the others."""
+        return {
+            "space": {parameter.key: parameter.written() for parameter in self.space},
+            "base": _leaves(self.base.resolved),
+            "words": list(self.words),
+        }
+
+    @cached_property
+    def judged(self) -> tuple[str, str]:
+        """The metric by which the validations are judged, and whether "min" or "max" of it is better.
+
+        Raises:
+            RecurlabError: if the model of the space's first corner can't be built.
+        """
+        return check([self.job([parameter.ends[0] for parameter in self.space])])[0]
+
+    def job(self, values: Sequence[Value]) -> Job:
+        """Return the run with values for the parameters; a config that is none is an error."""
+        chosen = [parameter.word(value) for parameter, value in zip(self.space, values, strict=True)]
+        return Job.of([*self.words, *chosen])
+
+    def _check_corners(self) -> None:
+        first = [parameter.ends[0] for parameter in self.space]
+        corners = {tuple(first)}
+        for place, parameter in enumerate(self.space):
+            corners |= {(*first[:place], end, *first[place + 1 :]) for end in parameter.ends}
+        problems = set()
+        for corner in sorted(corners, key=str):
+            config = self.job(corner).config
+            problems.add(str(config.data.problem))
+            if config.trainer.num_nodes > 1:
+                raise RecurlabError(f"trainer.num_nodes={config.trainer.num_nodes}: a trial is of one machine")
+            if config.trainer.devices > 1 and self.settings.pruner != "none":
+                raise RecurlabError(
+                    f"sweep.pruner={self.settings.pruner!r}: needs trainer.devices=1, not {config.trainer.devices}"
+                )
+        if len(problems) > 1:
+            raise RecurlabError(f"sweep.space: {' and '.join(sorted(problems))} are not judged by the same metric")
+
+
+def _fitted(parameter: Parameter, base: Job) -> Parameter:
+    """Return a range of whole numbers as one of any, where the config has a number that need not be whole."""
+    if not isinstance(parameter, Range) or parameter.step is not None:
+        return parameter
+    return (
+        replace(parameter, whole=False)
+        if isinstance(OmegaConf.select(base.resolved, parameter.key), float)
+        else parameter
+    )
+
+
+def _leaves(config: DictConfig, place: str = "") -> dict[str, Any]:
+    """Return the values of a config that its outcome depends on, by their full names."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{place}{name!s}"
+        if key in WITHOUT_EFFECT:
+            continue
+        if isinstance(value, DictConfig):
+            found.update(_leaves(value, f"{key}."))
+        else:
+            found[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return found

@@ -1,0 +1,140 @@
+"""A sweep from its command: the study, the workers, the report."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import optuna
+from optuna.storages import RDBStorage
+
+from recurlab.errors import Preempted, RecurlabError, one_line
+from recurlab.launch.launchers import Local, Slurm
+from recurlab.process import prepare_process
+from recurlab.sweep.plan import Plan
+from recurlab.sweep.results import report
+from recurlab.sweep.store import Store, quiet, sqlite
+from recurlab.sweep.trials import Next, decide, slots
+from recurlab.sweep.worker import Worker
+from recurlab.training.signals import Signals, requeue
+
+WORKER = "import sys; from recurlab.sweep.run import work; sys.exit(work(sys.argv[1:]))"  # has nothing to import again
+
+
+def sweep(words: Sequence[str]) -> str:
+    """Run a sweep as far as it has not, or join the workers that do, and return what was found.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        RecurlabError: before anything is written, for words that make no sweep; later if the database fails, or no
+            trial comes to a result.
+        Preempted: if the process is told to end; the same command goes on.
+    """
+    plan = Plan.of(words)
+    with _study(plan) as (store, storage, study):
+        launcher = plan.base.config.launcher
+        if decide(slots(study), plan.count) is not Next.END:
+            if isinstance(launcher, Slurm):
+                return _submit(plan, launcher, words)
+            assert isinstance(launcher, Local)
+            with Signals() as signals:
+                if plan.settings.workers == 1:
+                    Worker(plan, study, storage, store.lock, signals).work()
+                else:
+                    _start(words, plan.settings.workers, signals)
+            _check_end(plan, study, signals)
+        return report(study, plan.folder, plan.count)
+
+
+def work(words: Sequence[str]) -> int:
+    """Be one of the workers of a sweep on this machine, as long as the process that started it lives."""
+    prepare_process()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        with Signals() as signals:
+            plan = Plan.of(words)
+            threads = max(1, (os.cpu_count() or 1) // plan.settings.workers)
+            with _study(plan) as (store, storage, study):
+                Worker(plan, study, storage, store.lock, signals, threads).work()
+    except RecurlabError as error:
+        print(f"recurlab: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 128 + signals.received if signals.received else 0
+
+
+@contextmanager
+def _study(plan: Plan) -> Iterator[tuple[Store, RDBStorage, optuna.Study]]:
+    """Open the study of a sweep, which is made where there is none."""
+    settings = plan.settings
+    store = Store(settings.storage or sqlite(plan.folder / "sweep.db"), settings.heartbeat, settings.retries)
+    if store.file is not None and not store.file.exists():
+        plan.judged  # noqa: B018  a mistake that is found here leaves no file behind
+    with quiet(), store.open() as storage:
+        yield store, storage, store.join(storage, plan.name, plan.facts, lambda: plan.judged)
+
+
+def _start(words: Sequence[str], count: int, signals: Signals) -> None:
+    """Start workers and wait for them; one that is lost is told."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, *words],
+            stdin=subprocess.PIPE,  # its end tells a worker that this process is gone
+            start_new_session=True,  # an interrupt of the terminal comes to this process alone, which passes it on
+        )
+        for _ in range(count)
+    ]
+    passed_on = False
+    waiting = list(started)
+    try:
+        while waiting:
+            if signals.received and not passed_on:
+                passed_on = True
+                for worker in waiting:
+                    worker.terminate()
+            for worker in [worker for worker in waiting if worker.poll() is not None]:
+                waiting.remove(worker)
+                if worker.returncode not in (0, 2) and not passed_on:  # after 2 it has said why
+                    print(f"recurlab: a worker ended with code {worker.returncode}", file=sys.stderr)
+            time.sleep(0.1)
+    finally:
+        for worker in started:
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+            if worker.stdin is not None:
+                worker.stdin.close()
+
+
+def _check_end(plan: Plan, study: optuna.Study, signals: Signals) -> None:
+    """Raise if the workers have ended before the sweep."""
+    if signals.received:
+        requeue(signals.received)
+        raise Preempted(signals.received, "with all trials kept")
+    known = slots(study)[: plan.count]
+    over = sum(slot.over for slot in known)
+    if over < plan.count:
+        raise RecurlabError(f"all workers have ended after {over} of {plan.count} trials; the same command goes on")
+
+
+def _submit(plan: Plan, launcher: Slurm, words: Sequence[str]) -> str:
+    """Hand each worker to Slurm as a job."""
+    from recurlab.launch.slurm import recurlab, submit_command
+
+    command = recurlab("sweep", *words, "launcher=local", "sweep.workers=1")
+    jobs = [
+        submit_command(command, plan.folder.absolute() / "slurm", launcher, f"sweep/{plan.name}")
+        for _ in range(plan.settings.workers)
+    ]
+    return f"{plan.folder}: workers are the jobs {', '.join(jobs)}"
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # sys.stdin has a lock, which Python would want at its end
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

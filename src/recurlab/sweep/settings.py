@@ -1,0 +1,142 @@
+"""What `recurlab sweep` is asked: its own keys, their defaults and checks. Nothing here imports torch or Optuna."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from recurlab.compose import complete as complete_train
+from recurlab.compose import configs_dir
+from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, unknown, unknown_key
+
+SAMPLERS = ("tpe", "random", "grid", "nsgaii")
+PRUNERS = ("none", "median", "halving", "hyperband")
+DATABASES = ("sqlite:///", "postgresql", "mysql")  # how a storage begins
+MINE = re.compile(r"sweep(\.[^=]*)?=")  # words that are of the sweep itself
+CHOICES = {"sampler": SAMPLERS, "pruner": PRUNERS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of a sweep; configs/sweep/default.yaml says what each means."""
+
+    space: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    storage: str | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    pruner: str = "none"
+    trials: int = 20
+    workers: int = 1
+    retries: int = 2
+    heartbeat: int = 15
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            check_choice(f"sweep.{key}", getattr(self, key), allowed)
+        for key in ("trials", "workers", "heartbeat"):
+            check_integer(f"sweep.{key}", getattr(self, key))
+        check_integer("sweep.retries", self.retries, low=0)
+        check_integer("sweep.seed", self.seed, low=0, high=2**32 - 1)
+        if self.name is not None and not (
+            isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", self.name)
+        ):
+            raise RecurlabError(f"sweep.name={self.name!r}: must be of letters, digits and _ . - /, as lr/second")
+        if self.storage is not None and not str(self.storage).startswith(DATABASES):
+            raise RecurlabError(
+                f"sweep.storage={self.storage!r}: must be null or a database, as sqlite:///sweeps.db, "
+                "postgresql://user@host/name or mysql://user@host/name"
+            )
+
+
+def parse(words: Sequence[str]) -> tuple[Settings, list[str]]:
+    """Return a sweep's settings, and the words that are of the training.
+
+    Args:
+        words: of a command line; ``sweep=<name>`` and ``sweep.<key>=<value>`` are of the sweep.
+
+    Raises:
+        RecurlabError: for an unknown key or name, or a value out of range.
+    """
+    name, given = "default", dict[str, Any]()
+    for word in words:
+        if not MINE.match(word):
+            continue
+        key, value = word.partition("=")[0].removeprefix("sweep").removeprefix("."), _value(word)
+        if not key:
+            name = value
+        elif key.startswith("space."):
+            given.setdefault("space", {})[key.removeprefix("space.")] = value
+        elif key == "space":
+            given["space"] = value
+        else:
+            given[key] = value
+    if name not in names():
+        raise unknown("sweep", name, names())
+    known = [f"sweep.{item.name}" for item in fields(Settings)]
+    values = {**_read("default"), **_read(name), **given}
+    for key, value in values.items():
+        if f"sweep.{key}" not in known:
+            raise unknown_key(f"sweep.{key}", value, known)
+    return Settings(**values), [word for word in words if not MINE.match(word)]
+
+
+def names() -> list[str]:
+    """Return the sweeps there are: the files of configs/sweep/."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def usage() -> str:
+    """Return the keys, their defaults and what they mean, for --help."""
+    lines = (_folder() / "default.yaml").read_text().splitlines()[1:]
+    return "\n".join(
+        [
+            "the sweep's keys and their defaults; further words are those of recurlab train:",
+            f"  sweep={' | '.join(names())}",
+            *(f"  sweep.{line}" for line in lines),
+        ]
+    )
+
+
+def complete(word: str) -> list[str]:
+    """Return what the last word of a command line may become: a key of the sweep or of the training, or its value."""
+    key, equals, start = word.partition("=")
+    if not equals:
+        keys = ["sweep=", *(f"sweep.{item.name}=" for item in fields(Settings))]
+        return [*complete_train(word), *(name for name in keys if name.startswith(word))]
+    if key == "sweep" or key.startswith("sweep."):
+        allowed = names() if key == "sweep" else CHOICES.get(key.removeprefix("sweep."), ())
+        return [f"{key}={name}" for name in allowed if name.startswith(start)]
+    return complete_train(word)
+
+
+def _folder() -> Path:
+    return configs_dir() / "sweep"
+
+
+def _read(name: str) -> dict[str, Any]:
+    """Return the values in a file of configs/sweep/."""
+    path = _folder() / f"{name}.yaml"
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # a YAML parser's errors are of many kinds
+        raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise RecurlabError(f"{path}: must be keys with values")
+    return {str(key): value for key, value in content.items()}
+
+
+def _value(word: str) -> Any:
+    """Return the value of a ``key=value`` word, in the grammar of the other overrides."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+        if override.is_sweep_override():
+            raise RecurlabError(f"{word}: must be one value; several of a key in the space are [a,b]")
+        return override.value()
+    except HydraException as error:
+        raise RecurlabError(f"{word!r}: can't be read; special characters need quotes: 'key=\"value\"'") from error

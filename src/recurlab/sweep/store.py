@@ -1,0 +1,210 @@
+"""Where a study is kept, and its making: by one of the workers that start at the same time."""
+
+import fcntl
+import json
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from recurlab.errors import RecurlabError, one_line
+
+FACTS = "recurlab"  # what is kept with a study
+GRACE = 4  # signs of life that have to be missing
+BUSY = 60.0  # seconds that SQLite waits for another process
+TRIES = 5
+PASSING = (OperationalError, IntegrityError, ProgrammingError, StorageInternalError)  # as of tables made twice
+
+T = TypeVar("T")
+
+
+class Lock:
+    """Held by one process at a time, beside an SQLite file; other databases have locks of their own.
+
+    Args:
+        path: of a file; None: nothing is held.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "Lock":
+        if self._path is not None and self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others go on; more than once does no harm."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Store:
+    """A database of studies.
+
+    Args:
+        url: of an SQLAlchemy dialect.
+        heartbeat: seconds between a worker's signs of life.
+        retries: how often a trial is begun again whose worker gives none.
+
+    Attributes:
+        file: of SQLite, None for another database.
+        lock: what makes a worker begin a trial alone.
+    """
+
+    def __init__(self, url: str, heartbeat: int, retries: int) -> None:
+        self._heartbeat, self._retries = heartbeat, retries
+        try:
+            self._url = make_url(url)
+        except ArgumentError as error:
+            raise RecurlabError(f"sweep.storage={url!r}: not the address of a database") from error
+        database = self._url.database if self._url.get_backend_name() == "sqlite" else None
+        self.file = None if database is None else Path(database).absolute()
+        self.lock = Lock(None if self.file is None else self.file.with_name(f".{self.file.name}.lock"))
+
+    @property
+    def name(self) -> str:
+        """What it is called, without a password."""
+        return str(self.file or self._url.render_as_string(hide_password=True))
+
+    @contextmanager
+    def open(self) -> Iterator[RDBStorage]:
+        """Give the storage, whose tables are made where there are none.
+
+        Raises:
+            RecurlabError: if it can't be reached, its driver is missing or it is another's.
+        """
+        storage = None
+        try:
+            with self.lock:
+                storage = self._tried(self._make)
+            yield storage
+        finally:
+            if storage is not None:
+                storage.remove_session()
+                storage.engine.dispose()
+
+    def _make(self) -> RDBStorage:
+        sqlite = self.file is not None
+        url = self._url.set(database=str(self.file)) if sqlite else self._url
+        return RDBStorage(
+            url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),  # it is a template
+            {"connect_args": {"timeout": BUSY}} if sqlite else {"pool_pre_ping": True},
+            heartbeat_interval=self._heartbeat,
+            grace_period=GRACE * self._heartbeat,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
+                self._retries, inherit_intermediate_values=True
+            ),
+        )
+
+    def _tried(self, make: Callable[[], T]) -> T:
+        """Return what a call gives, which is made again where the database is busy or others do the same."""
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                return make()
+            except ImportError as error:
+                missing = getattr(error.__cause__, "name", None) or one_line(error.__cause__ or error)
+                raise RecurlabError(
+                    f"sweep.storage={self.name!r}: needs the package {missing}, which is not there"
+                ) from error
+            except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+                if left and isinstance(error, PASSING):
+                    time.sleep(random.uniform(0.1, 1.0))
+                    continue
+                reason = one_line(getattr(error, "orig", None) or error)
+                raise RecurlabError(f"sweep.storage={self.name!r}: can't be used: {reason}") from error
+        raise AssertionError
+
+    def names(self, storage: RDBStorage) -> list[str]:
+        """Return the names of the studies."""
+        return self._tried(lambda: optuna.get_all_study_names(storage))
+
+    def load(self, storage: RDBStorage, name: str) -> optuna.Study:
+        """Return a study that is there.
+
+        Raises:
+            RecurlabError: if it is not one of ours.
+        """
+        study = self._study(storage, name)
+        if not isinstance(study.user_attrs.get(FACTS), dict):
+            raise RecurlabError(f"sweep.name={name!r}: the study in {self.name} was not made by recurlab sweep")
+        return study
+
+    def join(
+        self, storage: RDBStorage, name: str, facts: Mapping[str, Any], judged: Callable[[], tuple[str, str]]
+    ) -> optuna.Study:
+        """Return a study, which is made where there is none.
+
+        Args:
+            storage: that is open.
+            name: of the study.
+            facts: what it is: that of one that is there must be the same.
+            judged: gives the metric of a new study, and whether "min" or "max" of it is better.
+
+        Raises:
+            RecurlabError: for a study of something else.
+        """
+        wanted = json.loads(json.dumps(facts, default=str))
+        if name not in self.names(storage) or not self._study(storage, name).user_attrs:
+            metric, mode = judged()
+            self._tried(lambda: self._create(storage, name, {**wanted, "metric": metric}, mode))
+        study = self.load(storage, name)
+        _compare(name, self.name, study.user_attrs[FACTS], wanted)
+        return study
+
+    def _study(self, storage: RDBStorage, name: str) -> optuna.Study:
+        return self._tried(lambda: optuna.load_study(study_name=name, storage=storage))
+
+    def _create(self, storage: RDBStorage, name: str, facts: Mapping[str, Any], mode: str) -> None:
+        direction: Literal["minimize", "maximize"] = "maximize" if mode == "max" else "minimize"
+        with self.lock:
+            study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+            if not study.user_attrs and not study.trials:  # else another worker has been faster
+                study.set_user_attr(FACTS, facts)
+
+
+def sqlite(path: Path) -> str:
+    """Return the address of an SQLite file."""
+    return URL.create("sqlite", database=str(path.absolute())).render_as_string()
+
+
+def _compare(name: str, where: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise for a study of something else, naming the first difference."""
+    for part in ("space", "base"):
+        theirs, ours = known.get(part, {}), wanted[part]
+        for key in sorted({*theirs, *ours}):
+            if theirs.get(key) != ours.get(key):
+                shown = f"sweep.space.{key}" if part == "space" else key
+                raise RecurlabError(
+                    f"{shown}={ours.get(key)!r}: the study {name!r} in {where} has {theirs.get(key)!r}; "
+                    "give another sweep.name to begin a new one"
+                )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let nothing of Optuna be heard: neither its trials, which are told by us, nor what is experimental of it."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(before)

@@ -1,0 +1,222 @@
+"""A worker: begins trials of a study, each in a fresh process, until as many as are wanted have ended."""
+
+import os
+import socket
+import time
+from typing import Any, NoReturn
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from recurlab.errors import RecurlabError, one_line
+from recurlab.launch.jobs import Job, Outcome, run
+from recurlab.results.records import Result
+from recurlab.sweep.plan import Plan
+from recurlab.sweep.samplers import PRUNERS, Sampler, suggest
+from recurlab.sweep.store import FACTS, Lock
+from recurlab.sweep.trials import (
+    REASON,
+    RUN,
+    STEPS,
+    SURPLUS,
+    WORKER,
+    Next,
+    attempts,
+    decide,
+    place,
+    shown,
+    slots,
+    surplus,
+)
+from recurlab.training.run_dir import RunDir
+from recurlab.training.signals import Signals
+
+POLL = 1.0  # seconds between two looks at what the others do
+TRIES = 10  # how often in a row the database may fail
+
+
+class _Failed(Exception):  # noqa: N818  is recorded as the trial's end
+    """A trial came to nothing."""
+
+
+class _Left(BaseException):
+    """A trial has not ended, and is another worker's from now on; Optuna records the end of any other exception."""
+
+
+class Worker:
+    """Works on a study.
+
+    Args:
+        plan: what is searched.
+        study: that keeps the trials.
+        storage, lock: of the study.
+        signals: that may tell this process to end.
+        threads: of each trial; 0 leaves them to torch.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        study: optuna.Study,
+        storage: RDBStorage,
+        lock: Lock,
+        signals: Signals,
+        threads: int = 0,
+    ) -> None:
+        self._plan, self._study, self._storage, self._lock = plan, study, storage, lock
+        self._signals, self._threads = signals, threads
+        self._metric = str(study.user_attrs[FACTS]["metric"])
+        self._failures = 0
+        self._helped: set[int] = set()
+        self._line = ""
+        settings = plan.settings
+        study.sampler = Sampler(settings.sampler, settings.seed, plan.space, lambda number: place(study, number))
+        study.pruner = PRUNERS[settings.pruner]()
+
+    def _told(self) -> bool:
+        return bool(self._signals.received)
+
+    def work(self) -> None:
+        """Begin trials until enough have ended, or this process is told to end.
+
+        Raises:
+            RecurlabError: if the database fails again and again.
+        """
+        while not self._told():
+            try:
+                with self._lock:  # given back as soon as a trial has begun
+                    what = self._next()
+                    if what is Next.BEGIN:
+                        self._begin()
+                self._failures = 0
+            except (SQLAlchemyError, StorageInternalError) as error:
+                self._failures += 1
+                if self._failures == TRIES:
+                    raise RecurlabError(f"sweep.storage: fails again and again: {one_line(error)}") from error
+                what = Next.WAIT
+            if what is Next.END:
+                return
+            if what is Next.WAIT:
+                time.sleep(POLL)
+
+    def _next(self) -> Next:
+        fail_stale_trials(self._study)
+        known = slots(self._study)
+        for trial in (slot.trial for slot in known):
+            # A worker that died right after it had begun has left no sign of life that could grow old.
+            held = str(trial.user_attrs.get(WORKER)).endswith(f" {trial.number}")
+            if trial.state == TrialState.RUNNING and not held and trial.number not in self._helped:
+                self._storage.record_heartbeat(trial._trial_id)
+                self._helped.add(trial.number)
+        return decide(known, self._plan.count)
+
+    def _begin(self) -> None:
+        """Do a trial from its beginning to its end, under Optuna's signs of life."""
+        self._line = ""
+        try:
+            self._study.optimize(self._objective, n_trials=1, catch=(_Failed,))
+        except (_Left, UpdateFinishedTrialError) as left:
+            self._line = f"{self._line}: {left}"
+        except ValueError as error:  # as Optuna says it
+            if not str(error).startswith("Cannot tell"):
+                raise
+            self._line = f"{self._line}: is another worker's, after a silence of this one"
+        if self._line:
+            over = sum(slot.over for slot in slots(self._study)[: self._plan.count])
+            print(f"[{over}/{self._plan.count}] {self._line}", flush=True)
+
+    def _objective(self, trial: Trial) -> float:
+        try:
+            self._storage.record_heartbeat(trial._trial_id)
+            before = attempts(self._storage.get_trial(trial._trial_id))
+            number = (before or [trial.number])[0]
+            new = WORKER not in trial.user_attrs and not before
+            if new and surplus(slots(self._study), number, self._plan.count):
+                trial.set_user_attr(SURPLUS, True)
+                raise _Failed
+            trial.set_user_attr(WORKER, f"{socket.gethostname()} {os.getpid()} {trial.number}")
+            values = [suggest(trial, parameter) for parameter in self._plan.space]
+            self._lock.release()
+            chosen = " ".join(f"{p.key}={shown(value)}" for p, value in zip(self._plan.space, values, strict=True))
+            self._line = f"trial {number}: {chosen}"
+            start = time.monotonic()
+            outcome = self._outcome(trial, values)
+            if outcome.path is not None:
+                trial.set_user_attr(RUN, str(outcome.path))
+            return self._judge(trial, outcome, time.monotonic() - start)
+        except (SQLAlchemyError, StorageInternalError) as error:  # the trial is found without signs of life later
+            raise _Left(f"is left, since the database fails: {one_line(error)}") from error
+        except UpdateFinishedTrialError as error:
+            raise _Left("is another worker's, after a silence of this one") from error
+        except KeyboardInterrupt:
+            self._leave(trial)
+
+    def _leave(self, trial: Trial) -> NoReturn:
+        """Leave a trial to whoever takes it up next."""
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        raise _Left("is kept, and goes on when a worker takes it up")
+
+    def _outcome(self, trial: Trial, values: list[Any]) -> Outcome:
+        """Run a trial, after another process that has the same run in hand."""
+        try:
+            job = self._plan.job(values)
+        except RecurlabError as error:
+            return Outcome("failed", None, one_line(error))
+
+        def ask(step: int, value: float) -> bool:
+            steps = trial.user_attrs.get(STEPS, [])
+            if step not in steps:  # as one that a run which goes on comes to again
+                trial.set_user_attr(STEPS, [*steps, step])
+                trial.report(value, len(steps) + 1)
+            return trial.should_prune()
+
+        listen = ask if self._plan.settings.pruner != "none" else None
+        while not self._told():
+            if not _free(job):
+                continue
+            outcome = run(job, listen, threads=self._threads, quiet=True, told=self._told)
+            if outcome.state == "failed" and not _free(job):
+                continue  # it was the other's
+            found = _run_of(job)  # one that was killed could not say where it was
+            return outcome if found is None else outcome._replace(path=outcome.path or found.path)
+        return Outcome("preempted")
+
+    def _judge(self, trial: Trial, outcome: Outcome, seconds: float) -> float:
+        """Return a trial's value, or raise what it has ended by."""
+        if outcome.state == "preempted" or (outcome.state == "failed" and self._told()):
+            self._leave(trial)
+        if outcome.state == "pruned":
+            self._line = f"{self._line}: pruned ({seconds:.1f} s)"
+            raise optuna.TrialPruned(outcome.reason)
+        reason, value = outcome.reason, None
+        if outcome.state == "finished" and outcome.path is not None:
+            reason = f"it has no {self._metric}: it ended before the first validation"
+            try:
+                value = Result.read(RunDir.open(outcome.path)).metrics.get(self._metric)
+            except RecurlabError as error:
+                reason = one_line(error)
+        if value is None:
+            trial.set_user_attr(REASON, reason)
+            self._line = f"{self._line}: failed: {reason}"
+            raise _Failed(reason)
+        self._line = f"{self._line}: {self._metric} {value:.6g} ({seconds:.1f} s)"
+        return value
+
+
+def _free(job: Job) -> bool:
+    """Return whether no other process is training a job's run, after some seconds in which one may end."""
+    found = _run_of(job)
+    if found is None:
+        return True
+    try:
+        with found.held():
+            return True
+    except RecurlabError:
+        return False
+
+
+def _run_of(job: Job) -> RunDir | None:
+    return RunDir.find(job.config.output_dir, job.config.experiment, job.name)

@@ -1,0 +1,32 @@
+"""What makes two runs the same: everything in a config that its outcome depends on."""
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# Where a run is kept and launched, what it shows, and how files and modules are called on one machine or another.
+WITHOUT_EFFECT = (
+    "output_dir", "resume", "launcher", "logger", "plugins", "data.dir", "data.verify",
+    "trainer.num_workers", "trainer.enable_progress_bar", "trainer.checkpoint_every_n_steps",
+)  # fmt: skip
+# Groups all of whose keys have a value in every config. What is off there (null, false, 0, nothing) does not count, so
+# that a job keeps its name when a later version adds an option to them.
+WHOLE = ("trainer", "model", "loss")
+
+
+def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
+    """Return the name of a job: 12 letters and digits that resolved configs of the same outcome share.
+
+    Args:
+        resolved: the config.
+        but: further keys that may differ.
+    """
+    content: Any = OmegaConf.to_container(resolved)
+    for key in (*WITHOUT_EFFECT, *but):
+        place, _, name = key.rpartition(".")
+        (content.get(place, {}) if place else content).pop(name, None)
+    for group in WHOLE:
+        content[group] = {key: value for key, value in content.get(group, {}).items() if value}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

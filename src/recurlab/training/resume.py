@@ -1,0 +1,123 @@
+"""Which run is continued, with which config, from which checkpoint."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from recurlab.compose import compose
+from recurlab.config import Config, load
+from recurlab.errors import RecurlabError, did_you_mean, one_line
+from recurlab.training.job import WITHOUT_EFFECT, digest
+from recurlab.training.run_dir import RunDir
+
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.stopping_threshold")  # what a longer run may differ in
+CHANGEABLE = (*(key for key in WITHOUT_EFFECT if key != "output_dir"), *LENGTH)
+
+
+def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
+    """Return the config of a training, typed and resolved: that of the run, where ``resume=<its directory>`` is among
+    the words; other words must agree with it, or be `CHANGEABLE`.
+
+    Raises:
+        RecurlabError: as `recurlab.compose.compose`, and for words that do not agree with the run.
+    """
+    given = [word.partition("=")[2] for word in words if word.partition("=")[0] == "resume"]
+    if not given or given[-1] in ("auto", "null", ""):
+        return compose(words)
+    path = given[-1].strip("'\"")
+    saved = RunDir.open(path).load_config()
+    rest = [word for word in words if word.partition("=")[0] != "resume"]
+    groups = [word for word in rest if word.partition("=")[0].partition(".")[0] in ("logger", "launcher")]
+    plain = [word for word in rest if word not in groups]
+    if any(word.partition("=")[0] not in CHANGEABLE for word in plain):
+        plain = _checked(path, saved, rest)
+    # A plugin is a user's code, and a launcher has lines of shell: what only the run's directory names is not run.
+    changes: list[Any] = [{"plugins": [], "resume": path}, OmegaConf.from_dotlist(plain)]
+    composed = compose(groups)[1]
+    changes += [
+        {key: composed[key]} for key in {"launcher", *(word.partition("=")[0].partition(".")[0] for word in groups)}
+    ]
+    for change in changes:
+        for key, value in change.items():
+            OmegaConf.update(saved, str(key), value, merge=key not in ("logger", "launcher", "plugins"))
+    return _load(path, saved), saved
+
+
+def _load(path: str, saved: DictConfig) -> Config:
+    try:
+        return load(saved)
+    except RecurlabError as error:
+        raise RecurlabError(f"{error}; if run={path!r} had plugins=[...], give them again") from error
+
+
+def _checked(path: str, saved: DictConfig, words: list[str]) -> list[str]:
+    """Return the words that may be other than in the run's config; raise for any other that is."""
+    composed = compose(words)[1]
+    ours, theirs = _leaves(saved), _leaves(composed)
+    for key in sorted({*ours, *theirs}):
+        if not key.startswith(CHANGEABLE) and ours.get(key) != theirs.get(key):
+            raise RecurlabError(
+                f"{key}={theirs.get(key)!r}: run={path!r} has {ours.get(key)!r}; a run that is continued may only be "
+                f"given other {', '.join(CHANGEABLE)}{did_you_mean(key, CHANGEABLE, cutoff=0.8)}"
+            )
+    return [word for word in words if word.partition("=")[0] in CHANGEABLE]
+
+
+def _leaves(config: DictConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, DictConfig):
+            found.update({f"{key!s}.{name}": leaf for name, leaf in _leaves(value).items()})
+        else:
+            found[str(key)] = value
+    return found
+
+
+def find(config: Config, resolved: DictConfig) -> RunDir | None:
+    """Return the run that `config.resume` names, None where there is none yet."""
+    if config.resume is None:
+        return None
+    if config.resume == "auto":
+        return RunDir.find(config.output_dir, config.experiment, digest(resolved))
+    return RunDir.open(config.resume)
+
+
+def create(config: Config, resolved: DictConfig) -> RunDir:
+    """Make a run directory: with ``resume=auto`` the one that belongs to the config, else a new one."""
+    job = digest(resolved)
+    return RunDir.create(config.output_dir, config.experiment, resolved, job, job if config.resume == "auto" else None)
+
+
+def content(resolved: DictConfig) -> str:
+    """Return the name of what checkpoints are of: the job, but for how long it trains."""
+    return digest(resolved, but=LENGTH)
+
+
+def checkpoint(run: RunDir, resolved: DictConfig) -> Path | None:
+    """Return the last checkpoint from which a run can go on, None where it has not come so far.
+
+    One that is damaged, or of another run, is passed over with a line on the standard error.
+
+    Raises:
+        RecurlabError: if there are such, and none is any good.
+    """
+    from recurlab.training.checkpoints import read
+
+    refused: list[str] = []
+    for path in (run.next, run.last, run.previous):
+        if not path.is_file():
+            continue
+        try:
+            found = read(path)
+            if found.get("content") != content(resolved):
+                raise RecurlabError("it is of another run")
+            for line in refused:
+                print(f"recurlab: {line}; going on from {path.name}", file=sys.stderr)
+            return path
+        except Exception as error:  # torch raises many kinds for a damaged file
+            refused.append(f"{path}: not a checkpoint of this run: {one_line(error)[:200] or type(error).__name__}")
+    if refused:
+        raise RecurlabError(f"{refused[0]}; no other can be used: start anew without resume")
+    return None

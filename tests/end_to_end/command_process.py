@@ -1,0 +1,37 @@
+"""Command lines in processes of their own, which are there at once: they come from one that has torch imported."""
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+
+def main(folder, words, environment):
+    """Be the process of a command line: its output goes into the file `said` of the folder."""
+    multiprocessing.set_start_method(None, force=True)  # as in any other process, for workers of its own
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ.update(environment, PYTHONPATH=str(folder))
+    from recurlab.cli import main
+
+    with Path("said").open("a") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    os._exit(main(words))
+
+
+def start(folder, words, **environment):
+    """Start a command line and return its process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recurlab.cli", "recurlab.training.run", "recurlab.results.figures"])
+    process = context.Process(target=main, args=(folder, words, environment))
+    process.start()
+    return process
+
+
+def run(folder, words, **environment):
+    """Run a command line and return its exit code, negative if it was killed."""
+    process = start(folder, words, **environment)
+    process.join(120)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode

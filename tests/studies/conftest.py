@@ -1,0 +1,98 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+SWEEP = """\
+title: A toy
+question: Does it run?
+metric: test/loss
+overrides:
+  - plugins=[toy_study]
+  - "data={name: toy_fragile}"
+  - model.hidden_size=3
+  - trainer.max_epochs=3
+factors:
+  cell:
+    GRU: [cell=gru]
+    RNN: [cell=rnn]
+  size:
+    4: [model.hidden_size=4]
+    7: [model.hidden_size=7]
+skip:
+  - {cell: RNN, size: 7}
+measures:
+  solved: {first_step: valid/loss, above: 0}
+  never: {first_step: valid/loss, below: 0}
+  early: {at_seconds: 1000, of: valid/loss}
+scales:
+  cpu: {seeds: [5, 0]}
+  gpu: {seeds: [1], levels: {cell: [GRU]}, overrides: [trainer.max_epochs=4]}
+figure: {x: size, hue: cell}
+"""
+README = "# A toy\n\n<!-- results:begin -->\n<!-- results:end -->\n\n## What was found\n\nIt runs,\nwell.\n\nMore.\n"
+# Fails in its second epoch as long as there is a file "broken".
+PLUGIN = """\
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from recurlab import RecurlabError, register_benchmark
+from recurlab.data.benchmark import Arrays, Benchmark
+
+
+@register_benchmark("toy_fragile")
+@dataclass(frozen=True)
+class Fragile(Benchmark):
+    batch_size: int = 4
+    eval_batch_size: int = 2
+    problem: ClassVar = "regression"
+    fresh: ClassVar = True
+    chance: ClassVar = {"mse": 0.5}  # which is the loss
+    input_size: ClassVar = 2
+    output_size: ClassVar = 1
+
+    def split(self, name, seed, epoch):
+        if name == "train" and epoch == 1 and Path("broken").exists():
+            raise RecurlabError("the data are broken")
+        rng = np.random.default_rng((len(name), epoch, seed))
+        inputs = rng.normal(size=(8, 5, 2)).astype(np.float32)
+        return Arrays(inputs, inputs.sum(1)[:, :1])
+"""
+
+
+@pytest.fixture
+def toy(recurlab, tmp_path) -> Path:
+    """The folder of a study in the current folder, whose runs take a second."""
+    folder = tmp_path / "experiments" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "README.md").write_text(README)
+    (tmp_path / "toy_study.py").write_text(PLUGIN)
+    (tmp_path / "README.md").write_text("# All\n<!-- studies:begin -->\nold\n<!-- studies:end -->\nend\n")
+    return folder
+
+
+@pytest.fixture
+def edit(toy):
+    """Return a function that replaces a text in the study's definition, which must be there."""
+
+    def replace(old: str, new: str) -> None:
+        text = (toy / "sweep.yaml").read_text()
+        assert old in text
+        (toy / "sweep.yaml").write_text(text.replace(old, new))
+
+    return replace
+
+
+@pytest.fixture
+def rows(toy):
+    """Return a function that reads the rows of results.csv."""
+
+    def read() -> list[dict[str, str]]:
+        with (toy / "results.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read

@@ -1,0 +1,32 @@
+"""The committed studies: their definitions compose, and their tables are what their CSV files give."""
+
+from pathlib import Path
+
+import pytest
+
+from recurlab.cli import main
+from recurlab.studies.definition import Study, load
+from recurlab.studies.run import jobs_of
+
+TOP = Path(__file__).parents[2]
+STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/sweep.yaml"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_run_is_composed_and_is_another_one(name, monkeypatch):
+    monkeypatch.chdir(TOP)
+    study = load(name)
+    if not isinstance(study, Study):
+        assert all(study.settings(scale).shapes for scale in study.bench)
+        return
+    assert set(study.scales) == {"cpu", "gpu"}
+    for scale in study.scales:
+        jobs = [job.name for _, job in jobs_of(study, scale)]
+        assert jobs
+        assert len({*jobs}) == len(jobs)
+
+
+def test_tables_and_pictures_are_what_the_csv_files_give(monkeypatch, capsys):
+    monkeypatch.chdir(TOP)
+    code = main(["study", "report", "--check"])
+    assert (code, *capsys.readouterr()) == (0, "", "")

@@ -1,0 +1,74 @@
+import csv
+
+import pytest
+
+SWEEP = """\
+title: Speed of a layer
+question: How fast?
+bench:
+  cpu: ["shapes=5x2x3x4,7x2x3x4,5x1x3x4", "cells=gru", "backends=torch,eager", repeats=1, threads=1]
+"""
+
+
+@pytest.fixture
+def speed(recurlab, tmp_path):
+    folder = tmp_path / "experiments" / "speed"
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "README.md").write_text("# Speed\n<!-- results:begin -->\n<!-- results:end -->\n")
+    return folder
+
+
+def test_the_bench_is_run_and_its_table_written(recurlab, speed, tmp_path):
+    (tmp_path / "README.md").write_text("<!-- studies:begin -->\n<!-- studies:end -->\n")
+    assert recurlab("study", "report")[0] == 0
+    assert "Not run yet." in (speed / "README.md").read_text()
+    code, out, err = recurlab("study", "run", "speed")
+    assert (code, err) == (0, "")
+    assert "7x2x3x4: 2 candidates, 1 rounds" in out
+    with (speed / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["shape"], row["backend"]) for row in rows] == [
+        (shape, backend) for shape in ("5x2x3x4", "7x2x3x4", "5x1x3x4") for backend in ("torch", "eager")
+    ]
+    text = (speed / "README.md").read_text()
+    assert text.count("| cell | backend | T=5 B=2 H=3 | T=7 | B=1 |") == 2
+    cells = {
+        line.split(" | ")[1]: line.strip("|").split(" | ")[2:]
+        for line in text.partition("peak memory")[0].splitlines()
+        if line.startswith("| gru, dense")
+    }
+    for backend, values in cells.items():
+        times = [float(row["forward_backward_ms"]) for row in rows if row["backend"] == backend]
+        found = [float(value.replace(",", "")) for value in values]
+        assert found == pytest.approx([1000 * ms / steps for ms, steps in zip(times, (5, 7, 5), strict=True)], rel=1e-3)
+    assert set(cells) == {"torch", "eager"}
+    assert (speed / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert not (speed / "speed.png").exists()  # the bench's own, of other shapes
+    assert "| [speed](experiments/speed) | How fast? |" in (tmp_path / "README.md").read_text()
+    assert recurlab("study", "report", "--check") == (0, "", "")
+    assert recurlab("study", "list")[1] == "speed: How fast?\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("cells=gru", "cells=gruu", "experiments/speed/sweep.yaml: cells='gruu': allowed are"),
+        ("7x2", "7x3", "shapes=7x3x3x4: must differ from the first one, 5x2x3x4, in one of T, B and H"),
+        ("5x1x3x4", "5x1x3x5", "shapes=5x1x3x5: must differ from the first one"),
+        ("cpu:", "cpus:", "bench='cpus': allowed are cpu, gpu; did you mean 'cpu'?"),
+        ("question", "metric: a\nquestion", "metric='a': unknown key; allowed are bench, question, title"),
+    ],
+)
+def test_a_mistake_is_one_line(recurlab, speed, old, new, message):
+    (speed / "sweep.yaml").write_text(SWEEP.replace(old, new))
+    code, out, err = recurlab("study", "run", "speed")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_settings_are_not_given_on_the_command_line(recurlab, speed):
+    code, _, err = recurlab("study", "run", "speed", "repeats=3")
+    assert (code, err) == (
+        2, "recurlab: 'repeats=3': can't be set here; the settings of speed are in its sweep.yaml\n"
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Several workers on one study, in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
+
+MAIN = "import sys; from recurlab.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a command in a process of its own; all end with the test."""
+    started = []
+
+    def start(*words):
+        command = [sys.executable, "-c", MAIN, *words]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(what, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_twelve_trials_on_two_workers_of_which_one_is_killed(start, toys, read, studies, tmp_path):
+    space = ["sweep.space={seed: {low: 0, high: 11}}", "sweep.sampler=grid", "data.halt=5"]
+    command = start("sweep", *toys, *space, "sweep.workers=2")
+    wait_for(lambda: (tmp_path / "halted").exists() or command.poll() is not None)
+    (halting,) = (trial for trial in studies() if trial.params.get("seed") == 5)
+    assert halting.state == TrialState.RUNNING
+    os.kill(int(halting.user_attrs["worker"].split()[1]), signal.SIGKILL)
+    out, err = command.communicate(timeout=240)
+    assert command.returncode == 0, err
+    assert err == "recurlab: a worker ended with code -9\n"
+
+    rows = read()
+    assert sorted(int(row["seed"]) for row in rows) == list(range(12))
+    assert len({row["trial"] for row in rows}) == 12
+    assert {row["state"] for row in rows} == {"finished"}
+    trials = studies()
+    assert len(trials) == 13
+    (again,) = (trial for trial in trials if RetryHeartbeatStaleTrialCallback.retry_history(trial))
+    assert RetryHeartbeatStaleTrialCallback.retry_history(again) == [halting.number]
+    assert [trial.state.name for trial in trials] == [
+        "FAIL" if trial.number == halting.number else "COMPLETE" for trial in trials
+    ]
+    assert again.user_attrs["worker"] != halting.user_attrs["worker"]
+    runs = [path.parent for path in tmp_path.glob("runs/toy_sweep/rnn/*/result.json")]
+    assert len(runs) == 12, "the trial that was taken up again went on in its own run"
+    assert "continued" in (tmp_path / again.user_attrs["run"] / "provenance.json").read_text()
+    assert "[12/12] trial " in out
+
+
+def test_four_commands_that_start_at_once_on_a_fresh_storage(start, toys, read, studies, tmp_path):
+    words = [
+        "sweep",
+        *toys,
+        "sweep.space={optimizer.lr: {low: 1e-3, high: 1e-1}}",
+        "sweep.trials=4",
+        "sweep.sampler=random",
+    ]
+    commands = [start(*words) for _ in range(4)]
+    results = [command.communicate(timeout=240) for command in commands]
+    assert [(command.returncode, err) for command, (_, err) in zip(commands, results, strict=True)] == [(0, "")] * 4
+    trials = studies()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
+    assert len({trial.user_attrs["run"] for trial in trials}) == 4
+    assert [row["trial"] for row in read()] == list("0123")
+    begun = [line for out, _ in results for line in out.splitlines() if line.startswith("[")]
+    assert sorted(int(line.split("trial ")[1].split(":")[0]) for line in begun) == list(range(4))
