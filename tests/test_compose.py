@@ -44,6 +44,16 @@ def test_open_mappings_take_new_keys():
     assert config.cell.options == {"rate": 0.5}
 
 
+def test_an_open_mapping_takes_values_as_they_are():
+    given = 'cell.options={own: {deep: ["a, b", "true"]}}'
+    assert compose([given])[0].cell.options == {"own": {"deep": ["a, b", "true"]}}
+
+
+def test_a_bare_name_is_kept_as_one_with_options():
+    resolved = compose(["data=adding", "model.init.bias=normal"])[1]
+    assert (resolved.data, resolved.model.init.bias) == ({"name": "adding"}, {"name": "normal"})
+
+
 def test_checksums_are_given_by_names_of_files():
     given = "data.sha256={mine.txt: abc, b.v2.txt: def}"
     assert compose(["task=text", given])[0].data.sha256 == {"mine.txt": "abc", "b.v2.txt": "def"}

@@ -1,3 +1,6 @@
+import os
+import pickle
+
 import pytest
 
 from recurlab.data.dataset import Dataset
@@ -60,3 +63,20 @@ def test_a_name_on_the_hub_is_asked_for_with_its_configuration(tmp_path, monkeyp
     assert asked == [(("somebody/something",), {"name": "small"})]  # once
     with pytest.raises(RecurlabError, match=r"data\.test='tset': allowed are train, validation"):
         Dataset(path="somebody/something", sequence="x", test="tset").split("train", 0, 0)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("canary",)
+
+
+@pytest.mark.parametrize("name", ["train", "train.pkl", "set.py", "*.pkl"])
+def test_scripts_and_pickles_in_a_folder_are_not_run(recurlab, tmp_path, name):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "set.py").write_text("import os; os.mkdir('canary')")
+    (folder / "train.pkl").write_bytes(pickle.dumps(Evil()))
+    words = ["data.path=set", f'data.train="{name}"', "data.sequence=a", "data.label=b"]
+    code, out, said = recurlab("train", "task=dataset", *words)
+    assert (code, out, said.count("\n")) == (2, "", 1)
+    assert list(tmp_path.iterdir()) == [folder]

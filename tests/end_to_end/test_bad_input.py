@@ -79,6 +79,22 @@ CASES = {
     "a grid whose second job can't be built": (
         ["-m", "cell=lstm,gru", "model.zoneout=[0.1,0.2]"], "zoneout=[0.1, 0.2]: must be one number", "",
     ),
+    "a name for a mapping": (["loss=abc"], "loss='abc': must be a mapping of ar, tar, over_time", ""),
+    "a mapping for a list": (["plugins={a: 1}"], "plugins={'a': 1}: must be a list", ""),
+    "a list for a mapping": (["cell.options=[1]"], "cell.options=[1]: must be a mapping", ""),
+    "a list for a text": (["output_dir=[1]"], "output_dir=[1]: must be of type string", ""),
+    "an unknown key of a mapping": (["model.init={bais: normal}"], "model.init.bais='normal'", "'model.init.bias'"),
+    "a value left open": (["output_dir=???"], "output_dir='???': must be given", ""),
+    "an interpolation in quotes": (["output_dir=\\${seed}"], "output_dir='${seed}': must be a plain value", ""),
+    "a number beyond float32": (["optimizer.weight_decay=1e38"], "optimizer.weight_decay=1e+38: must be a number", ""),
+    "a number beyond any": (["optimizer.lr=1" + "0" * 400], "optimizer.lr=1000", ""),
+    "layers without end": (["model.num_layers=1000000000"], "model.num_layers=1000000000: must be a whole", ""),
+    "half precision on a CPU": (
+        ["trainer.accelerator=cpu", "trainer.precision=16-mixed"], "trainer.precision='16-mixed': needs a GPU", "",
+    ),
+    "a home that is not there": (['output_dir="~no_such_user/x"'], "output_dir='~no_such_user/x': there can be no", ""),
+    "a setting of Hydra": (["hydra.run.dir=x"], "hydra.run.dir=x: Hydra's own settings have no effect here", ""),
+    "a choice put elsewhere": (["cell@model=gru"], "cell@model=gru: a choice has its own place, say cell=", ""),
     "an unknown option": (["--frobnicate"], "'--frobnicate': unknown option", ""),
 }  # fmt: skip
 

@@ -295,15 +295,3 @@ def test_a_terminal_is_told_nothing_but_a_line(recurlab, words):
     assert (code, out) == (2, "")
     assert all(line.isprintable() for line in said.splitlines())
     assert len([line for line in said.splitlines() if not line.startswith(("usage:", " "))]) == 1
-
-
-def test_a_data_set_s_script_and_pickles_are_not_run(recurlab, tmp_path):
-    folder = tmp_path / "set"
-    folder.mkdir()
-    (folder / "set.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
-    (folder / "train.pkl").write_bytes(pickle.dumps(Evil()))
-    for name in ("train", "train.pkl", "set.py", "*.pkl"):
-        words = ["data.path=set", f'data.train="{name}"', "data.sequence=a", "data.label=b"]
-        code, _, said = recurlab("train", "task=dataset", *words)
-        assert (code, said.count("\n")) == (2, 1)
-    assert not (tmp_path / "canary").exists()
