@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(r
     assert err.count("\n") == 1
     assert "loss=nan: not finite at step 7 (epoch 1)" in err
     (last,) = tmp_path.rglob("last.ckpt")
-    assert str(last) in err
+    assert str(last.relative_to(tmp_path)) in err
     (status,) = tmp_path.rglob("status.json")
     assert json.loads(status.read_text())["state"] == "failed"
     assert package.load_run(status.parent) is not None
@@ -168,7 +168,7 @@ class TestReadingARunBack:
         (run / "status.json").write_text('{"format": 99, "state": "finished"}')
         code, _, err = recurlab("evaluate", str(run))
         assert code == 2
-        assert "its format is 99, this version of recurlab reads 2" in err
+        assert "its format is 99, this version of recurlab reads 3" in err
 
     def test_a_truncated_checkpoint(self, run):
         checkpoint = run / "checkpoints" / "best.ckpt"

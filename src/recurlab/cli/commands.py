@@ -1,6 +1,7 @@
 """What each command does."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from recurlab.errors import Preempted, RecurlabError
@@ -127,8 +128,11 @@ def import_plugins(overrides: list[str]) -> None:
     from recurlab.plugins import import_plugins
 
     for override in overrides:
-        names = OmegaConf.from_dotlist([override]).get("plugins")
-        if not override.startswith("plugins=") or isinstance(names, str):
+        try:
+            names = OmegaConf.from_dotlist([override]).get("plugins")
+        except Exception:  # a YAML parser's errors are of many kinds
+            names = None
+        if not override.startswith("plugins=") or not isinstance(names, Sequence) or isinstance(names, str):
             raise RecurlabError(f"{override!r}: only plugins=[...] can be set here")
         import_plugins(names)
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from recurlab.errors import one_line
 from recurlab.results.records import Curves, Points, Result, read_confusion
-from recurlab.schema import plain
 from recurlab.training.run_dir import RunDir, write_bytes
 
 READABLE = 30  # classes whose names and counts can be read
@@ -36,7 +35,7 @@ def draw_curves(path: str | Path) -> Path | None:
         return None
     columns = min(count, 2)
     figure = Figure(figsize=(5.5 * columns, 0.4 + 3.4 * ceil(count / columns)), layout="constrained")
-    figure.suptitle(one_line(plain(run.load_config()).get("experiment")), parse_math=False)
+    figure.suptitle(one_line(run.load_config().get("experiment")), parse_math=False)
     places = [figure.add_subplot(ceil(count / columns), columns, place + 1) for place in range(count)]
     for axes, (title, metric) in zip(places, panels.items(), strict=False):
         lines = {"training": curves.of("train", metric), "validation": curves.of("valid", metric)}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from recurlab.data import BENCHMARKS
 from recurlab.data.vocabulary import Vocabulary
 from recurlab.errors import RecurlabError, check_integer, check_number
-from recurlab.schema import plain
 from recurlab.training.run_dir import RunDir, read_json
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class TextModel:
 
     def __init__(self, path: str | Path) -> None:
         self.run = RunDir.open(path)
-        config = plain(self.run.load_config())
+        config = self.run.load_config()
         data = config.get("data")
         if not hasattr(data, "get"):
             raise RecurlabError(f"{self.run.config}: data={data!r}: must be a mapping")

@@ -9,7 +9,6 @@ from recurlab.results import page
 from recurlab.results.figures import draw_confusion, draw_curves
 from recurlab.results.generate import Sampling, TextModel
 from recurlab.results.records import Curves, Points, Result
-from recurlab.schema import plain
 from recurlab.training.run_dir import RunDir, read_json, write_text
 
 HIGHER = ("accuracy",)  # of all other metrics less is better
@@ -27,7 +26,7 @@ def report(path: str | Path) -> Path:
         RecurlabError: for a directory that is no run or can't be written to, or a damaged file in it.
     """
     run = RunDir.open(path)
-    config = plain(run.load_config())
+    config = run.load_config()
     status = read_json(run.status)
     result = Result.read(run) if run.result.is_file() else None
     provenance = read_json(run.provenance) if run.provenance.is_file() else {}

@@ -9,7 +9,6 @@ from recurlab.config import Config, load
 from recurlab.data.module import BenchmarkData
 from recurlab.errors import RecurlabError, one_line, shown
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.schema import plain
 from recurlab.tasks.task import Task
 from recurlab.training.build import Facts, build_task
 from recurlab.training.checkpoints import load_weights
@@ -80,7 +79,7 @@ def _overridden(run: RunDir, overrides: list[str]) -> Config:
 
 
 def _config(run: RunDir, overrides: list[str]) -> Config:
-    saved = plain(run.load_config())
+    saved = run.load_config()
     plugins = saved.get("plugins")
     try:
         merged = OmegaConf.merge(saved, {"plugins": []}, OmegaConf.from_dotlist(overrides))

@@ -26,7 +26,9 @@ def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
     content: Any = OmegaConf.to_container(resolved)
     for key in (*WITHOUT_EFFECT, *but):
         place, _, name = key.rpartition(".")
-        (content.get(place, {}) if place else content).pop(name, None)
+        part = content.get(place) if place else content
+        if isinstance(part, dict):
+            part.pop(name, None)
     for group in WHOLE:
         content[group] = {key: value for key, value in content.get(group, {}).items() if value}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from recurlab.compose import compose
 from recurlab.config import Config, load
@@ -39,9 +40,12 @@ def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
     changes += [
         {key: composed[key]} for key in {"launcher", *(word.partition("=")[0].partition(".")[0] for word in groups)}
     ]
-    for change in changes:
-        for key, value in change.items():
-            OmegaConf.update(saved, str(key), value, merge=key not in ("logger", "launcher", "plugins"))
+    try:
+        for change in changes:
+            for key, value in change.items():
+                OmegaConf.update(saved, str(key), value, merge=key not in ("logger", "launcher", "plugins"))
+    except OmegaConfBaseException as error:
+        raise RecurlabError(f"{RunDir.open(path).config} with {plain}: {str(error).splitlines()[0]}") from error
     return _load(path, saved), saved
 
 

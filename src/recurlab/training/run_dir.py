@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recurlab.errors import RecurlabError, one_line
+from recurlab.errors import RecurlabError, one_line, path_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -85,7 +85,7 @@ class RunDir:
         Raises:
             RecurlabError: if there is none, or one of another version.
         """
-        run = cls(Path(path).expanduser())
+        run = cls(path_of("run", str(path)))
         if not run.status.is_file() or not run.config.is_file():
             raise RecurlabError(f"run={str(path)!r}: not a run directory, it needs status.json and config.yaml")
         status = read_json(run.status)
@@ -137,8 +137,10 @@ class RunDir:
         write_json(self.status, {"format": FORMAT, "state": state, "reason": reason, "job": self.job})
 
     def load_config(self) -> "DictConfig":
-        """Return the resolved config; a damaged one is an error."""
+        """Return the resolved config; a damaged one, or one with interpolations, is an error."""
         from omegaconf import DictConfig, OmegaConf
+
+        from recurlab.schema import plain
 
         try:
             config = OmegaConf.load(self.config)
@@ -146,7 +148,7 @@ class RunDir:
             raise RecurlabError(f"{self.config}: can't be read: {one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise RecurlabError(f"{self.config}: not a config")
-        return config
+        return plain(config)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -184,10 +186,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; a missing or damaged one is an error."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
     if not isinstance(content, dict):

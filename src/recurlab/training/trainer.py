@@ -35,6 +35,8 @@ def check_accelerator(config: TrainerConfig) -> None:
         raise RecurlabError(
             "trainer.accelerator='gpu': this machine has none that torch can use; allowed are auto, cpu"
         )
+    if config.precision == "16-mixed" and not on_gpu(config):
+        raise RecurlabError("trainer.precision='16-mixed': needs a GPU; bf16-mixed does not")
     if on_gpu(config) and config.devices > torch.cuda.device_count():
         raise RecurlabError(f"trainer.devices={config.devices}: this machine has {torch.cuda.device_count()} GPU(s)")
 
