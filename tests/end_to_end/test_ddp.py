@@ -136,7 +136,7 @@ def test_the_launcher_runs_the_processes_of_a_config(tmp_path, capfd):
 def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path, capfd):
     code, err = train(capfd, *overrides("broken", "trainer=ddp", *QUICK))
     run = run_in("runs")
-    kept = f"the last good checkpoint is {tmp_path}/{run.checkpoints}/best.ckpt"
+    kept = f"the last good checkpoint is {run.checkpoints}/best.ckpt"
     reason = f"the second part of the data is broken; {kept}"
     assert (code, err) == (2, f"recurlab: {reason}\n")
     assert read(run.status) == {"format": 3, "state": "failed", "reason": reason, "job": run.job}

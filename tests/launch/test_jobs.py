@@ -22,13 +22,19 @@ import os, signal
 from recurlab.tasks.task import Task
 
 def on_train_epoch_end(self):
+    if "MISFORTUNE" not in os.environ:  # this module stays imported in the process of the tests
+        return
     if self.trainer.max_epochs == 3 and not os.path.exists("killed"):
         open("killed", "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     if self.trainer.max_epochs == 4:
         raise ZeroDivisionError("by a user's code")
     if self.trainer.max_epochs == 6:
-        os.kill(int(os.environ["WHO_WAITS"]), signal.SIGINT)
+        try:
+            os.close(os.open("told", os.O_CREAT | os.O_EXCL))  # by one of them, once
+            os.kill(int(os.environ["WHO_WAITS"]), signal.SIGINT)
+        except FileExistsError:
+            pass
 
 Task.on_train_epoch_end = on_train_epoch_end
 """
@@ -39,6 +45,7 @@ def _in_a_folder_with_the_plugins(tmp_path, monkeypatch):
     shutil.copy(Path(__file__).parents[1] / "training" / "toy_problems.py", tmp_path)
     (tmp_path / "misfortune.py").write_text(MISFORTUNE)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MISFORTUNE", "1")
 
 
 def results():

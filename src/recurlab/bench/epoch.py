@@ -38,14 +38,14 @@ def epoch(device: str, data: BenchmarkData, profiled: int = 30) -> list[str]:
     model = SequenceModel(benchmark.input_size, benchmark.output_size, head="last", stack="batchnorm", layer=LAYER)
     task = Classification(model, Adam(lr=2e-4, weight_decay=1e-4), Constant())
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
-    trainer = Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_epochs=1, limit_val_batches=0,
-        num_sanity_val_steps=0, enable_model_summary=False, gradient_clip_val=10.0, gradient_clip_algorithm="value",
-        **quiet,
-    )  # fmt: skip
-    start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's tips
+        trainer = Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_epochs=1, limit_val_batches=0,
+            num_sanity_val_steps=0, enable_model_summary=False, gradient_clip_val=10.0, gradient_clip_algorithm="value",
+            **quiet,
+        )  # fmt: skip
+        start = time.perf_counter()
         trainer.fit(task, data)
     seconds, steps = time.perf_counter() - start, trainer.global_step
     backends = sorted({name for layer in task.recurrent_layers() for name in layer.backends_used.values()})

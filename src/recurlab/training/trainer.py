@@ -46,19 +46,20 @@ def make_trainer(config: TrainerConfig, callbacks: list[Callback], **options: An
     several = config.world > 1
     bar = [RichProgressBar(leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))]
     fields = {key: value for key, value in vars(config).items() if key not in OURS}
-    return Trainer(
-        **{**fields, **options},
-        strategy="ddp" if several else "auto",
-        plugins=[LightningEnvironment(), WholeFiles()],  # ours also under Slurm, where Lightning would take its own
-        sync_batchnorm=several and on_gpu(config),
-        use_distributed_sampler=False,  # the data know their share
-        callbacks=[*callbacks, *(bar if config.enable_progress_bar else [])],
-        enable_progress_bar=config.enable_progress_bar,
-        enable_model_summary=False,
-        enable_checkpointing=False,  # by Lightning's own callback
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,  # the order, and fresh data, belong to an epoch
-    )
+    with quiet():
+        return Trainer(
+            **{**fields, **options},
+            strategy="ddp" if several else "auto",
+            plugins=[LightningEnvironment(), WholeFiles()],  # ours also under Slurm, where Lightning would take its own
+            sync_batchnorm=several and on_gpu(config),
+            use_distributed_sampler=False,  # the data know their share
+            callbacks=[*callbacks, *(bar if config.enable_progress_bar else [])],
+            enable_progress_bar=config.enable_progress_bar,
+            enable_model_summary=False,
+            enable_checkpointing=False,  # by Lightning's own callback
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,  # the order, and fresh data, belong to an epoch
+        )
 
 
 def on_gpu(config: TrainerConfig) -> bool:
