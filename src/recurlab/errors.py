@@ -1,5 +1,6 @@
 """The one error that users meet, the checks that raise it with a line they can act on, and other ends of a run."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -31,6 +32,11 @@ class Preempted(Exception):  # noqa: N818  no error
 
 class Pruned(Exception):  # noqa: N818  no error
     """A run was not worth going on with."""
+
+
+def say(text: object) -> None:
+    """Write one line to the standard error, in one piece: processes side by side share it."""
+    sys.stderr.write(f"recurlab: {one_line(text)}\n")
 
 
 def one_line(text: object) -> str:

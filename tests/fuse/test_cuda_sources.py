@@ -30,8 +30,14 @@ CELLS = {name: build_cell(cell, "dense", 1, options)[0] for name, (cell, options
 CELLS |= {name: users_cells.CELLS[name] for name in ("mingru", "two_phases_and_peepholes")}
 DENSE = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 DIAGONAL = [(7, 5), *DENSE]
+SUITE = [(7, 5), (8, 0), (9, 0), (12, 0)]  # the oldest and the newest, and those that are planned for
 STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "float16": (2, 2, 0)}
 FRAME_SIZE, SIZED = 0x11, 4  # of what a cubin tells of a function: bytes of local memory; a value of some bytes
+
+
+def each_once(capabilities):
+    """Return parameters of a test, of which the suite leaves some to `-m slow`."""
+    return [each if each in SUITE else pytest.param(each, marks=pytest.mark.slow) for each in capabilities]
 
 
 def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True):
@@ -92,7 +98,7 @@ def test_each_cell_compiles(name):
             assert compiled(cell, dense(task_of(cell, storage, backward=backward), GPUS["h100"]), (9, 0))
 
 
-@pytest.mark.parametrize("capability", DENSE)
+@pytest.mark.parametrize("capability", each_once(DENSE))
 def test_dense_kernels_compile_for_each_architecture(capability):
     cell, storage = CELLS["gru_before"], list(STORAGES)[DENSE.index(capability) % 4]
     device = next(each for each in reversed(GPUS.values()) if each.capability <= capability)
@@ -100,7 +106,7 @@ def test_dense_kernels_compile_for_each_architecture(capability):
         assert compiled(cell, dense(task_of(cell, storage, backward=backward), device), capability)
 
 
-@pytest.mark.parametrize("capability", DIAGONAL)
+@pytest.mark.parametrize("capability", each_once(DIAGONAL))
 def test_diagonal_kernels_compile_for_each_architecture(capability):
     storage = ("bfloat16", "float16", "float32")[DIAGONAL.index(capability) % 3]
     for plan in diagonal_plans(CELLS["gru_after"], storage):

@@ -109,7 +109,10 @@ def test_the_same_job_is_run_once():
 def test_an_interrupt_ends_all_jobs_and_leaves_them_to_be_continued(capfd, monkeypatch):
     monkeypatch.setenv("WHO_WAITS", str(os.getpid()))
     words = ["train", "-m", *WORDS, "launcher.jobs=2", "seed=0,1"]
-    before = signal.getsignal(signal.SIGINT)
-    assert main([*words, "trainer.max_epochs=6"]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert main([*words, "trainer.max_epochs=6"]) == 130
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capfd.readouterr().err.startswith("recurlab: interrupted")
-    assert signal.getsignal(signal.SIGINT) == before

@@ -5,7 +5,10 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -252,8 +255,12 @@ def test_a_failed_write_names_the_last_good_checkpoint(train, monkeypatch):
 def test_two_processes_do_not_train_the_same_run(train, monkeypatch):
     monkeypatch.setattr("recurlab.training.run_dir.PATIENCE", 0.2)
     _, _, run = stopped(train, monkeypatch, 5)
-    with run.held():
+    hold = "from recurlab.training.run_dir import RunDir\nwith RunDir.open(input()).held(): print(); input()"
+    with subprocess.Popen([sys.executable, "-uc", hold], stdin=PIPE, stdout=PIPE, text=True) as other:
+        print(run.path, file=other.stdin, flush=True)
+        assert other.stdout.readline()
         code, err = train(*QUICK, *LANGUAGE, "resume=auto")
+        other.communicate("\n")
     assert (code, err) == (2, f"recurlab: run={str(run.path)!r}: another process is training it\n")
     assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
 

@@ -1,10 +1,9 @@
 """What each command does."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from recurlab.errors import Preempted, RecurlabError
+from recurlab.errors import Preempted, RecurlabError, say
 
 
 def train(words: list[str], multirun: bool) -> int:
@@ -55,7 +54,7 @@ def _grid(words: list[str]) -> int:
             print(summary(outcome.path))
         else:
             failures += 1  # the grid goes on
-            print(f"recurlab: {outcome.reason}", file=sys.stderr)
+            say(outcome.reason)
     if failures:
         raise RecurlabError(f"{failures} of {len(jobs)} runs failed, each for the reason above")
     return 0
@@ -215,6 +214,6 @@ def sweep(words: list[str]) -> int:
     try:
         print(sweep(words))
     except Preempted as stop:
-        print(f"recurlab: {stop}; the same command goes on", file=sys.stderr)
+        say(f"{stop}; the same command goes on")
         return 128 + stop.signum
     return 0

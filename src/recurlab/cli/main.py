@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from recurlab.cli import commands
 from recurlab.cli.parser import COMMANDS, COMPLETION, SAMPLING, completions, make_parser
-from recurlab.errors import Preempted, RecurlabError, one_line, unknown
+from recurlab.errors import Preempted, RecurlabError, one_line, say, unknown
 from recurlab.process import prepare_process
 
 # How torch says it, which has no MemoryError.
@@ -31,24 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _dispatch(arguments)
     except RecurlabError as error:
-        print(f"recurlab: {one_line(error)}", file=sys.stderr)
+        say(error)
         return 2
     except MemoryError as error:
-        print(f"recurlab: out of memory: {one_line(error)}", file=sys.stderr)
+        say(f"out of memory: {error}")
         return 2
     except RuntimeError as error:
         if not OUT_OF_MEMORY.search(str(error)):
             raise
-        print(f"recurlab: out of memory: {one_line(error):.200}", file=sys.stderr)
+        say(f"out of memory: {one_line(error):.200}")
         return 2
     except Preempted as stop:
-        print(f"recurlab: {stop}; continue it with resume=auto, or resume=<its directory>", file=sys.stderr)
+        say(f"{stop}; continue it with resume=auto, or resume=<its directory>")
         return 128 + stop.signum
     except BrokenPipeError:  # who reads has enough, as head; Python's own last flush must find another place
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt as stop:
-        print(f"recurlab: interrupted; {stop}", file=sys.stderr)
+        say(f"interrupted; {stop}")
         return 130
 
 

@@ -8,7 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any
 
+from omegaconf import OmegaConf
+
+from recurlab.config import load
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
 from recurlab.launch.launchers import Local
 from recurlab.process import prepare_process
@@ -20,7 +24,7 @@ GRACE = 30.0  # seconds that a run has to save when it is told to end
 def main(
     connection: Connection,
     life: Connection,
-    words: list[str],
+    values: dict[Any, Any],
     environment: dict[str, str],
     threads: int,
     quiet: bool,
@@ -32,7 +36,7 @@ def main(
         connection: takes ("validated", step, value), to be answered by whether to prune, and at last
             ("ended", state, run directory, reason).
         life: ends with the process that started this one.
-        words: of ``recurlab train``.
+        values: the resolved config of the run.
         environment: of the process that started this one; what this one comes from may have an older one.
         threads: of torch; 0 leaves them to it.
         quiet: whether nothing is shown.
@@ -52,17 +56,16 @@ def main(
         connection.send(("validated", step, value))
         return bool(connection.recv())
 
-    connection.send(("ended", *_run(words, threads, ask if asked else None)))
+    connection.send(("ended", *_run(values, threads, ask if asked else None)))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # what a library has left running is not waited for
 
 
-def _run(words: list[str], threads: int, ask: Ask | None) -> tuple[str, str, str]:
-    from recurlab.training.resume import compose_train
-
+def _run(values: dict[Any, Any], threads: int, ask: Ask | None) -> tuple[str, str, str]:
     try:
-        config, resolved = compose_train(words)
+        resolved = OmegaConf.create(values)
+        config = load(resolved)
     except RecurlabError as error:
         return "failed", "", one_line(error)
     import torch
@@ -94,18 +97,17 @@ def _run(words: list[str], threads: int, ask: Ask | None) -> tuple[str, str, str
         return ended("failed", error)
 
 
-def check(connection: Connection, jobs: list[list[str]]) -> None:
+def check(connection: Connection, jobs: list[dict[Any, Any]]) -> None:
     """Build the model of each job; send what is wrong with the first bad one, "" if none is; and each one's metric and
     mode.
     """
     from recurlab.training.build import build_task
-    from recurlab.training.resume import compose_train
     from recurlab.training.trainer import check_accelerator
 
     try:
         metrics = []
-        for words in jobs:
-            config, _ = compose_train(words)
+        for values in jobs:
+            config = load(OmegaConf.create(values))
             if isinstance(config.launcher, Local):
                 check_accelerator(config.trainer)
             task = build_task(config)

@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recurlab.config import Config
 from recurlab.errors import Preempted, RecurlabError
@@ -89,7 +89,7 @@ def run(
     context = _context()
     ours, theirs = context.Pipe()
     life, their_life = context.Pipe()
-    arguments = (theirs, their_life, list(job.words), dict(os.environ), threads, quiet, ask is not None)
+    arguments = (theirs, their_life, _plain(job), dict(os.environ), threads, quiet, ask is not None)
     process = context.Process(target=fresh.main, args=arguments)
     process.start()
     theirs.close()
@@ -110,6 +110,13 @@ def run(
     return outcome
 
 
+def _plain(job: Job) -> dict[Any, Any]:
+    """Return the config of a job as it is handed to another process."""
+    values = OmegaConf.to_container(job.resolved)
+    assert isinstance(values, dict)
+    return values
+
+
 def _context() -> ForkServerContext:
     """Return what makes processes: by one that has imported torch and Lightning, from which the others come."""
     context = get_context("forkserver")
@@ -128,7 +135,7 @@ def check(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     """
     context = _context()
     ours, theirs = context.Pipe()
-    process = context.Process(target=fresh.check, args=(theirs, [list(job.words) for job in jobs]), daemon=True)
+    process = context.Process(target=fresh.check, args=(theirs, [_plain(job) for job in jobs]), daemon=True)
     process.start()
     theirs.close()
     metrics: list[tuple[str, str]] = []

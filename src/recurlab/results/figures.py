@@ -98,7 +98,7 @@ def draw_confusion(path: str | Path) -> Path | None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
     if readable:
-        labels = [name if len(name) <= 20 else f"{name[:19]}…" for name in map(one_line, names)]
+        labels = [short(name) for name in names]
         turned = 90 if max(map(len, labels)) > 2 else 0
         axes.set_xticks(range(len(names)), labels, rotation=turned, parse_math=False)
         axes.set_yticks(range(len(names)), labels, parse_math=False)
@@ -110,10 +110,21 @@ def draw_confusion(path: str | Path) -> Path | None:
     return _keep(figure, run.confusion_picture)
 
 
-def _keep(figure: Figure, path: Path) -> Path:
+def short(name: object) -> str:
+    """Return a name as it stands beside a tick: in one line, cut where it is long."""
+    text = one_line(name)
+    return text if len(text) <= 20 else f"{text[:19]}…"
+
+
+def png(figure: Figure, mark: str | None = None) -> bytes:
+    """Return a figure as a file, which holds a mark in its description."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # its box is drawn
-        figure.savefig(content, dpi=120)
-    write_bytes(path, content.getvalue())
+        figure.savefig(content, dpi=120, metadata={"Description": mark} if mark else None)
+    return content.getvalue()
+
+
+def _keep(figure: Figure, path: Path) -> Path:
+    write_bytes(path, png(figure))
     return path

@@ -1,6 +1,5 @@
 """The picture of a study: means with their spread, published values and chance."""
 
-import io
 from collections.abc import Sequence
 from math import ceil, isfinite
 from typing import TYPE_CHECKING
@@ -24,6 +23,8 @@ def draw(study: Study, mark: str) -> bytes:
         mark: kept in the file's description.
     """
     from matplotlib.figure import Figure
+
+    from recurlab.results.figures import png
 
     rows, known = list(Results(study).rows().values()), published(study)
     panels: dict[tuple[str, ...], list[Cell]] = {}
@@ -51,13 +52,6 @@ def legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
         made = figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=8)
         for text in made.get_texts():
             text.set_parse_math(False)
-
-
-def png(figure: "Figure", mark: str) -> bytes:
-    """Return a figure as a file that holds a mark."""
-    content = io.BytesIO()
-    figure.savefig(content, dpi=120, metadata={"Description": mark})
-    return content.getvalue()
 
 
 def _panel(study: Study, axes: "Axes", found: list[Cell], known: list[Row]) -> None:

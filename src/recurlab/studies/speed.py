@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recurlab.bench.settings import Settings, Shape
 from recurlab.studies.cells import plain
 from recurlab.studies.markdown import table
-from recurlab.studies.picture import COLOURS, legend, png
+from recurlab.studies.picture import COLOURS, legend
 from recurlab.studies.speeds import SIZES, Speed, differing, size_of
 from recurlab.studies.table import Row, read
 
@@ -72,6 +72,8 @@ def text(study: Speed) -> str:
 def draw(study: Speed, mark: str) -> bytes:
     """Return a PNG: a line of panels for each machine and number, a panel for each size; `mark` is kept in it."""
     from matplotlib.figure import Figure
+
+    from recurlab.results.figures import png
 
     shown = [(machine, title) for machine in _machines(study) for title in (STEP, MEMORY)]
     figure = Figure(figsize=(13, 1.4 + 3.4 * len(shown)), layout="constrained")

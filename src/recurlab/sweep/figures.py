@@ -1,6 +1,5 @@
 """The picture of a sweep."""
 
-import io
 import warnings
 from collections.abc import Sequence
 from math import ceil, isfinite
@@ -13,6 +12,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 
 from recurlab.errors import one_line
+from recurlab.results.figures import png, short
 from recurlab.sweep.trials import Row
 from recurlab.training.run_dir import write_bytes
 
@@ -39,18 +39,14 @@ def draw(study: Study, rows: Sequence[Row], keys: Sequence[str], metric: str, pa
     count = 1 + bool(importances) + len(keys)
     columns = min(count, COLUMNS)
     figure = Figure(figsize=(4.6 * columns, 0.4 + 3.4 * ceil(count / columns)), layout="constrained")
-    figure.suptitle(_plain(study.study_name), parse_math=False)
+    figure.suptitle(one_line(study.study_name), parse_math=False)
     places = [figure.add_subplot(ceil(count / columns), columns, place + 1) for place in range(count)]
     _draw_course(places[0], shown, metric, study.direction == StudyDirection.MAXIMIZE)
     if importances:
         _draw_importances(places[1], importances)
     for axes, key in zip(places[1 + bool(importances) :], keys, strict=True):
         _draw_parameter(axes, shown, key, metric, study)
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # its box is drawn
-        figure.savefig(content, dpi=120)
-    write_bytes(path, content.getvalue())
+    write_bytes(path, png(figure))
     return path
 
 
@@ -86,7 +82,7 @@ def _draw_course(axes: Axes, rows: Sequence[Row], metric: str, maximal: bool) ->
 
 def _draw_importances(axes: Axes, importances: dict[str, float]) -> None:
     names = list(reversed(importances))
-    axes.barh([_plain(name) for name in names], [importances[name] for name in names])
+    axes.barh([one_line(name) for name in names], [importances[name] for name in names])
     axes.set_title("importance (PED-ANOVA)")
     axes.set_xlim(0, 1)
     axes.grid(alpha=0.3, axis="x")
@@ -104,7 +100,7 @@ def _draw_parameter(axes: Axes, rows: Sequence[Row], key: str, metric: str, stud
         if points:
             axes.plot(*zip(*points, strict=True), mark, markersize=4)
     if texts:
-        labels = [text if len(text) <= 20 else f"{text[:19]}…" for text in map(_plain, texts)]
+        labels = [short(text) for text in texts]
         axes.set_xticks(range(len(texts)), labels, rotation=30 if max(map(len, labels)) > 6 else 0, parse_math=False)
         axes.set_xlim(-0.5, len(texts) - 0.5)
     elif any(getattr(trial.distributions.get(key), "log", False) for trial in study.get_trials(deepcopy=False)):
@@ -116,12 +112,7 @@ def _finish(axes: Axes, rows: Sequence[Row], title: str, across: str, metric: st
     values = [row.value for row in rows if row.value is not None]
     if values and min(values) > 0 and max(values) > 5 * min(values):
         axes.set_yscale("log")
-    axes.set_title(_plain(title), parse_math=False)
-    axes.set_xlabel(_plain(across), parse_math=False)
-    axes.set_ylabel(_plain(metric), parse_math=False)
+    axes.set_title(one_line(title), parse_math=False)
+    axes.set_xlabel(one_line(across), parse_math=False)
+    axes.set_ylabel(one_line(metric), parse_math=False)
     axes.grid(alpha=0.3)
-
-
-def _plain(text: str) -> str:
-    """Return a line of a text without what can't be drawn."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in one_line(text))

@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from recurlab.errors import RecurlabError
 from recurlab.launch.jobs import Job, check
 from recurlab.sweep.settings import Settings, parse
 from recurlab.sweep.space import Parameter, Range, Value, parse_space, points
-from recurlab.training.job import WITHOUT_EFFECT
+from recurlab.training.job import WITHOUT_EFFECT, leaves
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Plan:
         """What a worker has to have in common with the others."""
         return {
             "space": {parameter.key: parameter.written() for parameter in self.space},
-            "base": _leaves(self.base.resolved),
+            "base": leaves(self.base.resolved, but=WITHOUT_EFFECT),
             "words": list(self.words),
         }
 
@@ -118,17 +118,3 @@ def _fitted(parameter: Parameter, base: Job) -> Parameter:
         if isinstance(OmegaConf.select(base.resolved, parameter.key), float)
         else parameter
     )
-
-
-def _leaves(config: DictConfig, place: str = "") -> dict[str, Any]:
-    """Return the values of a config that its outcome depends on, by their full names."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        key = f"{place}{name!s}"
-        if key in WITHOUT_EFFECT:
-            continue
-        if isinstance(value, DictConfig):
-            found.update(_leaves(value, f"{key}."))
-        else:
-            found[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    return found

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import optuna
 from optuna.storages import RDBStorage
 
-from recurlab.errors import Preempted, RecurlabError, one_line
+from recurlab.errors import Preempted, RecurlabError, say
 from recurlab.launch.launchers import Local, Slurm
 from recurlab.process import prepare_process
 from recurlab.sweep.plan import Plan
@@ -63,7 +63,7 @@ def work(words: Sequence[str]) -> int:
             with _study(plan) as (store, storage, study):
                 Worker(plan, study, storage, store.lock, signals, threads).work()
     except RecurlabError as error:
-        print(f"recurlab: {one_line(error)}", file=sys.stderr)
+        say(error)
         return 2
     return 128 + signals.received if signals.received else 0
 
@@ -100,7 +100,7 @@ def _start(words: Sequence[str], count: int, signals: Signals) -> None:
             for worker in [worker for worker in waiting if worker.poll() is not None]:
                 waiting.remove(worker)
                 if worker.returncode not in (0, 2) and not passed_on:  # after 2 it has said why
-                    print(f"recurlab: a worker ended with code {worker.returncode}", file=sys.stderr)
+                    say(f"a worker ended with code {worker.returncode}")
             time.sleep(0.1)
     finally:
         for worker in started:

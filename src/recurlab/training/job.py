@@ -32,3 +32,23 @@ def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
     for group in WHOLE:
         content[group] = {key: value for key, value in content.get(group, {}).items() if value}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def leaves(config: DictConfig, but: tuple[str, ...] = (), place: str = "") -> dict[str, Any]:
+    """Return the values in a config that are no mappings, by their full names.
+
+    Args:
+        config: whose values.
+        but: full names, which are left out with all that is below.
+        place: of the config, with a dot at its end.
+    """
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{place}{name!s}"
+        if key in but:
+            continue
+        if isinstance(value, DictConfig):
+            found.update(leaves(value, but, f"{key}."))
+        else:
+            found[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return found

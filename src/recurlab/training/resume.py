@@ -1,6 +1,5 @@
 """Which run is continued, with which config, from which checkpoint."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recurlab.compose import compose
 from recurlab.config import Config, load
-from recurlab.errors import RecurlabError, did_you_mean, one_line
-from recurlab.training.job import WITHOUT_EFFECT, digest
+from recurlab.errors import RecurlabError, did_you_mean, one_line, say
+from recurlab.training.job import WITHOUT_EFFECT, digest, leaves
 from recurlab.training.run_dir import RunDir
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.stopping_threshold")  # what a longer run may differ in
@@ -59,7 +58,7 @@ def _load(path: str, saved: DictConfig) -> Config:
 def _checked(path: str, saved: DictConfig, words: list[str]) -> list[str]:
     """Return the words that may be other than in the run's config; raise for any other that is."""
     composed = compose(words)[1]
-    ours, theirs = _leaves(saved), _leaves(composed)
+    ours, theirs = leaves(saved), leaves(composed)
     for key in sorted({*ours, *theirs}):
         if not key.startswith(CHANGEABLE) and ours.get(key) != theirs.get(key):
             raise RecurlabError(
@@ -67,16 +66,6 @@ def _checked(path: str, saved: DictConfig, words: list[str]) -> list[str]:
                 f"given other {', '.join(CHANGEABLE)}{did_you_mean(key, CHANGEABLE, cutoff=0.8)}"
             )
     return [word for word in words if word.partition("=")[0] in CHANGEABLE]
-
-
-def _leaves(config: DictConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, DictConfig):
-            found.update({f"{key!s}.{name}": leaf for name, leaf in _leaves(value).items()})
-        else:
-            found[str(key)] = value
-    return found
 
 
 def find(config: Config, resolved: DictConfig) -> RunDir | None:
@@ -99,8 +88,8 @@ def content(resolved: DictConfig) -> str:
     return digest(resolved, but=LENGTH)
 
 
-def checkpoint(run: RunDir, resolved: DictConfig) -> Path | None:
-    """Return the last checkpoint from which a run can go on, None where it has not come so far.
+def checkpoint(run: RunDir, resolved: DictConfig) -> tuple[Path | None, dict[str, Any]]:
+    """Return the last checkpoint from which a run can go on, with its content; (None, {}) where it has not come so far.
 
     One that is damaged, or of another run, is passed over with a line on the standard error.
 
@@ -118,10 +107,10 @@ def checkpoint(run: RunDir, resolved: DictConfig) -> Path | None:
             if found.get("content") != content(resolved):
                 raise RecurlabError("it is of another run")
             for line in refused:
-                print(f"recurlab: {line}; going on from {path.name}", file=sys.stderr)
-            return path
+                say(f"{line}; going on from {path.name}")
+            return path, found
         except Exception as error:  # torch raises many kinds for a damaged file
             refused.append(f"{path}: not a checkpoint of this run: {one_line(error)[:200] or type(error).__name__}")
     if refused:
         raise RecurlabError(f"{refused[0]}; no other can be used: start anew without resume")
-    return None
+    return None, {}

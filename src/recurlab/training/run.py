@@ -20,7 +20,7 @@ from recurlab.tasks.classification import Classification
 from recurlab.tasks.task import Task
 from recurlab.training import processes, ranks
 from recurlab.training.build import Facts, build_task
-from recurlab.training.checkpoints import Checkpoints, Report, load_weights, read
+from recurlab.training.checkpoints import Checkpoints, Report, load_weights
 from recurlab.training.job import digest
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.provenance import provenance, uncommitted
@@ -204,8 +204,7 @@ def _train(
     signals: Signals,
     report: Report | None,
 ) -> dict[str, Any]:
-    start = checkpoint(run, resolved)
-    done = read(start) if start else {}
+    start, done = checkpoint(run, resolved)
     metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if start else None)
     plain: Any = OmegaConf.to_container(resolved)
     loggers = [] if metrics is None else [metrics, *config.logger.build(run.path, plain, done.get("global_step", 0))]

@@ -124,9 +124,9 @@ class RunDir:
         with (self.path / ".lock").open("a") as file:
             while True:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which processes made by this one do not hold
                     break
-                except BlockingIOError as error:
+                except (BlockingIOError, PermissionError) as error:
                     if time.monotonic() > deadline:
                         raise RecurlabError(f"run={str(self.path)!r}: another process is training it") from error
                     time.sleep(0.1)
