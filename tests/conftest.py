@@ -1,5 +1,6 @@
 import gzip
 import logging
+import multiprocessing
 import os
 import random
 from pathlib import Path
@@ -15,6 +16,8 @@ from recurlab.fuse import compiler
 # Nothing under test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+# Whichever test starts the server of fresh processes, those of all find torch and Lightning imported.
+multiprocessing.set_forkserver_preload(["recurlab.launch.fresh", "recurlab.training.run", "recurlab.results.figures"])
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -23,7 +23,6 @@ def main(folder, words, environment):
 def start(folder, words, **environment):
     """Start a command line and return its process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recurlab.cli", "recurlab.training.run", "recurlab.results.figures"])
     process = context.Process(target=main, args=(folder, words, environment))
     process.start()
     return process
