@@ -16,7 +16,7 @@ FLOORS = [
     ["errors", "caches", "plugins", "process", "schema"], ["table"], ["cells"], ["fuse"], ["backends"], ["layers"],
     ["models"], ["data"], ["tasks"],
     # `config` knows the names of everything that can be chosen: loggers and launchers too, never their code.
-    ["config"], ["compose"], ["training"], ["results"], ["bench"], ["launch"], ["sweep", "studies"],
+    ["config"], ["compose"], ["training"], ["results", "interop"], ["bench"], ["launch"], ["sweep", "studies"],
     ["cli", "__main__"],
 ]  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}

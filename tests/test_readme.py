@@ -1,12 +1,16 @@
 """Every command and every snippet in the README runs."""
 
+import io
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
@@ -38,17 +42,22 @@ BEFORE = {"evaluate": "adding/lstm", "report": "adding/lstm", "generate": "tiny_
 def test_the_readme_has_its_two_commands_and_more():
     assert [line.split()[0] for line in LINES if line not in COMMANDS] == ["scripts/quickstart", "scripts/test"]
     assert len(COMMANDS) > 8
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     shutil.copytree(tiny_data, tmp_path / "path" / "to")
     shutil.copy(tiny_data / "own.csv", tmp_path / "waves.csv")
-    (tmp_path / "my_cells.py").write_text(SNIPPETS[1])
+    (tmp_path / "my_cells.py").write_text(SNIPPETS[2])
     (study := tmp_path / "experiments" / "adding").mkdir(parents=True)
     for name, text in {"sweep.yaml": STUDY, "README.md": PAGE}.items():
         (study / name).write_text(text)
+    with h5py.File(content := io.BytesIO(), "w") as file:
+        for number, shape in enumerate(((3, 12), (4, 12), (2, 12))):
+            file[f"layers/gru/cell/vars/{number}"] = np.zeros(shape, "float32")
+    with zipfile.ZipFile(tmp_path / "path" / "to" / "model.keras", "w") as file:
+        file.writestr("model.weights.h5", content.getvalue())
     if before := BEFORE.get(line.split()[1]):
         task = before.partition("/")[0]
         assert recurlab("train", f"experiment={before}", *SMALL[task])[0] == 0
@@ -61,9 +70,10 @@ def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     assert out
 
 
-def test_the_snippet_of_the_layer_runs(tmp_path):
-    (tmp_path / "snippet.py").write_text(SNIPPETS[0])
-    assert "eager" in subprocess.check_output([sys.executable, tmp_path / "snippet.py"], text=True)
+@pytest.mark.parametrize(("place", "printed"), [(0, "eager"), (1, "")])
+def test_the_snippets_of_the_layer_run(tmp_path, place, printed):
+    (tmp_path / "snippet.py").write_text(SNIPPETS[place])
+    assert printed in subprocess.check_output([sys.executable, tmp_path / "snippet.py"], text=True)
 
 
 def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path, monkeypatch):
@@ -71,9 +81,9 @@ def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path,
 
     import recurlab
 
-    assert len([line for line in SNIPPETS[1].splitlines() if line.strip()]) < 15
+    assert len([line for line in SNIPPETS[2].splitlines() if line.strip()]) < 15
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "readme_cells.py").write_text(SNIPPETS[1].replace('"mgu"', '"mgu_of_the_readme"'))
+    (tmp_path / "readme_cells.py").write_text(SNIPPETS[2].replace('"mgu"', '"mgu_of_the_readme"'))
     __import__("readme_cells")
     for recurrence, heads in (("dense", 1), ("diagonal", 1), ("block", 2)):
         layer = recurlab.RNN(3, 4, cell="mgu_of_the_readme", recurrence=recurrence, heads=heads, zoneout=0.2)

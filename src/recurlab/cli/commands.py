@@ -148,6 +148,16 @@ def explain(overrides: list[str], source: bool) -> int:
     return 0
 
 
+def convert(options: dict[str, Any], rest: Sequence[str]) -> int:
+    """Convert a file of weights."""
+    for word in rest:
+        raise RecurlabError(f"{word!r}: unknown word; see recurlab convert --help")
+    from recurlab.interop import convert
+
+    print(convert(**{key: value for key, value in options.items() if key != "command"}))
+    return 0
+
+
 def bench(words: list[str]) -> int:
     """Measure speed."""
     from recurlab.bench.settings import parse

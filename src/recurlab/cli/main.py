@@ -76,6 +76,8 @@ def _dispatch(arguments: list[str]) -> int:
         return commands.sweep([*parsed.words, *rest])
     if parsed.command == "bench":
         return commands.bench([*parsed.settings, *rest])
+    if parsed.command == "convert":
+        return commands.convert(vars(parsed), rest)
     if parsed.command == "study":
         if parsed.action == "run":
             return commands.study_run(parsed.study, parsed.scale, [*parsed.overrides, *rest])

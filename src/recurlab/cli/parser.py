@@ -16,7 +16,7 @@ _recurlab() {
 complete -o default -o nospace -F _recurlab recurlab
 """
 COMPLETION = {"bash": BASH_COMPLETION, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" + BASH_COMPLETION}
-COMMANDS = ("train", "evaluate", "report", "generate", "explain", "sweep", "bench", "study", "completion")
+COMMANDS = ("train", "evaluate", "report", "generate", "explain", "sweep", "bench", "study", "convert", "completion")
 STUDY = ("run", "report", "list")  # what study does
 SAMPLING = ("length", "temperature", "top_k", "seed")  # options of generate
 
@@ -69,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     bench.add_argument("settings", nargs="*", metavar="key=value", help="what to measure and how")
     _add_study(commands.add_parser("study", help="run studies, and write what they found into tables and pictures"))
+    _add_convert(commands.add_parser("convert", help="bring a layer's weights from one package's file to another's"))
     completion = commands.add_parser("completion", help="print a shell's script for tab completion")
     completion.add_argument("shell", choices=sorted(COMPLETION))
     return parser
@@ -93,6 +94,20 @@ def _add_study(study: argparse.ArgumentParser) -> None:
     report.add_argument("study", nargs="*", help="folders under experiments/ (all)")
     report.add_argument("--check", action="store_true", help="write nothing; fail if what is written is not that")
     actions.add_parser("list", help="show the studies and how many of their runs are there")
+
+
+def _add_convert(convert: argparse.ArgumentParser) -> None:
+    files = ".npz, .safetensors, .h5, .hdf5, .pt or .pth"
+    convert.add_argument("source", help=f"{files}, .keras, .ckpt, or a checkpoint of TensorFlow")
+    convert.add_argument("target", help=files)
+    convert.add_argument(
+        "--from", dest="format", required=True, help="torch, keras, tensorflow, cudnn, haste or recurlab"
+    )
+    convert.add_argument("--to", default="torch", help="the same (torch)")
+    convert.add_argument("--layer", default="", help="what the names begin with, in a file of several layers")
+    convert.add_argument("--cell", help="rnn, gru or lstm, where the arrays leave that open")
+    convert.add_argument("--reset", help="of a GRU, after or before, where they leave that open")
+    convert.add_argument("--forget-bias", type=float, default=1.0, help="that TensorFlow's LSTM cells add (1.0)")
 
 
 def _options() -> str:
@@ -133,7 +148,7 @@ def completions(line: str) -> list[str]:
         from recurlab.studies.definition import names
 
         return [name for name in names() if name.startswith(words[-1])]
-    if words[1] in ("report", "generate"):
+    if words[1] in ("report", "generate", "convert"):
         return []  # bash then completes the names of files
     if words[1] == "sweep":
         from recurlab.sweep.settings import complete as complete_sweep

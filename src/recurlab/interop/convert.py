@@ -1,0 +1,60 @@
+"""A layer's weights from the file of one package to that of another."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from recurlab.errors import RecurlabError, unknown
+from recurlab.interop.files import read_file, write_file
+from recurlab.interop.layers import from_arrays, to_arrays
+from recurlab.interop.layout import Arrays
+
+# What only recurrent layers have, of each package.
+RECURRENT = re.compile(r"(.*?)[/.]?(recurrent_kernel|recurrent_scale|(gates/)?kernel_u|gates/kernel|weight_hh_l0)")
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    format: str,
+    to: str = "torch",
+    layer: str = "",
+    **hints: Any,
+) -> str:
+    """Convert a file.
+
+    Args:
+        source, target: as `recurlab.interop.read_file` and `write_file`.
+        format: of the source, as `recurlab.interop.from_arrays`.
+        to: format of the target, as `recurlab.interop.to_arrays`.
+        layer: what the names of the arrays begin with, in a file of several layers.
+        hints: cell, reset and forget_bias, as `recurlab.interop.from_arrays`.
+
+    Returns:
+        What was converted, in a line.
+
+    Raises:
+        RecurlabError: as those functions, and for a layer that is not in the file.
+    """
+    arrays = read_file(source)
+    try:
+        made = from_arrays(_of_layer(arrays, layer), format, **hints)
+    except RecurlabError as error:
+        others = {match[1] for match in map(RECURRENT.fullmatch, arrays) if match and match[1] and not layer}
+        hint = f"; --layer takes one of {', '.join(sorted(others))}" if others else ""
+        raise RecurlabError(f"{error}{hint}") from error
+    forget_bias = {"forget_bias": hints["forget_bias"]} if "forget_bias" in hints else {}
+    written = to_arrays(made, to, **forget_bias)
+    write_file(target, written)
+    return f"{made} -> {target}: {', '.join(f'{name} {array.shape}' for name, array in written.items())}"
+
+
+def _of_layer(arrays: Arrays, layer: str) -> Arrays:
+    if not layer:
+        return arrays
+    head = re.compile(rf"{re.escape(layer)}[/.]")
+    found = {name[len(layer) + 1 :]: array for name, array in arrays.items() if head.match(name)}
+    if not found:
+        raise unknown("layer", layer, sorted({name.rpartition("/")[0] or name.rpartition(".")[0] for name in arrays}))
+    return found

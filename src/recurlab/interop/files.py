@@ -1,0 +1,158 @@
+"""Files of arrays: .npz, .safetensors, .h5 and .keras, .pt, and TensorFlow's checkpoints. None of them runs code."""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
+from recurlab.interop.layout import Arrays
+from recurlab.training.run_dir import write_bytes
+
+KERAS_NAMES = ("kernel", "recurrent_kernel", "bias")  # of a cell's variables, which Keras 3 numbers
+
+
+def read_file(path: str | Path) -> Arrays:
+    """Return the arrays of a file by their names; those of Keras and TensorFlow with the layers' names in front.
+
+    Args:
+        path: .npz; .safetensors; .h5 or .hdf5 (Keras' weights of any version) and .keras; .pt, .pth or .ckpt (a state
+            dict); or a checkpoint of TensorFlow, by what its files' names begin with.
+
+    Raises:
+        RecurlabError: for a file that is not there or can't be read, or whose package is not installed.
+    """
+    place = path_of("file", str(path))
+    if place.with_name(f"{place.name}.index").is_file():
+        return _plain(_tensorflow(place))
+    if not place.is_file():
+        near = did_you_mean(place.name, [entry.name for entry in place.parent.glob("*")])
+        raise RecurlabError(f"file={str(place)!r}: there is no such file{near}")
+    reader = READERS.get(place.suffix.lower())
+    if reader is None:
+        raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(READERS)}, or a checkpoint of TensorFlow")
+    try:
+        return _plain(reader(place))
+    except RecurlabError:
+        raise
+    except Exception as error:  # each package has its own
+        raise RecurlabError(f"file={str(place)!r}: can't be read: {one_line(error) or type(error).__name__}") from error
+
+
+def write_file(path: str | Path, arrays: Arrays) -> None:
+    """Write arrays into a file, in one piece.
+
+    Args:
+        path: .npz, .safetensors, .h5, .hdf5, .pt or .pth.
+        arrays: what is written.
+
+    Raises:
+        RecurlabError: for another kind of file, or a package that is not installed.
+    """
+    place = path_of("file", str(path))
+    writer = WRITERS.get(place.suffix.lower())
+    if writer is None:
+        raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(WRITERS)}")
+    content = writer(arrays)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(place, content)
+    except OSError as error:
+        raise RecurlabError(f"file={str(place)!r}: can't be written: {error.strerror}") from error
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise RecurlabError(f"this file needs the package {package}: pip install {package}") from error
+
+
+def _plain(arrays: Arrays) -> Arrays:
+    return {name.removesuffix(":0"): array for name, array in arrays.items()}
+
+
+def _read_npz(path: Path) -> Arrays:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:  # a path that is none stays open
+        return {name: file[name] for name in file.files}
+
+
+def _write_npz(arrays: Arrays) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    found: Arrays = _package("safetensors.numpy").load_file(path)
+    return found
+
+
+def _write_safetensors(arrays: Arrays) -> bytes:
+    content: bytes = _package("safetensors.numpy").save(arrays)
+    return content
+
+
+def _read_torch(path: Path) -> Arrays:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise RecurlabError(f"file={str(path)!r}: holds no state dict")
+    return {str(name): value.numpy() for name, value in state.items()}
+
+
+def _write_torch(arrays: Arrays) -> bytes:
+    content = io.BytesIO()
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, content)
+    return content.getvalue()
+
+
+def _read_hdf5(path: Path | io.BytesIO) -> Arrays:
+    package = _package("h5py")
+    with package.File(path, "r") as file:
+        return dict(_datasets(package, file))
+
+
+def _datasets(package: Any, file: Any) -> Iterator[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    file.visititems(lambda name, entry: found.append((name, entry)) if isinstance(entry, package.Dataset) else None)
+    for name, entry in found:
+        if "seed_generator" in name or name.startswith(("optimizer", "optimizer_weights")):
+            continue
+        numbered = re.fullmatch(r"(.*cell/)vars/([0-2])", name)
+        yield (f"{numbered[1]}{KERAS_NAMES[int(numbered[2])]}" if numbered else name), entry[()]
+
+
+def _read_keras(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as file:
+        return _read_hdf5(io.BytesIO(file.read("model.weights.h5")))
+
+
+def _write_hdf5(arrays: Arrays) -> bytes:
+    content = io.BytesIO()
+    with _package("h5py").File(content, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return content.getvalue()
+
+
+def _tensorflow(path: Path) -> Arrays:
+    reader = _package("tensorflow").train.load_checkpoint(str(path))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+READERS: dict[str, Callable[[Path], Arrays]] = {
+    ".npz": _read_npz, ".safetensors": _read_safetensors, ".h5": _read_hdf5, ".hdf5": _read_hdf5, ".keras": _read_keras,
+    ".pt": _read_torch, ".pth": _read_torch, ".ckpt": _read_torch,
+}  # fmt: skip
+WRITERS: dict[str, Callable[[Arrays], bytes]] = {
+    ".npz": _write_npz, ".safetensors": _write_safetensors, ".h5": _write_hdf5, ".hdf5": _write_hdf5,
+    ".pt": _write_torch, ".pth": _write_torch,
+}  # fmt: skip

@@ -1,0 +1,257 @@
+"""Weights of other packages to `recurlab.RNN` and back."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from recurlab.cells import CELLS
+from recurlab.cells.gru import GRU
+from recurlab.errors import RecurlabError, check_choice, check_number, did_you_mean, one_line
+from recurlab.interop.formats import FORMATS, Format
+from recurlab.interop.layout import GATES, PARAMETERS, Array, Arrays, Layout, MisfitError, read, write
+from recurlab.layers.rnn import RNN
+
+DTYPES = ("float16", "float32", "float64")
+BACKWARD, DIRECTIONS = {"bw", "backward", "reverse"}, {"bw", "backward", "reverse", "fw", "forward"}
+SUFFIXED = re.compile(rf"({'|'.join(PARAMETERS)})_l(\d+)(_reverse)?")  # torch's names
+
+
+class Found(NamedTuple):
+    """Arrays that fit a layout: our parameters of each layer and direction."""
+
+    layout: Layout
+    parameters: list[list[Arrays]]
+
+
+def from_arrays(
+    arrays: Mapping[str, Any],
+    format: str,
+    *,
+    cell: str | None = None,
+    reset: str | None = None,
+    forget_bias: float = 1.0,
+    **options: Any,
+) -> RNN:
+    """Return a layer that computes what the layer of another package computes that has these weights.
+
+    Args:
+        arrays: by their names, as the package calls them, with anything in front that tells layers and directions
+            apart: ``"backward_layer/kernel"``, ``"rnn/multi_rnn_cell/cell_0/gru_cell/gates/bias"``, ``"weight_ih_l0"``.
+            All of one floating-point type, which the layer's weights are then of.
+        format: torch, keras, tensorflow, cudnn, haste or recurlab.
+        cell: rnn, gru or lstm, where the names and shapes leave that open.
+        reset: of a GRU, after or before, where they leave that open, as without biases.
+        forget_bias: what a TensorFlow LSTM cell adds to the forget gate when it runs, which its weights do not tell.
+        options: further arguments of `recurlab.RNN`, as ``activation="relu"`` or ``batch_first=True``.
+
+    Raises:
+        RecurlabError: for arrays that are missing, too many, of a wrong shape or dtype or not finite, and for such as
+            fit several layers.
+    """
+    check_choice("format", format, FORMATS)
+    if cell is not None:
+        check_choice("cell", cell, GATES)
+    check_number("forget_bias", forget_bias)
+    given = {str(name): _as_array(str(name), array) for name, array in arrays.items()}
+    _check_dtypes(given)
+    wanted = {"cell": cell, "reset": reset}
+    found = _choose(given, format, {key: value for key, value in wanted.items() if value is not None}, forget_bias)
+    return _layer(found, options)
+
+
+def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
+    """Return the weights of a layer as another package has them, to be given to a layer of its own.
+
+    Where the package has one bias for our two it is their sum, with a rounding only if both are other than zero.
+
+    Args:
+        layer: whose weights.
+        format: torch, keras, tensorflow, cudnn, haste or recurlab.
+        forget_bias: what a TensorFlow LSTM cell is to add to the forget gate when it runs.
+
+    Raises:
+        RecurlabError: if the package has no such layer.
+    """
+    check_choice("format", format, FORMATS)
+    check_number("forget_bias", forget_bias)
+    layout = _with_forget_bias(_layout_of(layer, format), forget_bias)
+    state = {name: _as_array(name, parameter) for name, parameter in layer.state_dict().items()}
+    kind, made = FORMATS[format], Arrays()
+    sizes = layer.num_layers, layer.num_directions
+    for number in range(layer.num_layers):
+        for direction in range(layer.num_directions):
+            suffix = f"_l{number}{'_reverse' * direction}"
+            own = {name: state[name + suffix] for name in PARAMETERS if name + suffix in state}
+            for name, array in write(layout, own).items():
+                made[kind.key(name, number, sizes[0], direction, sizes[1])] = array
+    return made
+
+
+def _as_array(name: str, array: Any) -> Array:
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+    try:
+        found = np.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise RecurlabError(f"{name}: is no array: {one_line(error)}") from error
+    return found.astype(found.dtype.newbyteorder("="), copy=False)
+
+
+def _check_dtypes(arrays: Mapping[str, Array]) -> None:
+    if not arrays:
+        raise RecurlabError("there are no arrays")
+    for name, array in arrays.items():
+        if array.dtype.name not in DTYPES:
+            raise RecurlabError(f"{name}: must be of {', '.join(DTYPES)}, not {array.dtype}")
+    (first, one), *others = arrays.items()
+    for name, array in others:
+        if array.dtype != one.dtype:
+            raise RecurlabError(f"{name}: is of {array.dtype}, but {first} of {one.dtype}: all need the same dtype")
+
+
+def _choose(arrays: Arrays, format: str, wanted: dict[str, str], forget_bias: float) -> Found:
+    """Return what the arrays are; those of several layers, and of none, are an error."""
+    fitting: list[Found] = []
+    misfits: list[MisfitError] = []
+    for layout in _candidates(format, wanted):
+        layout = _with_forget_bias(layout, forget_bias)
+        try:
+            fitting.append(Found(layout, _read(arrays, FORMATS[format], layout)))
+        except MisfitError as error:
+            misfits.append(error)
+    told = [found for found in fitting if any(f"{found.layout.cell}_cell" in name.lower() for name in arrays)]
+    match told or fitting:
+        case [found]:
+            return found
+        case []:
+            raise min(misfits, key=lambda misfit: misfit.count)
+        case several:
+            kinds = " or ".join(str(found.layout) for found in several)
+            raise RecurlabError(f"these arrays of format={format!r} are those of {kinds}: say cell= or reset=")
+
+
+def _candidates(format: str, wanted: dict[str, str]) -> list[Layout]:
+    """Return the layouts of a format that are as wanted."""
+    found = [
+        layout
+        for layout in FORMATS[format].layouts
+        if all({"cell": layout.cell, **layout.options}.get(key) == value for key, value in wanted.items())
+    ]
+    if not found:
+        said = ", ".join(f"{key}={value!r}" for key, value in wanted.items())
+        raise RecurlabError(f"{said}: format={format!r} has no such layer; it has {_listed(format)}")
+    return found
+
+
+def _listed(format: str) -> str:
+    return ", ".join(str(layout) for layout in FORMATS[format].layouts)
+
+
+def _with_forget_bias(layout: Layout, forget_bias: float) -> Layout:
+    return replace(layout, added={"forget": forget_bias}) if layout.added else layout
+
+
+def _read(arrays: Arrays, kind: Format, layout: Layout) -> list[list[Arrays]]:
+    """Return our parameters of each layer and direction."""
+    places = _suffixed(arrays) if kind.suffixed else _headed(arrays, kind, layout)
+    layers: dict[str, dict[bool, tuple[str, Arrays]]] = {}
+    for head, own in places.items():
+        words = re.split("[/_]", head.lower())
+        layer = layers.setdefault("/".join(word for word in words if word not in DIRECTIONS), {})
+        backward = not BACKWARD.isdisjoint(words)
+        if backward in layer:
+            raise MisfitError(f"{head}: can't be told from {layer[backward][0]}")
+        layer[backward] = head, own
+    ordered = [layers[head] for head in sorted(layers, key=_natural)]
+    directions = {tuple(sorted(layer)) for layer in ordered}
+    if directions not in ({(False,)}, {(False, True)}):
+        lone = next(layer for layer in ordered if set(layer) != {False, True})
+        (head, _), which = next(iter(lone.values())), "forward" if True in lone else "backward"
+        raise MisfitError(f"{head}: there are no arrays of the {which} direction beside it")
+    return [[read(layout, own, place) for _, (place, own) in sorted(layer.items())] for layer in ordered]
+
+
+def _headed(arrays: Arrays, kind: Format, layout: Layout) -> dict[str, Arrays]:
+    """Return the arrays by what stands before their names."""
+    known = {entry.name for each in kind.layouts for entry in each.entries}
+    own = [entry.name for entry in layout.entries]
+    places: dict[str, Arrays] = {}
+    extra: list[str] = []
+    for key, array in arrays.items():
+        # The longest: gates/bias is no bias.
+        name = max((name for name in known if f"/{key}".endswith(f"/{name}")), key=len, default="")
+        if name in own:
+            places.setdefault(key.removesuffix(name), {})[name] = array
+        else:
+            extra.append(key)
+    if extra:
+        near = did_you_mean(extra[0].rpartition("/")[2], own)
+        missing = len(own) - len({name for place in places.values() for name in place})
+        reason = f"{extra[0]}: is no array of this layer, which has {', '.join(own)}{near}"
+        raise MisfitError(reason, len(extra) + missing)
+    return places
+
+
+def _suffixed(arrays: Arrays) -> dict[str, Arrays]:
+    places: dict[str, Arrays] = {}
+    for key, array in arrays.items():
+        match = SUFFIXED.fullmatch(key)
+        if match is None:
+            raise MisfitError(f"{key}: is none of the names of torch, as weight_ih_l0 or bias_hh_l1_reverse")
+        places.setdefault(f"layer_{match[2]}{match[3] or ''}/", {})[match[1]] = array
+    return places
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Return what sorts cell_10 behind cell_9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _layer(found: Found, options: dict[str, Any]) -> RNN:
+    parameters, layout = found.parameters, found.layout
+    first = parameters[0][0]
+    units = first["weight_hh"].shape[0] // len(GATES[layout.cell])
+    layer = RNN(
+        first["weight_ih"].shape[1],
+        units,
+        len(parameters),
+        "bias_ih" in first,
+        bidirectional=len(parameters[0]) > 1,
+        cell=layout.cell,
+        recurrence="diagonal" if layout.diagonal else "dense",
+        dtype=torch.from_numpy(first["weight_ih"]).dtype,
+        **{**layout.options, **options},
+    )
+    ours, theirs = layer.state_dict(), dict(_named(parameters))
+    for name, weight in ours.items():
+        if name not in theirs or tuple(weight.shape) != theirs[name].shape:
+            shape = theirs[name].shape if name in theirs else None
+            raise RecurlabError(f"{name}={shape}: must be {tuple(weight.shape)} in a stack of {len(parameters)} layers")
+    layer.load_state_dict({name: torch.from_numpy(array) for name, array in theirs.items()})
+    return layer
+
+
+def _named(parameters: list[list[Arrays]]) -> Iterator[tuple[str, Array]]:
+    for number, directions in enumerate(parameters):
+        for direction, own in enumerate(directions):
+            for name, array in own.items():
+                yield f"{name}_l{number}{'_reverse' * direction}", array
+
+
+def _layout_of(layer: RNN, format: str) -> Layout:
+    """Return the layout of a layer in a package that has it."""
+    name = next((name for name in GATES if type(layer.cell) is CELLS[name]), None)
+    if name is None:
+        raise RecurlabError(f"cell={layer.cell}: other packages have only {', '.join(GATES)}")
+    reset = {"reset": layer.cell.reset} if isinstance(layer.cell, GRU) else {}
+    kind = layer.recurrence.kind
+    for layout in FORMATS[format].layouts:
+        recurrence = "diagonal" if layout.diagonal else "dense"
+        if (layout.cell, recurrence, dict(layout.options)) == (name, kind, reset):
+            return layout
+    said = " ".join([*([kind] if kind != "dense" else []), name, *(f"reset={value}" for value in reset.values())])
+    raise RecurlabError(f"format={format!r} has no {said}; it has {_listed(format)}")

@@ -1,0 +1,156 @@
+"""Weights in files: what was written is read, what is damaged is refused, and a command converts one into another."""
+
+import io
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import recurlab
+from foreign_layers import arrays_of
+from recurlab import RecurlabError
+from recurlab.interop import convert, from_arrays, read_file, to_arrays, write_file
+
+SUFFIXES = ["npz", "safetensors", "h5", "hdf5", "pt", "pth"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_gives_back_the_bits(tmp_path, suffix, dtype):
+    arrays = {f"rnn/{key}": array for key, array in arrays_of("GRUCell", 5, 4, dtype).items()}
+    write_file(tmp_path / f"w.{suffix}", arrays)
+    found = read_file(tmp_path / f"w.{suffix}")
+    assert found.keys() == arrays.keys()
+    for key, array in arrays.items():
+        assert found[key].dtype == array.dtype
+        assert found[key].tobytes() == array.tobytes()
+    assert [path.name for path in tmp_path.iterdir()] == [f"w.{suffix}"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"nothing of the kind" * 99])
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "keras", "ckpt"])
+def test_a_damaged_file_is_refused_in_a_line(tmp_path, suffix, content):
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(RecurlabError, match=rf"^file='.*w\.{suffix}': can't be read: .+") as caught:
+        read_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_code_in_a_file_is_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"weight_ih_l0": Evil()}, tmp_path / "w.pt")
+    np.savez(tmp_path / "w.npz", kernel=np.array([Evil()], object))
+    for name in ("w.pt", "w.npz"):
+        (tmp_path / "owned").unlink(missing_ok=True)  # np.savez has made it, to write it
+        with pytest.raises(RecurlabError, match="can't be read"):
+            read_file(tmp_path / name)
+        assert not (tmp_path / "owned").exists()
+
+
+def test_files_that_are_not_there_or_of_no_known_kind(tmp_path):
+    (tmp_path / "weights.npz").touch()
+    with pytest.raises(RecurlabError, match=r"there is no such file; did you mean 'weights.npz'\?$"):
+        read_file(tmp_path / "weight.npz")
+    (tmp_path / "w.bin").touch()
+    with pytest.raises(RecurlabError, match=r"must be one of .npz, .safetensors"):
+        read_file(tmp_path / "w.bin")
+    with pytest.raises(RecurlabError, match=r"must be one of .npz, .safetensors"):
+        write_file(tmp_path / "w.keras", {})
+    with pytest.raises(RecurlabError, match=r"can't be written: "):
+        write_file(tmp_path / "weights.npz" / "w.npz", {})
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    write_file(tmp_path / "w.h5", {"a": np.zeros(2)})
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(RecurlabError, match=r"^this file needs the package h5py: pip install h5py$"):
+        read_file(tmp_path / "w.h5")
+
+
+def keras_3(file, arrays, place):
+    for number, name in enumerate(("kernel", "recurrent_kernel", "bias")):
+        file[f"{place}/cell/vars/{number}"] = arrays[name]
+    file[f"{place}/cell/seed_generator/vars/0"] = np.zeros(2, "uint32")
+
+
+def test_files_as_keras_writes_them(tmp_path):
+    arrays = arrays_of("keras GRU", 5, 4, "float32")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        for name, array in arrays.items():
+            file[f"model_weights/gru/gru/gru_cell/{name}:0"] = array
+        file["model_weights/dense/dense/kernel:0"] = np.zeros((4, 2), "float32")
+        file["optimizer_weights/training/Adam/gru/kernel:0"] = np.zeros((5, 12), "float32")
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        keras_3(file, arrays, "layers/gru")
+        file["layers/dense/vars/0"] = np.zeros((4, 2), "float32")
+    with zipfile.ZipFile(tmp_path / "new.keras", "w") as file:
+        file.writestr("model.weights.h5", content.getvalue())
+    for name, layer in (("old.h5", "model_weights/gru"), ("new.keras", "layers/gru")):
+        said = convert(tmp_path / name, tmp_path / "out.npz", format="keras", layer=layer)
+        assert said == f"{from_arrays(arrays, 'keras')} -> {tmp_path / 'out.npz'}: " + ", ".join(
+            f"{key} {array.shape}" for key, array in read_file(tmp_path / "out.npz").items()
+        )
+        theirs = torch.nn.GRU(5, 4)
+        found = read_file(tmp_path / "out.npz")
+        theirs.load_state_dict({key: torch.from_numpy(array) for key, array in found.items()})
+    with pytest.raises(RecurlabError, match=r"; --layer takes one of layers/gru/cell$"):
+        convert(tmp_path / "new.keras", tmp_path / "out.npz", format="keras")
+    with pytest.raises(RecurlabError, match=r"^layer='layers/gur': allowed are .*; did you mean 'layers/gru"):
+        convert(tmp_path / "new.keras", tmp_path / "out.npz", format="keras", layer="layers/gur")
+
+
+def test_both_directions_as_keras_writes_them(tmp_path):
+    forward, backward = (arrays_of("keras LSTM", 5, 4, seed=seed) for seed in (0, 1))
+    with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+        keras_3(file, forward, "layers/bidirectional/forward_layer")
+        keras_3(file, backward, "layers/bidirectional/backward_layer")
+    layer = from_arrays(read_file(tmp_path / "w.weights.h5"), "keras")
+    x = torch.randn(3, 2, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(x)[0][..., :4], from_arrays(forward, "keras")(x)[0])
+
+
+def test_a_module_within_a_model_of_torch(tmp_path):
+    model = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(3, 4, 2), "head": torch.nn.Linear(4, 1)})
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "model.ckpt")
+    convert(tmp_path / "model.ckpt", tmp_path / "w.safetensors", format="torch", layer="rnn", to="keras")
+    layer = from_arrays(read_file(tmp_path / "w.safetensors"), "keras")
+    x = torch.randn(5, 2, 3)
+    torch.testing.assert_close(layer(x)[0], model["rnn"](x)[0], rtol=0, atol=1e-6)
+
+
+def test_the_command(recurlab, tmp_path):
+    write_file(tmp_path / "in.npz", arrays_of("IndyGRUCell", 5, 4))
+    code, out, err = recurlab("convert", "in.npz", "out.safetensors", "--from", "tensorflow", "--to", "recurlab")
+    assert (code, err) == (0, "")
+    assert out.endswith(
+        "-> out.safetensors: weight_ih_l0 (12, 5), weight_hh_l0 (12,), bias_ih_l0 (12,), bias_hh_l0 (12,)\n"
+    )
+    code, _, err = recurlab("convert", "in.npz", "other.npz", "--from", "tensorflow", "--to", "haste")
+    assert code == 2
+    assert err == (
+        "recurlab: format='haste' has no diagonal gru reset=before; it has gru reset=after, lstm, diagonal rnn\n"
+    )
+    code, _, err = recurlab("convert", "in.npz", "other.npz", "--from", "kears")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "did you mean 'keras'?" in err
+    code, _, err = recurlab("convert", "in.npz", "other.npz", "--from", "tensorflow", "to=haste")
+    assert (code, err) == (2, "recurlab: 'to=haste': unknown word; see recurlab convert --help\n")
+    assert not (tmp_path / "other.npz").exists()
+
+
+def test_weights_that_were_converted_are_loaded(tmp_path):
+    layer = recurlab.RNN(5, 4, cell="indy_gru")
+    write_file(tmp_path / "w.safetensors", to_arrays(layer, "recurlab"))
+    other = recurlab.RNN(5, 4, cell="indy_gru")
+    other.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in read_file(tmp_path / "w.safetensors").items()}
+    )
+    x = torch.randn(3, 2, 5)
+    assert torch.equal(other(x)[0], layer(x)[0])

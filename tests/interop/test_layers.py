@@ -1,0 +1,294 @@
+"""Weights of other packages give the same numbers here, and come back as they were."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import recurlab
+from foreign_layers import LAYERS, arrays_of
+from recurlab import RecurlabError
+from recurlab.interop import FORMATS, from_arrays, to_arrays
+
+T, B, FEATURES, H = 6, 3, 5, 4
+OURS = {
+    "rnn": {"cell": "rnn"}, "gru after": {"cell": "gru"}, "gru before": {"cell": "gru", "reset": "before"},
+    "lstm": {"cell": "lstm"}, "indrnn": {"cell": "indrnn", "activation": "tanh"}, "indy_gru": {"cell": "indy_gru"},
+    "indy_lstm": {"cell": "indy_lstm"}, "indy_gru after": {"cell": "indy_gru", "reset": "after"},
+}  # fmt: skip
+BASE = {"indrnn": "rnn", "indy_gru": "gru", "indy_lstm": "lstm"}
+TWO_BIASES = {"torch", "cudnn", "recurlab"}
+
+
+def equal_bits(found, wanted):
+    assert found.keys() == wanted.keys()
+    for key, array in wanted.items():
+        assert found[key].dtype == array.dtype
+        assert found[key].tobytes() == array.tobytes(), key
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_numbers_are_those_of_the_published_equations(name):
+    format, hints, layer, _ = LAYERS[name]
+    arrays = arrays_of(name, FEATURES, H)
+    x = np.random.default_rng(1).normal(size=(T, B, FEATURES))
+    with torch.no_grad():
+        found = from_arrays(arrays, format, **hints)(torch.from_numpy(x))[0]
+    assert_close(found.numpy(), layer(arrays, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_came_in_goes_out_bit_for_bit(name, dtype):
+    format, hints, _, _ = LAYERS[name]
+    arrays = arrays_of(name, 7, 3, dtype)
+    next(iter(arrays.values()))[0] = -0.0
+    arrays[list(arrays)[-1]][-1] = -0.0
+    equal_bits(to_arrays(from_arrays(arrays, format, **hints), format), arrays)
+
+
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (1, True), (3, True), (11, False)])
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", OURS)
+def test_what_went_out_comes_in_bit_for_bit(name, format, layers, bidirectional):
+    torch.manual_seed(0)
+    layer = recurlab.RNN(FEATURES, H, layers, bidirectional=bidirectional, **OURS[name])
+    try:
+        arrays = to_arrays(layer, format)
+    except RecurlabError as error:
+        assert str(error).startswith(f"format={format!r} has no ")  # noqa: PT017
+        return
+    cell = OURS[name]["cell"]
+    reset = getattr(layer.cell, "reset", None)
+    back = from_arrays(arrays, format, cell=BASE.get(cell, cell), reset=reset)
+    again = from_arrays(to_arrays(back, format), format, cell=BASE.get(cell, cell), reset=reset)
+    assert back.cell == layer.cell
+    assert back.recurrence == layer.recurrence
+    equal_bits(state(again), state(back))
+    if format in TWO_BIASES:
+        equal_bits(state(back), state(layer))
+    x = torch.randn(T, B, FEATURES)
+    assert_close(back(x)[0], layer(x)[0], rtol=0, atol=1e-6)
+
+
+def state(layer):
+    return {name: weight.numpy() for name, weight in layer.state_dict().items()}
+
+
+def test_every_layer_goes_to_some_package():
+    for options in OURS.values():
+        layer = recurlab.RNN(FEATURES, H, **options)
+        assert [format for format in FORMATS if format != "recurlab" and goes(layer, format)] or options == {
+            "cell": "indy_gru", "reset": "after"
+        }  # fmt: skip
+
+
+def goes(layer, format):
+    try:
+        return bool(to_arrays(layer, format))
+    except RecurlabError:
+        return False
+
+
+@pytest.mark.parametrize("format", ["torch", "keras", "recurlab"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_layer_without_biases(cell, format):
+    layer = recurlab.RNN(FEATURES, H, bias=False, cell=cell)
+    arrays = to_arrays(layer, format)
+    back = from_arrays(arrays, format, reset="after" if cell == "gru" else None)
+    assert not back.bias
+    equal_bits(state(back), state(layer))
+
+
+def test_biases_of_zero_where_a_package_has_no_layer_without():
+    layer = recurlab.RNN(FEATURES, H, bias=False, cell="indy_gru")
+    arrays = to_arrays(layer, "tensorflow")
+    assert not arrays["gates/bias"].any()
+    x = torch.randn(T, B, FEATURES)
+    assert_close(from_arrays(arrays, "tensorflow")(x), layer(x), rtol=0, atol=1e-6)
+
+
+def test_what_torch_has_is_taken_by_torch():
+    layer = recurlab.RNN(FEATURES, H, 2, cell="lstm", bidirectional=True)
+    theirs = torch.nn.LSTM(FEATURES, H, 2, bidirectional=True)
+    theirs.load_state_dict({name: torch.from_numpy(array) for name, array in to_arrays(layer, "torch").items()})
+    x = torch.randn(T, B, FEATURES)
+    assert_close(theirs(x)[0], layer(x)[0], rtol=0, atol=1e-6)
+    assert_close(from_arrays(theirs.state_dict(), "torch")(x)[0], layer(x)[0], rtol=0, atol=1e-6)
+
+
+def test_a_stack_as_the_variables_of_a_checkpoint_are_called():
+    def named(place, seed):
+        return {f"{place}/{key}": array for key, array in arrays_of("GRUCell", FEATURES, H, seed=seed).items()}
+
+    top = "model/stack_bidirectional_rnn"
+    names = [f"{top}/cell_0/bidirectional_rnn/{way}/gru_cell" for way in ("bw", "fw")]
+    arrays = {**named(names[0], 0), **named(names[1], 1)}
+    layer = from_arrays(arrays, "tensorflow")
+    forward, backward = (from_arrays(arrays_of("GRUCell", FEATURES, H, seed=seed), "tensorflow") for seed in (1, 0))
+    x = torch.randn(T, B, FEATURES, dtype=torch.float64)
+    output = layer(x)[0]
+    assert_close(output[..., :H], forward(x)[0])
+    assert_close(output[..., H:], backward(x.flip(0))[0].flip(0))
+
+
+def test_layers_are_ordered_as_numbers():
+    layer = recurlab.RNN(H, H, 12, cell="lstm", dtype=torch.float64)
+    arrays = to_arrays(layer, "keras")
+    shuffled = dict(sorted(arrays.items()))
+    assert next(iter(shuffled)) == "layer_0/bias"
+    equal_bits(to_arrays(from_arrays(shuffled, "keras"), "keras"), arrays)
+
+
+def test_the_forget_bias_of_an_lstm_cell():
+    arrays = arrays_of("LSTMCell", FEATURES, H)
+    layer = from_arrays(arrays, "tensorflow", cell="lstm", forget_bias=0.25)
+    total = (layer.bias_ih_l0 + layer.bias_hh_l0).detach().numpy()
+    assert np.array_equal(total[H : 2 * H], arrays["bias"][2 * H : 3 * H] + 0.25)
+    equal_bits(to_arrays(layer, "tensorflow", forget_bias=0.25), arrays)
+
+
+def test_options_of_the_layer_are_passed_on():
+    layer = from_arrays(
+        arrays_of("haste IndRNN", FEATURES, H), "haste", activation="relu", zoneout=0.25, batch_first=True
+    )
+    assert (layer.cell.activation, layer.zoneout, layer.batch_first) == ("relu", (0.25,), True)
+
+
+def test_numbers_of_the_other_byte_order():
+    arrays = arrays_of("keras GRU", FEATURES, H)
+    swapped = {name: array.astype(">f8") for name, array in arrays.items()}
+    equal_bits(to_arrays(from_arrays(swapped, "keras"), "keras"), arrays)
+
+
+def test_a_layer_of_bfloat16_has_no_arrays():
+    with pytest.raises(RecurlabError, match=r"^weight_ih_l0: is no array: .*BFloat16"):
+        to_arrays(recurlab.RNN(FEATURES, H, dtype=torch.bfloat16), "torch")
+
+
+REFUSED = {
+    "missing": (lambda a: a.pop("bias"), {"format": "haste"}, "bias: is missing"),
+    "extra": (lambda a: a.update(gamma=a["bias"]), {}, "gamma: is no array of this layer"),
+    "transposed": (
+        lambda a: a.update(kernel=a["kernel"].T), {},
+        "kernel: must be of shape (5, 12), as its transpose is, not (12, 5)"),
+    "whole numbers": (
+        lambda a: a.update(bias=np.zeros((2, 12), int)), {}, "bias: must be of float16, float32, float64, not int64"),
+    "another dtype": (
+        lambda a: a.update(bias=a["bias"].astype("float32")), {},
+        "bias: is of float32, but kernel of float64: all need the same dtype"),
+    "not finite": (lambda a: a["kernel"].__setitem__((1, 2), np.nan), {}, "kernel: 1 of its 60 numbers are not finite"),
+    "other units": (
+        lambda a: a.update(recurrent_kernel=np.zeros((5, 15))), {},
+        "recurrent_kernel: must be of shape (4, 12), not (5, 15)"),
+    "a list of lists": (lambda a: a.update(bias=[[1.0], [2.0, 3.0]]), {}, "bias: is no array: "),
+    "an unknown format": (lambda a: None, {"format": "kears"}, "format='kears': allowed are "),
+    "a cell that there is not": (lambda a: None, {"cell": "mgu"}, "cell='mgu': allowed are rnn, gru, lstm"),
+    "no such layer": (
+        lambda a: None, {"format": "haste", "reset": "before"}, "reset='before': format='haste' has no such layer; "),
+    "nothing": (lambda a: a.clear(), {}, "there are no arrays"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_named(name):
+    damage, options, said = REFUSED[name]
+    arrays = arrays_of("keras GRU", FEATURES, H)
+    damage(arrays)
+    with pytest.raises(RecurlabError) as caught:
+        from_arrays(arrays, **{"format": "keras", **options})
+    assert str(caught.value).startswith(said), caught.value
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("LSTMCell", "rnn or lstm"), ("IndRNNCell", "diagonal lstm or diagonal rnn")]
+)
+def test_what_fits_several_layers_is_refused_until_it_is_said(name, kinds):
+    arrays = arrays_of(name, 20, H)
+    with pytest.raises(RecurlabError) as caught:
+        from_arrays(arrays, "tensorflow")
+    assert str(caught.value) == f"these arrays of format='tensorflow' are those of {kinds}: say cell= or reset="
+    assert from_arrays(arrays, "tensorflow", **LAYERS[name][1]).hidden_size == H
+
+
+def test_a_scope_tells_the_cell():
+    arrays = {f"rnn/indy_lstm_cell/{key}": array for key, array in arrays_of("IndyLSTMCell", FEATURES, H).items()}
+    assert from_arrays(arrays, "tensorflow").cell == recurlab.RNN(1, 1, cell="lstm").cell
+
+
+def test_a_lone_direction_and_layers_that_do_not_fit():
+    arrays = {f"bw/{key}": array for key, array in arrays_of("GRUCell", FEATURES, H).items()}
+    with pytest.raises(RecurlabError, match=r"^bw/: there are no arrays of the forward direction beside it$"):
+        from_arrays(arrays, "tensorflow")
+    stack = {f"cell_{k}/{key}": array for k in (0, 1) for key, array in arrays_of("GRUCell", FEATURES, H).items()}
+    with pytest.raises(RecurlabError, match=r"^weight_ih_l1=\(12, 5\): must be \(12, 4\) in a stack of 2 layers$"):
+        from_arrays(stack, "tensorflow")
+
+
+@pytest.mark.parametrize("cell", ["block", "own"])
+def test_layers_that_no_package_has(cell):
+    options = {"cell": "gru", "recurrence": "block", "heads": 2} if cell == "block" else {"cell": Own()}
+    with pytest.raises(RecurlabError, match=r"^format='keras' has no block gru reset=after; |^cell=.*: other packages"):
+        to_arrays(recurlab.RNN(FEATURES, H, **options), "keras")
+
+
+class Own(recurlab.Cell):
+    gates = ("only",)
+
+    def step(self, x, h, recur):
+        return x.only + recur.only(h)
+
+
+def damaged(draw, arrays):
+    """Return arrays of which one is damaged; and whether the damage can be seen in what is left."""
+    key = draw(st.sampled_from(sorted(arrays)))
+    kind = draw(
+        st.sampled_from(["missing", "transposed", "dtype", "nan", "extra", "renamed", "cut", "empty", "object"])
+    )
+    array = arrays.pop(key)
+    if kind == "transposed":
+        arrays[key] = array.T.copy()
+    elif kind == "dtype":
+        arrays[key] = array.astype(draw(st.sampled_from(["float32", "int64", "complex128", "bool"])))
+    elif kind == "nan":
+        array = array.copy()
+        array.flat[draw(st.integers(0, array.size - 1))] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+        arrays[key] = array
+    elif kind == "extra":
+        arrays[key], arrays[f"{key}_2"] = array, array
+    elif kind == "renamed":
+        arrays[key[:-1]] = array
+    elif kind == "cut":
+        axis = draw(st.integers(0, array.ndim - 1))
+        arrays[key] = np.delete(array, 0, axis=axis)
+    elif kind == "empty":
+        arrays[key] = array[:0]
+    elif kind == "object":
+        arrays[key] = array.astype(object)
+    return kind
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_damaged_arrays_are_refused_or_converted_right(data):
+    name = data.draw(st.sampled_from(sorted(LAYERS)))
+    format, hints, layer, _ = LAYERS[name]
+    arrays = arrays_of(name, FEATURES, H)
+    kind = damaged(data.draw, arrays)
+    try:
+        made = from_arrays(arrays, format, **hints)
+    except RecurlabError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    # What can't be seen in the arrays: a square matrix or a vector that is turned, biases that a layer may have not,
+    # and whatever is a layer as it is.
+    assert kind in ("transposed", "missing", "cut"), (name, arrays.keys())
+    x = np.random.default_rng(1).normal(size=(2, B, made.input_size))
+    with torch.no_grad():
+        found = made(torch.from_numpy(x))[0].numpy()
+    if kind == "missing":
+        arrays = {**{key: np.zeros_like(array) for key, array in arrays_of(name, FEATURES, H).items()}, **arrays}
+    assert_close(found, layer(arrays, x), rtol=0, atol=1e-12)
