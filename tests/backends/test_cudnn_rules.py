@@ -65,7 +65,7 @@ class Unhashable(recurlab.Cell):
     ids=["before", "gru relu", "lstm relu", "linear", "subclass", "unhashable"],
 )
 def test_other_cells_are_refused(cell, served):
-    wanted = "cuDNN has the GRU with reset='after', the LSTM and the rnn, tanh or ReLU"
+    wanted = "cuDNN has the GRU with reset='after' and the LSTM, of sigmoid and tanh, and the rnn, tanh or ReLU"
     assert served(replace(draw_call(), cell=cell)) == wanted
 
 

@@ -51,6 +51,55 @@ def test_every_cell_runs_and_learns_with_every_activation(cell, name):
     assert all(p.grad.isfinite().all() and p.grad.any() for p in layer.parameters())
 
 
+def at(cell, *points, **options):
+    """Return h' of one unit whose gates are given, from a state of one half whose recurrent weights are all 1."""
+    layer = recurlab.RNN(len(points), 1, cell=cell, bias=False, dtype=torch.float64, backend="eager", **options)
+    layer.load_state_dict({"weight_ih_l0": torch.eye(len(points)), "weight_hh_l0": torch.ones(len(points), 1)})
+    start = tuple(torch.full((1, 1), 0.5, dtype=torch.float64) for _ in layer.cell.states)
+    return layer(torch.tensor([points], dtype=torch.float64), start if len(start) > 1 else start[0])[0].item()
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_the_gates_have_an_activation_of_their_own(name):
+    sigma = DEFINITIONS[name]
+    r, z = sigma(0.5 - 0.7), sigma(0.5 + 0.3)
+    wanted = (1 - z) * math.tanh(0.9 + r * 0.5) + z * 0.5
+    for reset in ("after", "before"):  # the same without biases and with weights of 1
+        found = at("gru", -0.7, 0.3, 0.9, reset=reset, recurrent_activation=name)
+        assert found == pytest.approx(wanted, abs=1e-12)
+    i, f, o = (sigma(0.5 + a) for a in (-0.7, 0.3, 1.1))
+    wanted = o * math.tanh(f * 0.5 + i * math.tanh(0.5 + 0.9))
+    assert at("lstm", -0.7, 0.3, 0.9, 1.1, recurrent_activation=name) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_none_is_linear():
+    both = {"activation": None, "recurrent_activation": None}
+    for options in (both, dict.fromkeys(both, "linear")):
+        r, z = 0.5 - 0.7, 0.5 + 0.3
+        wanted = (1 - z) * (0.9 + r * 0.5) + z * 0.5
+        assert at("gru", -0.7, 0.3, 0.9, **options) == pytest.approx(wanted, abs=1e-12)
+    assert at("rnn", -0.7, activation=None) == pytest.approx(-0.2, abs=1e-12)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_an_unknown_recurrent_activation_is_refused(cell):
+    with pytest.raises(recurlab.RecurlabError, match=r"^recurrent_activation='sigmod': .*did you mean 'sigmoid'\?$"):
+        recurlab.RNN(1, 1, cell=cell, recurrent_activation="sigmod")
+
+
+@pytest.mark.parametrize("cell", ["gru", "indy_gru", "lstm", "indy_lstm"])
+def test_kernels_of_other_gates_give_the_numbers_of_the_reference(cell, skip_unless_able):
+    skip_unless_able("fused")
+    results = []
+    for backend in ("fused", "eager"):
+        torch.manual_seed(8)
+        layer = recurlab.RNN(3, 4, cell=cell, recurrent_activation="softsign", dtype=torch.float64, backend=backend)
+        output = layer(torch.randn(5, 2, 3, dtype=torch.float64))[0]
+        output.square().sum().backward()
+        results.append([output, *(p.grad for p in layer.parameters())])
+    assert_close(*results, rtol=0, atol=1e-10)
+
+
 def test_the_activation_of_a_gru_is_that_of_its_candidate():
     layer = recurlab.RNN(1, 1, cell="gru", activation="linear", dtype=torch.float64)
     for parameter in layer.parameters():

@@ -19,8 +19,10 @@ LAYERS = {
     "SimpleRNN": ("SimpleRNN", {}),
     "GRU without biases": ("GRU", {"use_bias": False, "reset_after": False}),
     "LSTM, relu": ("LSTM", {"activation": "relu"}),
+    "GRU, hard_sigmoid": ("GRU", {"recurrent_activation": "hard_sigmoid", "activation": None}),
 }
-HINTS = {"GRU without biases": {"reset": "before"}, "LSTM, relu": {"activation": "relu"}}
+HINTS = {"GRU without biases": {"reset": "before"}, "LSTM, relu": {"activation": "relu"},
+         "GRU, hard_sigmoid": {"recurrent_activation": "hardsigmoid", "activation": None}}  # fmt: skip
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
 
 

@@ -45,7 +45,7 @@ RULES: tuple[tuple[Callable[[Call], bool], str], ...] = (
     (lambda call: _present(), "PyTorch has no cuDNN here, or torch.backends.cudnn.enabled is False"),
     (
         lambda call: type(call.cell) in CELLS and call.cell in FUNCTIONS,
-        "cuDNN has the GRU with reset='after', the LSTM and the rnn, tanh or ReLU",
+        "cuDNN has the GRU with reset='after' and the LSTM, of sigmoid and tanh, and the rnn, tanh or ReLU",
     ),
     (lambda call: call.recurrence.kind == "dense", "cuDNN has the dense recurrence only"),
     (lambda call: not any(call.zoneout), "cuDNN has no zoneout"),

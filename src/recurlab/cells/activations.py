@@ -32,6 +32,18 @@ ACTIVATIONS = Table(
 )
 
 
+def activation(name: str | None) -> Activation:
+    """Return the activation of a name; None is linear."""
+    found: Activation = ACTIVATIONS["linear" if name is None else name]
+    return found
+
+
+def check_activation(key: str, name: str | None) -> None:
+    """Raise unless `name` is that of an activation, or None."""
+    if name is not None:
+        ACTIVATIONS.check(key, name)
+
+
 def linear(x: "Tensor") -> "Tensor":
     """Return x as it is."""
     return x

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, sigmoid
+from torch import Tensor
 
-from recurlab.cells.activations import ACTIVATIONS, Activation
+from recurlab.cells.activations import activation, check_activation
 from recurlab.cells.cell import Cell
 from recurlab.errors import check_choice
 
@@ -15,22 +15,26 @@ class GRU(Cell):
     """``h' = (1 - z) * n + z * h`` (Cho et al., arXiv 1406.1078, equations 5 to 8).
 
     ``reset="after"``: ``n = phi(W x + b_in + r * (R h + b_hn))``, as cuDNN and the paper's first version;
-    ``reset="before"``: ``n = phi(W x + R (r * h) + b)``, as the third version and TensorFlow's GRUCell.
+    ``reset="before"``: ``n = phi(W x + R (r * h) + b)``, as the third version and TensorFlow's GRUCell. phi is the
+    `activation`, that of the gates r and z the `recurrent_activation`; None is linear.
     """
 
     reset: str = "after"
-    activation: str = "tanh"
+    activation: str | None = "tanh"
+    recurrent_activation: str | None = "sigmoid"
     gates: ClassVar = ("reset", "update", "candidate")
 
     def __post_init__(self) -> None:
         check_choice("reset", self.reset, ("after", "before"))
-        ACTIVATIONS.check("activation", self.activation)
+        check_activation("activation", self.activation)
+        check_activation("recurrent_activation", self.recurrent_activation)
 
     def step(self, x: Any, h: Tensor, recur: Any) -> Tensor:
         """Return h' (B, H)."""
-        phi: Activation = ACTIVATIONS[self.activation]
-        r = sigmoid(x.reset + recur.reset(h))
-        z: Tensor = sigmoid(x.update + recur.update(h))
+        phi = activation(self.activation)
+        sigma = activation(self.recurrent_activation)
+        r = sigma(x.reset + recur.reset(h))
+        z = sigma(x.update + recur.update(h))
         inner: Tensor = r * recur.candidate(h) if self.reset == "after" else recur.candidate(r * h)
         n = phi(x.candidate + inner)
         return (1 - z) * n + z * h

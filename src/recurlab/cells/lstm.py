@@ -3,30 +3,36 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, sigmoid
+from torch import Tensor
 
-from recurlab.cells.activations import ACTIVATIONS, Activation
+from recurlab.cells.activations import activation, check_activation
 from recurlab.cells.cell import Cell
 
 
 @dataclass(frozen=True)
 class LSTM(Cell):
-    """``c' = f * c + i * g``, ``h' = o * phi(c')`` (Gers et al., Learning to forget, 2000)."""
+    """``c' = f * c + i * g``, ``h' = o * phi(c')`` (Gers et al., Learning to forget, 2000).
 
-    activation: str = "tanh"
+    phi is the `activation`, that of the gates i, f and o the `recurrent_activation`; None is linear.
+    """
+
+    activation: str | None = "tanh"
+    recurrent_activation: str | None = "sigmoid"
     gates: ClassVar = ("input", "forget", "cell", "output")
     states: ClassVar = ("h", "c")
 
     def __post_init__(self) -> None:
-        ACTIVATIONS.check("activation", self.activation)
+        check_activation("activation", self.activation)
+        check_activation("recurrent_activation", self.recurrent_activation)
 
     def step(self, x: Any, state: tuple[Tensor, Tensor], recur: Any) -> tuple[Tensor, Tensor]:
         """Return (h', c'), each (B, H)."""
         h, c = state
-        phi: Activation = ACTIVATIONS[self.activation]
-        i = sigmoid(x.input + recur.input(h))
-        f = sigmoid(x.forget + recur.forget(h))
+        phi = activation(self.activation)
+        sigma = activation(self.recurrent_activation)
+        i = sigma(x.input + recur.input(h))
+        f = sigma(x.forget + recur.forget(h))
         g = phi(x.cell + recur.cell(h))
-        o = sigmoid(x.output + recur.output(h))
+        o = sigma(x.output + recur.output(h))
         c = f * c + i * g
         return o * phi(c), c

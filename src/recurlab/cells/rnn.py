@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from recurlab.cells.activations import ACTIVATIONS, Activation
+from recurlab.cells.activations import activation, check_activation
 from recurlab.cells.cell import Cell
 
 
@@ -13,16 +13,17 @@ from recurlab.cells.cell import Cell
 class Elman(Cell):
     """``h' = phi(W x + R h + b)``.
 
-    With a diagonal recurrence and ReLU this is the IndRNN (Li et al., arXiv 1803.04831).
+    With a diagonal recurrence and ReLU this is the IndRNN (Li et al., arXiv 1803.04831). phi is the `activation`; None
+    is linear.
     """
 
-    activation: str = "tanh"
+    activation: str | None = "tanh"
     gates: ClassVar = ("hidden",)
 
     def __post_init__(self) -> None:
-        ACTIVATIONS.check("activation", self.activation)
+        check_activation("activation", self.activation)
 
     def step(self, x: Any, h: Tensor, recur: Any) -> Tensor:
         """Return h' (B, H)."""
-        phi: Activation = ACTIVATIONS[self.activation]
+        phi = activation(self.activation)
         return phi(x.hidden + recur.hidden(h))
