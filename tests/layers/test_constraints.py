@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import recurlab
-from recurlab.layers.constraints import IndRNNBound, MaxAbs
+from recurlab.layers.constraints import IndRNNBound, MaxAbs, MaxNorm, NonNegative, UnitNorm
 from recurlab.layers.initializers import Uniform
 
 
@@ -31,6 +31,41 @@ def test_constrain_cuts_every_recurrent_weight_and_no_other(variant, constraint,
     for name, parameter in layer.named_parameters():
         wanted = before[name].clamp(-bound, bound) if "weight_hh" in name else before[name]
         same(parameter.detach(), wanted.detach())
+
+
+def rows(layer):
+    """Return the weights that feed each gate of each unit."""
+    return layer.weight_hh_l0.detach().reshape(len(layer.weight_hh_l0), -1)
+
+
+def test_no_row_is_longer_than_the_greatest_norm(variant, make, same):
+    layer = make(recurrent_constraint=MaxNorm(1.5), **variant)
+    spread(layer)
+    before = rows(layer).clone()
+    layer.constrain()
+    for old, new in zip(before, rows(layer), strict=True):
+        length = old.square().sum().sqrt()
+        same(new, old if length <= 1.5 else old * (1.5 / length))
+    assert (before.norm(dim=1) < 1.5).any() or layer.recurrence.kind == "dense"
+
+
+def test_every_row_is_of_norm_one(variant, make, same):
+    layer = make(recurrent_constraint=UnitNorm(), **variant)
+    spread(layer)
+    layer.weight_hh_l0.data[0] = 0
+    before = rows(layer).clone()
+    layer.constrain()
+    assert not rows(layer)[0].any()
+    for old, new in zip(before[1:], rows(layer)[1:], strict=True):
+        same(new, old / old.square().sum().sqrt())
+
+
+def test_no_weight_is_negative(variant, make):
+    layer = make(recurrent_constraint=NonNegative(), **variant)
+    spread(layer)
+    before = layer.weight_hh_l0.detach().clone()
+    layer.constrain()
+    assert torch.equal(layer.weight_hh_l0, before.where(before > 0, 0))
 
 
 def test_constrain_without_a_constraint_changes_nothing(make):
@@ -62,6 +97,7 @@ def test_weights_stay_in_bounds_over_training_and_still_learn(make):
 
 BAD = [
     (lambda: MaxAbs(0), ["max_abs.value=0", "greater than 0"]),
+    (lambda: MaxNorm(0.0), ["max_norm.value=0.0", "greater than 0"]),
     (lambda: IndRNNBound(gamma=-1.0), ["indrnn.gamma=-1.0", "greater than 0"]),
     (lambda: IndRNNBound(steps=2.5), ["indrnn.steps=2.5", "whole number of at least 1"]),
 ]

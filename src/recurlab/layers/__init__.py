@@ -19,6 +19,9 @@ CONSTRAINTS = Table(
     "constraint",
     {
         "max_abs": "recurlab.layers.constraints:MaxAbs",
+        "max_norm": "recurlab.layers.constraints:MaxNorm",
+        "unit_norm": "recurlab.layers.constraints:UnitNorm",
+        "non_negative": "recurlab.layers.constraints:NonNegative",
         "indrnn": "recurlab.layers.constraints:IndRNNBound",
     },
 )

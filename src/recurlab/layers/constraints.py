@@ -31,6 +31,41 @@ class MaxAbs(Constraint):
 
 
 @dataclass(frozen=True)
+class NonNegative(Constraint):
+    """u >= 0, element by element."""
+
+    def __call__(self, weight: "Tensor") -> None:
+        weight.clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class MaxNorm(Constraint):
+    """The weights that feed a gate of a unit have a Euclidean norm of at most `value`.
+
+    Srivastava et al., JMLR 2014, section 5.1.
+    """
+
+    value: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_number("max_norm.value", self.value, above=0)
+
+    def __call__(self, weight: "Tensor") -> None:
+        rows = weight.view(len(weight), -1)
+        rows *= (self.value / rows.norm(dim=1, keepdim=True)).clamp(max=1)
+
+
+@dataclass(frozen=True)
+class UnitNorm(Constraint):
+    """The weights that feed a gate of a unit have a Euclidean norm of 1, unless all are 0."""
+
+    def __call__(self, weight: "Tensor") -> None:
+        rows = weight.view(len(weight), -1)
+        norm = rows.norm(dim=1, keepdim=True)
+        rows /= norm.where(norm > 0, 1)
+
+
+@dataclass(frozen=True)
 class IndRNNBound(Constraint):
     """|u| <= gamma^(1/steps): no gradient grows by more than gamma over `steps` (Li et al., arXiv 1803.04831)."""
 
