@@ -78,7 +78,7 @@ def test_a_named_backend_that_cannot_serve_raises_with_the_reason_and_who_can(fa
 
 
 def test_explain_names_what_is_taken_and_why_the_others_are_not(fakes):
-    one = "layer 0: GRU(reset='after', activation='tanh'), dense recurrence, backend "
+    one = "layer 0: GRU(reset='after', activation='tanh', recurrent_activation='sigmoid'), dense recurrence, backend "
     assert recurlab.RNN(3, 5).explain() == one + "picky\n  not plain: picky comes before it"
     assert recurlab.RNN(3, 5, zoneout=0.5).explain() == one + "plain\n  not picky: no double backward"
     named = recurlab.RNN(3, 5, backend="plain").explain()
@@ -89,7 +89,10 @@ def test_explain_names_what_is_taken_and_why_the_others_are_not(fakes):
 def test_explain_speaks_of_every_layer():
     text = recurlab.RNN(3, 5, 3, bidirectional=True, cell="indy_lstm", backend="eager").explain()
     heads = [line for line in text.splitlines() if not line.startswith(" ")]
-    assert heads == [f"layer {k}: LSTM(activation='tanh'), diagonal recurrence, backend eager" for k in range(3)]
+    assert heads == [
+        f"layer {k}: LSTM(activation='tanh', recurrent_activation='sigmoid'), diagonal recurrence, backend eager"
+        for k in range(3)
+    ]
     assert all(f"not {name}:" in text for name in BACKENDS if name != "eager")
 
 

@@ -101,6 +101,7 @@ def test_an_evaluation_on_data_of_other_symbols_is_refused(recurlab, tmp_path):
 def test_an_explanation_names_the_backend_of_each_layer(recurlab, fastest):
     code, out, _ = recurlab("explain", "task=adding", "cell=indy_gru", "model.num_layers=2")
     assert code == 0
-    assert f"layer 1: GRU(reset='before', activation='tanh'), diagonal recurrence, backend {fastest}" in out
+    cell = "GRU(reset='before', activation='tanh', recurrent_activation='sigmoid')"
+    assert f"layer 1: {cell}, diagonal recurrence, backend {fastest}" in out
     model = torch.nn.Sequential(package.RNN(2, 3))
     assert f"{sum(p.numel() for p in model.parameters())} parameters" in explanation(model, source=False)
