@@ -1,7 +1,7 @@
 """How a package lays out the weights of a layer: a table of its arrays, and what reads and writes by such a table."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,13 +83,9 @@ class Layout:
         kind = f"{'diagonal ' * self.diagonal}{self.cell}"
         return " ".join([kind, *(f"{key}={value}" for key, value in self.options.items())])
 
-    def names(self, bias: bool) -> tuple[str, ...]:
-        """Return what the arrays are called."""
-        return tuple(entry.name for entry in self.entries if bias or not entry.is_bias)
-
-    def has_bias(self, names: Iterator[str] | Mapping[str, Any]) -> bool:
-        """Return whether arrays of these names are of a layer with biases."""
-        return self.always_biased or any(entry.name in set(names) for entry in self.entries if entry.is_bias)
+    def present(self, bias: bool) -> list[Entry]:
+        """Return the arrays of a layer with or without biases."""
+        return [entry for entry in self.entries if bias or self.always_biased or not entry.is_bias]
 
     def rows(self, parameter: str, features: int, units: int) -> int:
         """Return how many numbers feed each gate of a unit."""
@@ -113,9 +109,9 @@ def read(layout: Layout, arrays: Mapping[str, Array], place: str = "") -> Arrays
     Raises:
         MisfitError: for arrays that are missing, too many, of a wrong shape, or hold what is no number.
     """
-    bias = layout.has_bias(arrays)
-    _check_names(layout.names(bias), arrays, place)
-    entries = [entry for entry in layout.entries if bias or not entry.is_bias]
+    bias = layout.always_biased or any(entry.is_bias and entry.name in arrays for entry in layout.entries)
+    entries = layout.present(bias)
+    _check_names([entry.name for entry in entries], arrays, place)
     features, units = _sizes(entries, layout, arrays)
     shapes = {f"{place}{entry.name}": layout.shape(entry, features, units) for entry in entries}
     _check_arrays({f"{place}{entry.name}": arrays[entry.name] for entry in entries}, shapes)
@@ -141,14 +137,10 @@ def write(layout: Layout, parameters: Mapping[str, Array]) -> Arrays:
         added = layout.added.get(gate, 0.0)
         # Exact where nothing is to be added up, so that what was read is written again.
         blocks[BIAS, gate] = np.where(theirs == added, ours, ours + (theirs - ours.dtype.type(added)))
-    return {
-        entry.name: _assembled(entry, blocks)
-        for entry in layout.entries
-        if bias or layout.always_biased or not entry.is_bias
-    }
+    return {entry.name: _assembled(entry, blocks) for entry in layout.present(bias)}
 
 
-def _check_names(wanted: tuple[str, ...], arrays: Mapping[str, Array], place: str) -> None:
+def _check_names(wanted: list[str], arrays: Mapping[str, Array], place: str) -> None:
     missing = [name for name in wanted if name not in arrays]
     extra = [name for name in arrays if name not in wanted]
     if missing:
