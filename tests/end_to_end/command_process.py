@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from recurlab.training.run_dir import RunDir
+
 
 def main(folder, words, environment):
     """Be the process of a command line: its output goes into the file `said` of the folder."""
@@ -34,3 +36,9 @@ def run(folder, words, **environment):
     process.join(120)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
+
+
+def only_run(folder):
+    """Return the run that is in a folder, the only one."""
+    (status,) = Path(folder).rglob("status.json")
+    return RunDir.open(status.parent)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from command_process import only_run
 from recurlab.cli import main
 from recurlab.compose import compose
 from recurlab.training.run_dir import RunDir
@@ -47,11 +48,6 @@ def train(capfd, *arguments):
     """Return the exit code and the error output, that of the processes included."""
     code = main(["train", *arguments])
     return code, capfd.readouterr().err
-
-
-def run_in(folder):
-    (status,) = Path(folder).rglob("status.json")
-    return RunDir.open(status.parent)
 
 
 def read(path):
@@ -113,7 +109,7 @@ def test_two_processes_train_what_one_does(tmp_path, capfd):
             process.communicate()
     for problem, run in zip(PROBLEMS, runs, strict=True):
         assert train(capfd, *overrides(problem, f"output_dir=one/{run.path.parent.name}")) == (0, "")
-        assert_same_outcome(run, run_in(f"one/{run.path.parent.name}"))
+        assert_same_outcome(run, only_run(f"one/{run.path.parent.name}"))
         best = torch.load(run.best, weights_only=True)["state_dict"]
         second = torch.load(run.path / "second.pt", weights_only=True)
         assert second.keys() <= best.keys()
@@ -126,16 +122,16 @@ def test_the_launcher_runs_the_processes_of_a_config(tmp_path, capfd):
     code, err = train(capfd, *given, "output_dir=two")
     assert (code, err) == (0, "")
     assert train(capfd, *given, "trainer.devices=1", "output_dir=one")[0] == 0
-    two = run_in("two")
-    assert_same_outcome(two, run_in("one"))
+    two = only_run("two")
+    assert_same_outcome(two, only_run("one"))
     assert read(two.status)["state"] == "finished"
-    assert {path.name for path in two.path.iterdir()} == {path.name for path in run_in("one").path.iterdir()}
+    assert {path.name for path in two.path.iterdir()} == {path.name for path in only_run("one").path.iterdir()}
     assert not processes_of(two.path)
 
 
 def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path, capfd):
     code, err = train(capfd, *overrides("broken", "trainer=ddp", *QUICK))
-    run = run_in("runs")
+    run = only_run("runs")
     kept = f"the last good checkpoint is {run.checkpoints}/best.ckpt"
     reason = f"the second part of the data is broken; {kept}"
     assert (code, err) == (2, f"recurlab: {reason}\n")
@@ -162,7 +158,7 @@ def test_a_run_that_is_interrupted_leaves_no_process(tmp_path, capfd):
     finally:
         done.set()
         watcher.join()
-    run = run_in(tmp_path / "runs")
+    run = only_run(tmp_path / "runs")
     assert (code, err) == (130, f"recurlab: interrupted; the run is kept in {run.path}\n")
     assert read(run.status)["state"] == "interrupted"
     assert len(seen) == 2

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_process import run
-from recurlab.training.run_dir import RunDir
+from command_process import only_run, run
 
 HERE = Path(__file__).parent
 COMMON = [
@@ -30,11 +29,6 @@ def _in_a_folder_with_the_plugins(tmp_path, monkeypatch):
     for name in ("toy_problems", "killer"):
         shutil.copy(HERE.parent / "training" / f"{name}.py", tmp_path)
     monkeypatch.chdir(tmp_path)
-
-
-def only_run(folder):
-    (status,) = folder.rglob("status.json")
-    return RunDir.open(status.parent)
 
 
 def assert_same(found, wanted):

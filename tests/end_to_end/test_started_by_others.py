@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_process import run, start
+from command_process import only_run, run, start
 from recurlab.config import TrainerConfig
 from recurlab.errors import RecurlabError
 from recurlab.training.ranks import Place, place
-from recurlab.training.run_dir import RunDir
 
 WORDS = [
     "train", "plugins=[toy_problems]", "data={name: toy_language}", "model.hidden_size=5", "model.stateful=true",
@@ -41,11 +40,6 @@ def run_together(folder, *commands):
     for process in started:
         process.join(100)
     return [process.exitcode for process in started], (folder / "said").read_text()
-
-
-def only_run(folder):
-    (status,) = Path(folder).rglob("status.json")
-    return RunDir.open(status.parent)
 
 
 def test_processes_of_two_machines_train_what_one_does(tmp_path):

@@ -23,6 +23,7 @@ LAYERS = {
 }
 HINTS = {"GRU without biases": {"reset": "before"}, "LSTM, relu": {"activation": "relu"},
          "GRU, hard_sigmoid": {"recurrent_activation": "hardsigmoid", "activation": None}}  # fmt: skip
+KERNELS = ("kernel", "recurrent_kernel", "bias")
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
 
 
@@ -114,9 +115,6 @@ def test_both_directions(keras, name, x, masked):
     back = to_arrays(ours, "keras")
     theirs.set_weights([back[f"{way}_layer/{name}"] for way in ("forward", "backward") for name in KERNELS])
     assert_close(theirs(x, mask=mask).detach(), wanted.detach(), rtol=0, atol=0)
-
-
-KERNELS = ("kernel", "recurrent_kernel", "bias")
 
 
 def test_a_model_trained_in_keras_goes_on_here_from_the_same_loss(keras, tiny_data, tmp_path):

@@ -13,9 +13,9 @@ from subprocess import PIPE
 import pytest
 import torch
 
+from command_process import only_run
 from command_process import run as run_command
 from recurlab.cli import main
-from recurlab.training.run_dir import RunDir
 
 QUICK = [
     "plugins=[toy_problems,stopper]", "model.hidden_size=5", "trainer.accelerator=cpu",
@@ -60,11 +60,6 @@ def train(capfd):
     return run
 
 
-def run_in(folder):
-    (status,) = Path(folder).rglob("status.json")
-    return RunDir.open(status.parent)
-
-
 def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
@@ -86,7 +81,7 @@ def stopped(train, monkeypatch, step, number=signal.SIGTERM, words=LANGUAGE):
         patch.setenv("STOP_AT", str(step))
         patch.setenv("SIGNAL", str(int(number)))
         code, err = train(*QUICK, *words, "resume=auto")
-    return code, err, run_in("runs")
+    return code, err, only_run("runs")
 
 
 def rows(run):
@@ -101,11 +96,11 @@ def test_two_epochs_are_two_and_two_more(tmp_path, train, problem):
     words = [*QUICK, f"data={{name: toy_{problem}}}", *PROBLEMS[problem]]
     assert train(*words, "trainer.max_epochs=4", "output_dir=whole") == (0, "")
     assert train(*words, "trainer.max_epochs=2", "output_dir=parts") == (0, "")
-    run = run_in("parts")
+    run = only_run("parts")
     early = weights(run.last)
     again = f"resume={run.path}", "trainer.max_epochs=4", "plugins=[toy_problems,stopper]"
     assert train(*again) == (0, "")
-    wanted = run_in("whole")
+    wanted = only_run("whole")
     for name in ("best", "last"):
         for key, weight in weights(wanted.checkpoints / f"{name}.ckpt").items():
             assert torch.equal(weights(run.checkpoints / f"{name}.ckpt")[key], weight), key
@@ -126,7 +121,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on(train, monkeypatch, step):
     )
     assert torch.load(run.last, weights_only=True)["global_step"] == step
     assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
-    assert_same(run_in("runs"), run_in("whole"))
+    assert_same(only_run("runs"), only_run("whole"))
     provenance = json.loads(run.provenance.read_text())
     assert len(provenance["continued"]) == 1
     assert provenance["continued"][0]["seed"] == 0
@@ -149,7 +144,7 @@ def test_handlers_of_signals_are_put_back(train, monkeypatch):
 def test_a_run_that_has_finished_is_left_as_it_is(train):
     for _ in range(2):
         assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
-        run = run_in("runs")
+        run = only_run("runs")
         times = {path: path.stat().st_mtime_ns for path in run.checkpoints.iterdir()}
     assert train(*QUICK, *LANGUAGE, "resume=auto", "trainer.log_every_n_steps=7", "seed=1") == (0, "")
     assert {path: path.stat().st_mtime_ns for path in run.checkpoints.iterdir()} == times
@@ -160,7 +155,7 @@ def test_what_has_no_effect_makes_no_other_job(train, monkeypatch):
     _, _, run = stopped(train, monkeypatch, 5)
     other = "trainer.checkpoint_every_n_steps=2", "trainer.num_workers=1", "logger=tensorboard"
     assert train(*QUICK, *LANGUAGE, "resume=auto", *other) == (0, "")
-    assert run_in("runs").path == run.path
+    assert only_run("runs").path == run.path
 
 
 def test_auto_also_continues_a_run_with_a_name_of_its_own(train, monkeypatch):
@@ -168,9 +163,9 @@ def test_auto_also_continues_a_run_with_a_name_of_its_own(train, monkeypatch):
         patch.setenv("STOP_AT", "5")
         patch.setenv("SIGNAL", str(int(signal.SIGTERM)))
         assert train(*QUICK, *LANGUAGE)[0] == 143
-    run = run_in("runs")
+    run = only_run("runs")
     assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
-    assert run_in("runs").path == run.path
+    assert only_run("runs").path == run.path
 
 
 def damaged(path, how):
@@ -197,7 +192,7 @@ def test_the_checkpoint_before_a_bad_one_is_used(train, monkeypatch, how):
     assert err.count("\n") == 1
     assert err.startswith(f"recurlab: {run.last}: not a checkpoint of this run: ")
     assert err.endswith("; going on from previous.ckpt\n")
-    assert_same(run_in("runs"), run_in("whole"))
+    assert_same(only_run("runs"), only_run("whole"))
 
 
 def test_a_run_without_a_good_checkpoint_says_so(train, monkeypatch):
@@ -216,7 +211,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(train, m
     run.last.unlink()
     run.set_status("running")  # as one that was killed leaves it
     assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
-    assert_same(run_in("runs"), run_in("whole"))
+    assert_same(only_run("runs"), only_run("whole"))
 
 
 def test_a_checkpoint_holds_nothing_that_could_run(train, monkeypatch):
@@ -248,7 +243,7 @@ def test_a_failed_write_names_the_last_good_checkpoint(train, monkeypatch):
     assert err.endswith(f"; the last good checkpoint is {run.last}\n")
     assert run.last.read_bytes() == before
     assert not [path.name for path in run.checkpoints.iterdir() if path.name.startswith(".")]
-    assert run_in("runs").state == "failed"
+    assert only_run("runs").state == "failed"
     assert train(*QUICK, *words, "resume=auto") == (0, "")
 
 
@@ -293,4 +288,4 @@ def test_what_is_no_run_cannot_be_resumed(train, path):
 def test_training_ends_when_the_metric_is_good_enough(train):
     words = ["data={name: toy_regression}", "trainer.max_epochs=50", "trainer.stopping_threshold=100"]
     assert train(*QUICK, *words) == (0, "")
-    assert json.loads(run_in("runs").result.read_text())["epochs"] == 1
+    assert json.loads(only_run("runs").result.read_text())["epochs"] == 1

@@ -20,6 +20,7 @@ def convert(
     format: str,
     to: str = "torch",
     layer: str = "",
+    forget_bias: float = 1.0,
     **hints: Any,
 ) -> str:
     """Convert a file.
@@ -29,7 +30,8 @@ def convert(
         format: of the source, as `recurlab.interop.from_arrays`.
         to: format of the target, as `recurlab.interop.to_arrays`.
         layer: what the names of the arrays begin with, in a file of several layers.
-        hints: cell, reset and forget_bias, as `recurlab.interop.from_arrays`.
+        forget_bias: of TensorFlow's LSTM cells, on either side.
+        hints: cell and reset, as `recurlab.interop.from_arrays`.
 
     Returns:
         What was converted, in a line.
@@ -39,13 +41,12 @@ def convert(
     """
     arrays = read_file(source)
     try:
-        made = from_arrays(_of_layer(arrays, layer), format, **hints)
+        made = from_arrays(_of_layer(arrays, layer), format, forget_bias=forget_bias, **hints)
     except RecurlabError as error:
         others = {match[1] for match in map(RECURRENT.fullmatch, arrays) if match and match[1] and not layer}
         hint = f"; --layer takes one of {', '.join(sorted(others))}" if others else ""
         raise RecurlabError(f"{error}{hint}") from error
-    forget_bias = {"forget_bias": hints["forget_bias"]} if "forget_bias" in hints else {}
-    written = to_arrays(made, to, **forget_bias)
+    written = to_arrays(made, to, forget_bias=forget_bias)
     write_file(target, written)
     return f"{made} -> {target}: {', '.join(f'{name} {array.shape}' for name, array in written.items())}"
 

@@ -29,16 +29,15 @@ def read_file(path: str | Path) -> Arrays:
         RecurlabError: for a file that is not there or can't be read, or whose package is not installed.
     """
     place = path_of("file", str(path))
-    if place.with_name(f"{place.name}.index").is_file():
-        return _plain(_tensorflow(place))
-    if not place.is_file():
+    checkpoint = place.with_name(f"{place.name}.index").is_file()
+    if not checkpoint and not place.is_file():
         near = did_you_mean(place.name, [entry.name for entry in place.parent.glob("*")])
         raise RecurlabError(f"file={str(place)!r}: there is no such file{near}")
-    reader = READERS.get(place.suffix.lower())
+    reader = _read_tensorflow if checkpoint else READERS.get(place.suffix.lower())
     if reader is None:
         raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(READERS)}, or a checkpoint of TensorFlow")
     try:
-        return _plain(reader(place))
+        return {name.removesuffix(":0"): array for name, array in reader(place).items()}
     except RecurlabError:
         raise
     except Exception as error:  # each package has its own
@@ -73,10 +72,6 @@ def _package(name: str) -> Any:
     except ImportError as error:
         package = name.partition(".")[0]
         raise RecurlabError(f"this file needs the package {package}: pip install {package}") from error
-
-
-def _plain(arrays: Arrays) -> Arrays:
-    return {name.removesuffix(":0"): array for name, array in arrays.items()}
 
 
 def _read_npz(path: Path) -> Arrays:
@@ -124,7 +119,7 @@ def _datasets(package: Any, file: Any) -> Iterator[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     file.visititems(lambda name, entry: found.append((name, entry)) if isinstance(entry, package.Dataset) else None)
     for name, entry in found:
-        if "seed_generator" in name or name.startswith(("optimizer", "optimizer_weights")):
+        if "seed_generator" in name or name.startswith("optimizer"):
             continue
         numbered = re.fullmatch(r"(.*cell/)vars/([0-2])", name)
         yield (f"{numbered[1]}{KERAS_NAMES[int(numbered[2])]}" if numbered else name), entry[()]
@@ -143,7 +138,7 @@ def _write_hdf5(arrays: Arrays) -> bytes:
     return content.getvalue()
 
 
-def _tensorflow(path: Path) -> Arrays:
+def _read_tensorflow(path: Path) -> Arrays:
     reader = _package("tensorflow").train.load_checkpoint(str(path))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 

@@ -11,7 +11,7 @@ import torch
 from recurlab.cells import CELLS
 from recurlab.cells.gru import GRU
 from recurlab.errors import RecurlabError, check_choice, check_number, did_you_mean, one_line
-from recurlab.interop.formats import FORMATS, Format
+from recurlab.interop.formats import FORMATS, Format, suffixed
 from recurlab.interop.layout import GATES, PARAMETERS, Array, Arrays, Layout, MisfitError, read, write
 from recurlab.layers.rnn import RNN
 
@@ -80,14 +80,14 @@ def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
     check_number("forget_bias", forget_bias)
     layout = _with_forget_bias(_layout_of(layer, format), forget_bias)
     state = {name: _as_array(name, parameter) for name, parameter in layer.state_dict().items()}
-    kind, made = FORMATS[format], Arrays()
-    sizes = layer.num_layers, layer.num_directions
+    made = Arrays()
     for number in range(layer.num_layers):
         for direction in range(layer.num_directions):
-            suffix = f"_l{number}{'_reverse' * direction}"
-            own = {name: state[name + suffix] for name in PARAMETERS if name + suffix in state}
+            names = {name: suffixed(name, number, direction) for name in PARAMETERS}
+            own = {name: state[key] for name, key in names.items() if key in state}
             for name, array in write(layout, own).items():
-                made[kind.key(name, number, sizes[0], direction, sizes[1])] = array
+                key = FORMATS[format].key(name, number, layer.num_layers, direction, layer.num_directions)
+                made[key] = array
     return made
 
 
@@ -239,7 +239,7 @@ def _named(parameters: list[list[Arrays]]) -> Iterator[tuple[str, Array]]:
     for number, directions in enumerate(parameters):
         for direction, own in enumerate(directions):
             for name, array in own.items():
-                yield f"{name}_l{number}{'_reverse' * direction}", array
+                yield suffixed(name, number, direction), array
 
 
 def _layout_of(layer: RNN, format: str) -> Layout:
