@@ -123,7 +123,7 @@ def test_the_ends_of_a_range_are_in_it(options):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"input_init": "orthogonal"}, "weight initialiser='orthogonal': must be an Initializer"),
+    [({"input_init": "orthogonal"}, "input_init='orthogonal': must be an instance of Initializer"),
      ({"gate_bias": {"reset": "a"}}, r"gate_bias\['reset'\]='a': must be a number")],
 )  # fmt: skip
 def test_a_start_that_is_none_is_said_in_a_line(options, message):

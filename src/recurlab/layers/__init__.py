@@ -25,3 +25,13 @@ CONSTRAINTS = Table(
         "indrnn": "recurlab.layers.constraints:IndRNNBound",
     },
 )
+
+REGULARIZERS = Table(
+    "regularizer",
+    {
+        "l1": "recurlab.layers.regularizers:L1",
+        "l2": "recurlab.layers.regularizers:L2",
+        "l1_l2": "recurlab.layers.regularizers:L1L2",
+        "orthogonal": "recurlab.layers.regularizers:Orthogonal",
+    },
+)

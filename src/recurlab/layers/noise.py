@@ -4,12 +4,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recurlab.errors import RecurlabError, check_probability
+
 
 def dropout_factor(like: Tensor, shape: tuple[int, ...], p: float, training: bool) -> Tensor | None:
     """Return a factor of `shape`, 0 with probability p and else 1 / (1 - p); None where it would be 1 everywhere."""
     if p == 0 or not training:
         return None
     return F.dropout(like.new_ones(shape), p)
+
+
+def per_state(zoneout: float | tuple[float, ...], states: tuple[str, ...]) -> tuple[float, ...]:
+    """Return one probability for each of a cell's states."""
+    values = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * len(states)
+    if len(values) != len(states):
+        raise RecurlabError(f"zoneout={zoneout!r}: must be one number, or one for each of {', '.join(states)}")
+    for p in values:
+        check_probability("zoneout", p)
+    return values
 
 
 def zoneout_seed(like: Tensor, zoneout: tuple[float, ...], training: bool) -> Tensor | None:

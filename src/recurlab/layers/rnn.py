@@ -1,11 +1,11 @@
 """The recurrent layer: any cell with any recurrence, on any backend, with every regulariser."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from recurlab.backends import select
@@ -16,13 +16,14 @@ from recurlab.errors import RecurlabError, check_choice, check_integer, check_pr
 from recurlab.layers.constraints import Constraint
 from recurlab.layers.explain import explain
 from recurlab.layers.initializers import Initializer
-from recurlab.layers.noise import dropout_factor, sequence_dropout, zoneout_seed
+from recurlab.layers.noise import dropout_factor, per_state, sequence_dropout, zoneout_seed
+from recurlab.layers.regularizers import Regularizer
 from recurlab.layers.sequence import Sequence, arrange
-from recurlab.layers.start import start_weights
 from recurlab.layers.state import initial_state
+from recurlab.layers.weights import RecurrentWeights, Rules
 
 
-class RNN(nn.Module):
+class RNN(RecurrentWeights):
     """A recurrent layer that stands where `torch.nn.GRU`, `LSTM` or `RNN` stood.
 
     Parameter names, shapes and gate order are those of torch, so state_dicts can be exchanged both ways; a diagonal
@@ -48,11 +49,15 @@ class RNN(nn.Module):
         dropconnect: probability of a mask on the recurrent weight, drawn once a call (Merity et al., arXiv 1708.02182).
         stateful: each sample starts where the sample in its place of the last batch ended, detached.
         masked_output: output at a masked step: "zero", or "hold" to repeat the last one.
+        go_backwards: reads the sequence from its end; the outputs come in the order in which they are computed. With
+            `lengths`, or packed, each sample is reversed within its length and stays padded at the right.
         input_init, recurrent_init, bias_init: initialisers; None is torch's U(-1/sqrt(H), 1/sqrt(H)), for the recurrent
             weight with the number of units that feed a unit in place of H.
         last_recurrent_init: that of the last layer's recurrent weight, where it differs.
         gate_bias: start of a gate's total bias by the gate's name, as {"forget": 1.0}.
-        recurrent_constraint: applied to the recurrent weights by `constrain`.
+        input_constraint, recurrent_constraint, bias_constraint: applied to these weights by `constrain`.
+        input_regularizer, recurrent_regularizer, bias_regularizer: of these weights, in `penalty`.
+        activity_regularizer: of the outputs of each layer in training, divided by B, in `penalty`.
         cell_options: options of a cell given by its name, as reset="before" or activation="relu".
 
     Raises:
@@ -81,72 +86,45 @@ class RNN(nn.Module):
         dropconnect: float = 0.0,
         stateful: bool = False,
         masked_output: str = "zero",
+        go_backwards: bool = False,
         input_init: Initializer | None = None,
         recurrent_init: Initializer | None = None,
         last_recurrent_init: Initializer | None = None,
         bias_init: Initializer | None = None,
         gate_bias: Mapping[str, float] | None = None,
+        input_constraint: Constraint | None = None,
         recurrent_constraint: Constraint | None = None,
+        bias_constraint: Constraint | None = None,
+        input_regularizer: Regularizer | None = None,
+        recurrent_regularizer: Regularizer | None = None,
+        bias_regularizer: Regularizer | None = None,
+        activity_regularizer: Regularizer | None = None,
         **cell_options: Any,
     ) -> None:
-        super().__init__()
         for key, value in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
             check_integer(key, value)
         for key, p in {"dropout": dropout, "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect}.items():
             check_probability(key, p)
         check_choice("masked_output", masked_output, ("zero", "hold"))
         select.check(backend)
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
+        made, kind = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
+        last_init = last_recurrent_init or recurrent_init
+        rules = {
+            "input": Rules(input_init, input_init, input_constraint, input_regularizer),
+            "recurrent": Rules(recurrent_init, last_init, recurrent_constraint, recurrent_regularizer),
+            "bias": Rules(bias_init, bias_init, bias_constraint, bias_regularizer),
+        }
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, bidirectional, made, kind, rules, gate_bias or {}, device, dtype
+        )
+        self.batch_first, self.backend = batch_first, backend
         self.dropout, self.variational, self.recurrent_dropout = dropout, variational, recurrent_dropout
-        self.dropconnect, self.stateful = dropconnect, stateful
-        self.masked_output, self.backend = masked_output, backend
-        self.cell, self.recurrence = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
-        self.zoneout = _per_state(zoneout, self.cell)
-        self.recurrent_constraint = recurrent_constraint
-        self._inits = (input_init, recurrent_init, last_recurrent_init or recurrent_init, bias_init)
-        self._gate_bias = dict(gate_bias or {})
+        self.zoneout, self.dropconnect = per_state(zoneout, made.states), dropconnect
+        self.stateful, self.masked_output, self.go_backwards = stateful, masked_output, go_backwards
+        self.activity_regularizer = activity_regularizer
+        self._activity: Tensor | None = None
         self._carried: State | None = None
         self.backends_used = dict.fromkeys(range(num_layers), "")  # all keys: a compiled graph guards on them
-
-        gates = len(self.cell.gates)
-        rows = gates * hidden_size
-        for layer, suffix in self._suffixes():
-            features = input_size if layer == 0 else hidden_size * self.num_directions
-            shapes = {"weight_ih": (rows, features), "weight_hh": self.recurrence.weight_shape(gates, hidden_size)}
-            if bias:
-                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-            for name, shape in shapes.items():
-                setattr(self, name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        self.reset_parameters()
-
-    @property
-    def num_directions(self) -> int:
-        """2 if bidirectional, else 1."""
-        return 2 if self.bidirectional else 1
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew; with the default initialisers and a seed, the numbers that torch draws."""
-        input_init, recurrent_init, last_init, bias_init = self._inits
-        for layer, suffix in self._suffixes():
-            start_weights(
-                {name: getattr(self, name + suffix) for name in self._weight_names()},
-                self.cell.gates,
-                self.recurrence,
-                input_init,
-                last_init if layer == self.num_layers - 1 else recurrent_init,
-                bias_init,
-                self._gate_bias,
-            )
-        self.constrain()
-
-    def constrain(self) -> None:
-        """Apply the recurrent constraint; to be called after each step of the optimiser."""
-        if self.recurrent_constraint is None:
-            return
-        with torch.no_grad():
-            for _, suffix in self._suffixes():
-                self.recurrent_constraint(getattr(self, "weight_hh" + suffix))
 
     def forward(
         self,
@@ -177,10 +155,16 @@ class RNN(nn.Module):
             RecurlabError: for a wrong shape or dtype, lengths out of range, an empty sequence or a changed batch.
         """
         sequence = arrange(
-            input, self.input_size, batch_first=self.batch_first, lengths=lengths, mask=mask, resets=resets
+            input,
+            self.input_size,
+            batch_first=self.batch_first,
+            lengths=lengths,
+            mask=mask,
+            resets=resets,
+            backwards=self.go_backwards,
         )
         states = self._initial_state(hx, sequence)
-        x, finals = sequence.input, []
+        x, finals, outputs = sequence.input, [], []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = sequence_dropout(x, self.dropout, self.training, shared=self.variational)
@@ -189,12 +173,48 @@ class RNN(nn.Module):
             x, ends = select.MODULES[taken].run(call)
             self.backends_used[layer] = taken
             finals += ends
+            outputs.append(x)
+        self._activity = self._penalty_of(outputs)
         final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
         if self.stateful:
             self._carried = tuple(s.detach() for s in final)
         if not sequence.batched:
             final = tuple(s.squeeze(1) for s in final)
         return sequence.restore(x), final if len(final) > 1 else final[0]
+
+    def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
+        """Run the layer over one step of each sequence, as an agent or a stream comes to it.
+
+        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager", up
+        to rounding with another one. In training each step draws masks of its own.
+
+        Args:
+            input: (B, I), or (I,).
+            hx: the state that the last step returned, as in `forward`; None is zero, or what a stateful layer carries.
+
+        Returns:
+            The output, (B, H) or (H,), and the state after the step.
+
+        Raises:
+            RecurlabError: for a layer that reads sequences from their end, or a wrong shape.
+        """
+        for key in ("bidirectional", "go_backwards"):
+            if getattr(self, key):
+                raise RecurlabError(f"{key}=True: such a layer needs whole sequences, it can't run step by step")
+        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+            raise RecurlabError(f"input={tuple(input.shape)}: must be (B, I) or (I,) with I={self.input_size}")
+        time = 1 if self.batch_first and input.dim() == 2 else 0
+        output, state = self(input.unsqueeze(time), hx)
+        return output.squeeze(time), state
+
+    def penalty(self) -> Tensor:
+        """Return what the regularisers add to the loss, (): of the weights, and of the outputs of the last `forward`.
+
+        The outputs count once, and only in training.
+        """
+        total, activity = super().penalty(), self._activity
+        self._activity = None
+        return total if activity is None else total + activity
 
     def flatten_parameters(self) -> None:
         """Do nothing: code written for torch calls it, and the weights need no packing here."""
@@ -228,24 +248,22 @@ class RNN(nn.Module):
         defaults = {
             "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False,
             "variational": False, "recurrent_dropout": 0, "dropconnect": 0, "stateful": False,
-            "masked_output": "zero", "backend": "auto",
+            "masked_output": "zero", "go_backwards": False, "backend": "auto",
         }  # fmt: skip
         shown += [f"{key}={getattr(self, key)!r}" for key, usual in defaults.items() if getattr(self, key) != usual]
         if any(self.zoneout):
             shown.append(f"zoneout={self.zoneout}")
         return ", ".join(shown)
 
-    def _suffixes(self) -> Iterator[tuple[int, str]]:
-        for layer in range(self.num_layers):
-            for direction in ("", "_reverse")[: self.num_directions]:
-                yield layer, f"_l{layer}{direction}"
-
-    def _weight_names(self) -> tuple[str, ...]:
-        return ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
-
     def _initial_state(self, given: Tensor | State | None, sequence: Sequence) -> State:
         layers = self.num_layers * self.num_directions
         return initial_state(given, self._carried, self.cell.states, layers, self.hidden_size, sequence)
+
+    def _penalty_of(self, outputs: list[Tensor]) -> Tensor | None:
+        """Return what the outputs of the layers, (T, B, F), add to the loss."""
+        if self.activity_regularizer is None or not self.training:
+            return None
+        return torch.stack([self.activity_regularizer(y) for y in outputs]).sum() / outputs[0].shape[1]
 
     def call_of(self, layer: int, x: Tensor, states: State, sequence: Sequence) -> Call:
         """Return what a backend is asked to do for one layer, its noise freshly drawn."""
@@ -279,16 +297,6 @@ class RNN(nn.Module):
             recurrent_dropout=dropout_factor(x, (x.shape[1], self.hidden_size), self.recurrent_dropout, self.training),
             seed=zoneout_seed(x, self.zoneout, self.training),
         )
-
-
-def _per_state(zoneout: float | tuple[float, ...], cell: Cell) -> tuple[float, ...]:
-    """Return one probability for each state of the cell."""
-    values = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * len(cell.states)
-    if len(values) != len(cell.states):
-        raise RecurlabError(f"zoneout={zoneout!r}: must be one number, or one for each of {', '.join(cell.states)}")
-    for p in values:
-        check_probability("zoneout", p)
-    return values
 
 
 ARGUMENTS = tuple(inspect.signature(RNN).parameters)

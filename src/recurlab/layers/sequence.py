@@ -39,6 +39,7 @@ def arrange(
     lengths: Tensor | list[int] | None,
     mask: Tensor | None,
     resets: Tensor | None,
+    backwards: bool = False,
 ) -> Sequence:
     """Bring an input to (T, B, I); see `recurlab.RNN.forward` for what is accepted.
 
@@ -46,7 +47,7 @@ def arrange(
         RecurlabError: for a wrong shape or dtype, an empty sequence, or lengths out of range.
     """
     if isinstance(input, PackedSequence):
-        return _arrange_packed(input, features, lengths, mask, resets)
+        return _arrange_packed(input, features, lengths, mask, resets, backwards)
     if input.dim() not in (2, 3) or input.shape[-1] != features:
         layout = "(B, T, I)" if batch_first else "(T, B, I)"
         raise RecurlabError(f"input={_shape(input)}: must be {layout} or unbatched (T, I) with I={features}")
@@ -74,6 +75,8 @@ def arrange(
         known = counts.long() if counts.device.type == "cpu" else None  # never by waiting for a device
     if rows["mask"] is not None:
         x = x.masked_fill(~rows["mask"].unsqueeze(-1), 0)
+    if backwards:
+        x, rows = _reversed(x, rows, by_sample=lengths is not None)
 
     def restore(output: Tensor) -> Tensor:
         return output.transpose(0, 1) if first else output if batched else output.squeeze(1)
@@ -81,8 +84,27 @@ def arrange(
     return Sequence(x, rows["mask"], known, rows["resets"], batched, restore)
 
 
+def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """Return an input (T, B, I) and its mask and resets, from the end of the time axis or of each sample to its start.
+
+    A boundary before step t comes to lie before the step that was t - 1.
+    """
+    mask, resets = rows["mask"], rows["resets"]
+    if not by_sample:
+        if resets is not None:
+            resets = torch.cat([torch.zeros_like(resets[:1]), resets[1:].flip(0)])
+        return x.flip(0), {"mask": None if mask is None else mask.flip(0), "resets": resets}
+    assert mask is not None
+    steps = torch.arange(len(x), device=x.device).unsqueeze(1)
+    from_end = mask.sum(0) - steps  # (T, B): how many steps lie between the boundary before t and the end, > 0 if valid
+    if resets is not None:
+        resets = mask & (steps > 0) & resets.gather(0, from_end.clamp(0, len(x) - 1))
+    place = torch.where(mask, from_end - 1, steps)
+    return x.gather(0, place.unsqueeze(-1).expand_as(x)), {"mask": mask, "resets": resets}
+
+
 def _arrange_packed(
-    input: PackedSequence, features: int, lengths: object, mask: Tensor | None, resets: Tensor | None
+    input: PackedSequence, features: int, lengths: object, mask: Tensor | None, resets: Tensor | None, backwards: bool
 ) -> Sequence:
     if lengths is not None or mask is not None:
         raise RecurlabError("lengths or mask: a PackedSequence carries its own lengths")
@@ -97,7 +119,7 @@ def _arrange_packed(
         packed = pack_padded_sequence(output.index_select(1, order), sizes[order.cpu()])
         return PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
 
-    padded = arrange(x, features, batch_first=False, lengths=sizes, mask=None, resets=resets)
+    padded = arrange(x, features, batch_first=False, lengths=sizes, mask=None, resets=resets, backwards=backwards)
     return Sequence(padded.input, padded.mask, padded.lengths, padded.resets, True, restore)
 
 

@@ -1,0 +1,139 @@
+"""The parameters of a recurrent layer: their names and shapes, how they start, and the rules that they keep to."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from recurlab.cells.cell import Cell
+from recurlab.cells.recurrence import Recurrence
+from recurlab.errors import RecurlabError
+from recurlab.layers.constraints import Constraint
+from recurlab.layers.initializers import Initializer
+from recurlab.layers.regularizers import Regularizer
+from recurlab.layers.start import KINDS, by_gate, start_weights
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the weights of one kind (input, recurrent or bias) start as, are held to and are penalised for.
+
+    Attributes:
+        init: None is torch's.
+        last_init: that of the last layer.
+        constraint, regularizer: None where there is none.
+    """
+
+    init: Initializer | None
+    last_init: Initializer | None
+    constraint: Constraint | None
+    regularizer: Regularizer | None
+
+
+class RecurrentWeights(nn.Module):
+    """The weights of all layers and directions, named as torch names them: ``weight_ih_l0``, ``bias_hh_l1_reverse``.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, device, dtype: as `recurlab.RNN`.
+        rules: by kind.
+        gate_bias: start of a gate's total bias by the gate's name.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        bidirectional: bool,
+        cell: Cell,
+        recurrence: Recurrence,
+        rules: Mapping[str, Rules],
+        gate_bias: Mapping[str, float],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.bidirectional, self.cell, self.recurrence = bias, bidirectional, cell, recurrence
+        self._rules, self._gate_bias = _checked(rules), dict(gate_bias)
+        gates = len(cell.gates)
+        rows = gates * hidden_size
+        for layer, suffix in self._suffixes():
+            features = input_size if layer == 0 else hidden_size * self.num_directions
+            shapes = {"weight_ih": (rows, features), "weight_hh": recurrence.weight_shape(gates, hidden_size)}
+            if bias:
+                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            for name, shape in shapes.items():
+                setattr(self, name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    @property
+    def num_directions(self) -> int:
+        """2 if bidirectional, else 1."""
+        return 2 if self.bidirectional else 1
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew; with the default initialisers and a seed, the numbers that torch draws."""
+        for layer, suffix in self._suffixes():
+            last = layer == self.num_layers - 1
+            weights = {name: getattr(self, name + suffix) for name in self._weight_names()}
+            inits = {kind: rules.last_init if last else rules.init for kind, rules in self._rules.items()}
+            start_weights(weights, self.cell.gates, self.recurrence, inits, self._gate_bias)
+            for name, weight in weights.items():
+                if parametrize.is_parametrized(self, name + suffix):  # what was filled is computed from others
+                    setattr(self, name + suffix, weight)
+        self.constrain()
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Apply the constraints; to be called after each step of the optimiser.
+
+        Raises:
+            RecurlabError: for a constraint of a weight that `torch.nn.utils.parametrize` computes from others.
+        """
+        for name, kind in self._kinds():
+            constraint = self._rules[kind].constraint
+            if constraint is None:
+                continue
+            if parametrize.is_parametrized(self, name):
+                raise RecurlabError(
+                    f"{kind}_constraint={constraint}: {name} is parametrized, and not free to be changed"
+                )
+            constraint(getattr(self, name))
+
+    def penalty(self) -> Tensor:
+        """Return what the regularisers of the weights add to the loss, ()."""
+        total = next(self.parameters()).new_zeros(())
+        for name, kind in self._kinds():
+            regularizer = self._rules[kind].regularizer
+            if regularizer is not None:
+                total = total + regularizer(by_gate(getattr(self, name), kind, len(self.cell.gates), self.recurrence))
+        return total
+
+    def _suffixes(self) -> Iterator[tuple[int, str]]:
+        for layer in range(self.num_layers):
+            for direction in ("", "_reverse")[: self.num_directions]:
+                yield layer, f"_l{layer}{direction}"
+
+    def _weight_names(self) -> tuple[str, ...]:
+        return tuple(KINDS) if self.bias else ("weight_ih", "weight_hh")
+
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        """Iterate over all weights' names and kinds."""
+        return ((name + suffix, KINDS[name]) for _, suffix in self._suffixes() for name in self._weight_names())
+
+
+def _checked(rules: Mapping[str, Rules]) -> dict[str, Rules]:
+    """Return the rules, each of its type."""
+    wanted = {"init": Initializer, "last_init": Initializer, "constraint": Constraint, "regularizer": Regularizer}
+    for kind, given in rules.items():
+        for part, base in wanted.items():
+            value = getattr(given, part)
+            if value is not None and not isinstance(value, base):
+                key = f"{kind}_{part}" if part != "last_init" else f"last_{kind}_init"
+                raise RecurlabError(f"{key}={value!r}: must be an instance of {base.__name__}")
+    return dict(rules)
