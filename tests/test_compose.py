@@ -12,6 +12,7 @@ from recurlab.data.adding import Adding
 from recurlab.errors import RecurlabError
 from recurlab.layers.constraints import MaxAbs
 from recurlab.layers.initializers import IndRNN, Orthogonal
+from recurlab.training.build import build_task
 
 
 def test_choices_become_instances_of_their_classes():
@@ -19,7 +20,7 @@ def test_choices_become_instances_of_their_classes():
     assert config.data == Adding(length=50, batch_size=50)
     assert config.model.init.last_recurrent == IndRNN(gamma=2.0, min_gamma=0.5, steps=50)
     assert (config.seed, config.experiment) == (4, "adding/indrnn")
-    assert resolved.model.constraint == {"name": "indrnn", "gamma": 2.0, "steps": 50}
+    assert resolved.model.constraint.recurrent == {"name": "indrnn", "gamma": 2.0, "steps": 50}
 
 
 def test_a_choice_may_be_a_bare_name():
@@ -27,8 +28,29 @@ def test_a_choice_may_be_a_bare_name():
 
 
 def test_a_choice_given_with_its_name_replaces_the_one_before():
-    config, _ = compose(["experiment=adding/indrnn", "model.constraint={name: max_abs, value: 0.5}"])
-    assert config.model.constraint == MaxAbs(0.5)
+    config, _ = compose(["experiment=adding/indrnn", "model.constraint.recurrent={name: max_abs, value: 0.5}"])
+    assert config.model.constraint.recurrent == MaxAbs(0.5)
+
+
+def test_regularizers_and_constraints_reach_the_layer_by_kind_of_weight():
+    words = ["model.regularizer.recurrent={name: l2, value: 0.5}", "model.regularizer.bias=l1",
+             "model.constraint.input={name: max_norm, value: 0.05}"]  # fmt: skip
+    layer = build_task(compose(words)[0]).model.stack.rnn
+    bias = sum(layer.get_parameter(f"bias_{side}_l0").abs().sum() for side in ("ih", "hh"))
+    assert layer.penalty().item() == pytest.approx((0.5 * layer.weight_hh_l0.square().sum() + 0.01 * bias).item())
+    assert layer.weight_ih_l0.norm(dim=1).max().item() == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("model.regularizer.recurrent=l3", "model.regularizer.recurrent.name='l3'.*did you mean 'l[12]'"),
+     ("model.regularizer.output=l2", "model.regularizer.output"),
+     ("model.constraint={name: max_abs}", "model.constraint.name"),
+     ("model.regularizer.bias={name: l2, value: -1}", "l2.value=-1")],
+)  # fmt: skip
+def test_what_no_kind_of_weight_has_is_refused(word, message):
+    with pytest.raises(RecurlabError, match=message):
+        compose([word])
 
 
 def test_a_users_benchmark_is_chosen_with_its_options(monkeypatch):

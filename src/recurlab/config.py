@@ -26,7 +26,7 @@ from recurlab.errors import (
     unknown,
 )
 from recurlab.launch import LAUNCHERS
-from recurlab.layers import CONSTRAINTS, INITIALIZERS
+from recurlab.layers import CONSTRAINTS, INITIALIZERS, REGULARIZERS
 from recurlab.models import ENCODERS, STACKS
 from recurlab.plugins import import_plugins
 from recurlab.schema import plain
@@ -43,7 +43,12 @@ CHOICES: dict[str, Table] = {
     "scheduler": SCHEDULERS,
     "logger": LOGGERS,
     "launcher": LAUNCHERS,
-    "model.constraint": CONSTRAINTS,
+    "model.constraint.input": CONSTRAINTS,
+    "model.constraint.recurrent": CONSTRAINTS,
+    "model.constraint.bias": CONSTRAINTS,
+    "model.regularizer.input": REGULARIZERS,
+    "model.regularizer.recurrent": REGULARIZERS,
+    "model.regularizer.bias": REGULARIZERS,
     "model.init.encoder": INITIALIZERS,
     "model.init.input": INITIALIZERS,
     "model.init.recurrent": INITIALIZERS,
@@ -105,6 +110,15 @@ class InitConfig:
     gate_bias: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
+class WeightsConfig:
+    """One choice for each kind of weights of the recurrent layers; null is none."""
+
+    input: Any = None
+    recurrent: Any = None
+    bias: Any = None
+
+
 DROPOUTS = ("embedding_dropout", "input_dropout", "dropout", "output_dropout", "recurrent_dropout", "dropconnect")
 
 
@@ -134,7 +148,8 @@ class ModelConfig:
     masked_output: str = "zero"
     tie_weights: bool = False
     init: InitConfig = field(default_factory=InitConfig)
-    constraint: Any = None
+    constraint: WeightsConfig = field(default_factory=WeightsConfig)
+    regularizer: WeightsConfig = field(default_factory=WeightsConfig)
 
     def __post_init__(self) -> None:
         if self.encoder != "auto" and self.encoder not in ENCODERS:

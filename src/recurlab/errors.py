@@ -92,6 +92,12 @@ def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
         raise unknown(key, value, names)
 
 
+def check_instance(key: str, value: object, kind: type) -> None:
+    """Raise unless `value` is None or an instance of `kind`."""
+    if value is not None and not isinstance(value, kind):
+        raise RecurlabError(f"{key}={shown(value)}: must be an instance of {kind.__name__}")
+
+
 def check_integer(key: str, value: object, *, low: int = 1, high: int | None = None) -> None:
     """Raise unless `value` is a whole number of at least `low` and at most `high`, or what 64 bits hold."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)

@@ -129,7 +129,7 @@ class TestYaml:
 
 @pytest.mark.parametrize(
     "override",
-    ["+_target_=os.system", "+cell._target_=os.system", "model.constraint={_target_: os.system, name: max_abs}",
+    ["+_target_=os.system", "+cell._target_=os.system", "model.constraint.bias={_target_: os.system, name: max_abs}",
      "data={_target_: subprocess.run, name: adding}", "cell.options={_target_: os.system, _args_: [echo]}",
      "model.init.bias={_target_: os.system, _args_: [echo > canary]}", "+_recursive_=true",
      "data.name=os.system", "optimizer.name=torch.load", "model.stack=os:system", "hydra.searchpath=[file://.]",

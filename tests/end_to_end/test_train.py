@@ -24,7 +24,7 @@ def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_pictu
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["seed"] == 3
-    assert config["model"]["constraint"]["steps"] == 7  # interpolations are resolved
+    assert config["model"]["constraint"]["recurrent"]["steps"] == 7  # interpolations are resolved
 
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["seed"] == 3

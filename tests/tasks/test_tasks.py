@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from recurlab.data.batches import Batch
 from recurlab.errors import RecurlabError
 from recurlab.layers.constraints import MaxAbs
+from recurlab.layers.regularizers import L2
 from recurlab.layers.rnn import RNN
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.tasks.classification import Classification
@@ -126,6 +128,24 @@ def test_the_constraint_holds_after_each_step_of_the_optimizer():
 
     task.optimizer_step(0, 0, optimizer, closure)
     assert layer.weight_hh_l0.tolist() == pytest.approx([0.3] * 4)
+
+
+@pytest.mark.parametrize("stack", ["plain", "batchnorm"])
+def test_the_layers_penalties_are_part_of_what_is_minimized_and_not_of_what_is_logged(stack):
+    steps = {}
+    batch = Batch(torch.randn(5, 3, 2), torch.randn(5, 3))
+    for value in (0.0, 0.5):
+        torch.manual_seed(0)
+        layer = {"hidden_size": 4, "num_layers": 2, "recurrent_regularizer": L2(value)}
+        task = Regression(SequenceModel(2, 3, head="last", layer=layer, stack=stack), SGD(), Constant())
+        logged = {}
+        task.log = lambda name, number, logged=logged, **_: logged.update({name: number.item()})
+        steps[value] = task.training_step(batch, 0).item(), logged
+    squares = sum(layer.weight_hh_l0.square().sum() for layer in task.recurrent_layers())
+    if stack == "plain":
+        squares = squares + task.model.stack.rnn.weight_hh_l1.square().sum()
+    assert steps[0.5][0] - steps[0.0][0] == pytest.approx(0.5 * squares.item())
+    assert steps[0.5][1] == steps[0.0][1]
 
 
 def test_the_carried_state_is_part_of_a_checkpoint():

@@ -129,7 +129,7 @@ class Task(LightningModule):
         return measured.loss * measured.items / sequences, sequences
 
     def _penalties(self, features: Features) -> list[tuple[Tensor, Tensor | int]]:
-        """Return the activation regularisations over the valid steps, each with the number of these."""
+        """Return the weights' regularisations and, with the number of these, the activations' over the valid steps."""
         ar, tar, raw, valid = self._loss.ar, self._loss.tar, features.raw, features.steps.mask
         found = []
         if ar:
@@ -138,7 +138,7 @@ class Task(LightningModule):
         if tar:  # a single step has no change: 0 of them, as other processes may have some
             mean, count = _mean((raw[1:] - raw[:-1]).square(), None if valid is None else valid[1:])
             found.append((tar * mean, count))
-        return found
+        return [*found, *((layer.penalty(), 1) for layer in self.recurrent_layers())]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a batch."""

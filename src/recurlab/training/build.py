@@ -121,5 +121,6 @@ def _layer_arguments(config: Config) -> dict[str, Any]:
         "last_recurrent_init": model.init.last_recurrent,
         "bias_init": model.init.bias,
         "gate_bias": model.init.gate_bias,
-        "recurrent_constraint": model.constraint,
+        **{f"{kind}_constraint": each for kind, each in vars(model.constraint).items()},
+        **{f"{kind}_regularizer": each for kind, each in vars(model.regularizer).items()},
     }

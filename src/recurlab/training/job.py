@@ -30,8 +30,14 @@ def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
         if isinstance(part, dict):
             part.pop(name, None)
     for group in WHOLE:
-        content[group] = {key: value for key, value in content.get(group, {}).items() if value}
+        content[group] = _without_off(content.get(group, {}))
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _without_off(group: dict[str, Any]) -> dict[str, Any]:
+    """Return what is not off in a group, and in the groups in it."""
+    rest = {key: _without_off(value) if isinstance(value, dict) else value for key, value in group.items()}
+    return {key: value for key, value in rest.items() if value}
 
 
 def leaves(config: DictConfig, but: tuple[str, ...] = (), place: str = "") -> dict[str, Any]:
