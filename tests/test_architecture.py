@@ -13,10 +13,11 @@ import recurlab
 SOURCE = Path(recurlab.__file__).parent
 # From the ground up. A module may import its own floor and those below.
 FLOORS = [
-    ["errors", "caches", "plugins", "process", "schema"], ["table"], ["cells"], ["fuse"], ["backends"], ["layers"],
-    ["models"], ["data"], ["tasks"],
+    ["errors", "caches", "lazy", "plugins", "process", "schema"], ["table"], ["cells"], ["fuse"], ["backends"],
+    ["layers"], ["models"], ["data"], ["tasks"],
     # `config` knows the names of everything that can be chosen: loggers and launchers too, never their code.
-    ["config"], ["compose"], ["training"], ["results", "interop"], ["bench"], ["launch"], ["sweep", "studies"],
+    ["config"], ["compose"], ["training"], ["results", "interop", "deploy"], ["bench"], ["launch"],
+    ["sweep", "studies"],
     ["cli", "__main__"],
 ]  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
@@ -73,6 +74,7 @@ CHECK = COMMAND + "assert 'torch' not in sys.modules; sys.exit(code)"
      (["completion", "bash"], 0), (["_complete", "recurlab train cell="], 0),
      (["report", "--help"], 0), (["generate", "--help"], 0), (["generate", "nowhere"], 2), (["report", "nowhere"], 2),
      (["_complete", "recurlab generate --t"], 0),
+     (["export", "--help"], 0), (["export", "nowhere", "a.onnx"], 2), (["export", "nowhere", "a.onx"], 2),
      (["bench", "--help"], 0), (["bench", "cells=gruu"], 2), (["_complete", "recurlab bench cells=gru,"], 0)],
 )  # fmt: skip
 def test_help_and_wrong_configs_answer_without_torch(arguments, code):

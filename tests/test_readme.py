@@ -36,20 +36,22 @@ scales: {cpu: {seeds: [0]}}
 figure: {x: model, y: test/loss}
 """
 PAGE = "# One run\n<!-- results:begin -->\n<!-- results:end -->\n\n## What was found\n\nNothing.\n"
-BEFORE = {"evaluate": "adding/lstm", "report": "adding/lstm", "generate": "tiny_shakespeare/gru"}
+BEFORE = {
+    "evaluate": "adding/lstm", "report": "adding/lstm", "generate": "tiny_shakespeare/gru", "export": "adding/lstm",
+}  # fmt: skip
 
 
 def test_the_readme_has_its_two_commands_and_more():
     assert [line.split()[0] for line in LINES if line not in COMMANDS] == ["scripts/quickstart", "scripts/test"]
     assert len(COMMANDS) > 8
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     shutil.copytree(tiny_data, tmp_path / "path" / "to")
     shutil.copy(tiny_data / "own.csv", tmp_path / "waves.csv")
-    (tmp_path / "my_cells.py").write_text(SNIPPETS[2])
+    (tmp_path / "my_cells.py").write_text(SNIPPETS[3])
     (study := tmp_path / "experiments" / "adding").mkdir(parents=True)
     for name, text in {"sweep.yaml": STUDY, "README.md": PAGE}.items():
         (study / name).write_text(text)
@@ -70,10 +72,11 @@ def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     assert out
 
 
-@pytest.mark.parametrize(("place", "printed"), [(0, "eager"), (1, "")])
+@pytest.mark.parametrize(("place", "printed"), [(0, "eager"), (1, ""), (2, "input (T, B, 28) float32")])
 def test_the_snippets_of_the_layer_run(tmp_path, place, printed):
     (tmp_path / "snippet.py").write_text(SNIPPETS[place])
-    assert printed in subprocess.check_output([sys.executable, tmp_path / "snippet.py"], text=True)
+    command = [sys.executable, "snippet.py"]
+    assert printed in subprocess.check_output(command, text=True, cwd=tmp_path)
 
 
 def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path, monkeypatch):
@@ -81,9 +84,9 @@ def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path,
 
     import recurlab
 
-    assert len([line for line in SNIPPETS[2].splitlines() if line.strip()]) < 15
+    assert len([line for line in SNIPPETS[3].splitlines() if line.strip()]) < 15
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "readme_cells.py").write_text(SNIPPETS[2].replace('"mgu"', '"mgu_of_the_readme"'))
+    (tmp_path / "readme_cells.py").write_text(SNIPPETS[3].replace('"mgu"', '"mgu_of_the_readme"'))
     __import__("readme_cells")
     for recurrence, heads in (("dense", 1), ("diagonal", 1), ("block", 2)):
         layer = recurlab.RNN(3, 4, cell="mgu_of_the_readme", recurrence=recurrence, heads=heads, zoneout=0.2)

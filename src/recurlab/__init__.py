@@ -1,16 +1,15 @@
-"""recurlab: a laboratory for recurrent networks.
+"""recurlab: a laboratory for recurrent networks."""
 
-The public names are imported on first use, so that the command line can check a config without importing torch.
-"""
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from recurlab.lazy import importer
 
 if TYPE_CHECKING:
     from recurlab.cells.build import register_cell
     from recurlab.cells.cell import Cell
     from recurlab.data import register_benchmark
     from recurlab.data.benchmark import Arrays, Benchmark
+    from recurlab.deploy.export import export
     from recurlab.errors import RecurlabError
     from recurlab.layers.rnn import RNN
     from recurlab.results.runs import load_run
@@ -23,6 +22,7 @@ _PUBLIC = {
     "Benchmark": "recurlab.data.benchmark",
     "Cell": "recurlab.cells.cell",
     "RecurlabError": "recurlab.errors",
+    "export": "recurlab.deploy.export",
     "load_run": "recurlab.results.runs",
     "register_benchmark": "recurlab.data",
     "register_cell": "recurlab.cells.build",
@@ -34,13 +34,10 @@ __all__ = [
     "Benchmark",
     "Cell",
     "RecurlabError",
+    "export",
     "load_run",
     "register_benchmark",
     "register_cell",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'recurlab' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+__getattr__ = importer(__name__, _PUBLIC)

@@ -136,6 +136,7 @@ class ModelConfig:
     num_layers: int = 1
     bias: bool = True
     bidirectional: bool = False
+    layer_norm: bool = False
     embedding_dropout: float = 0.0
     input_dropout: float = 0.0
     dropout: float = 0.0

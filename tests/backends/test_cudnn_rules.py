@@ -11,6 +11,7 @@ import recurlab
 from cudnn_calls import CELLS, FEATURES, RIGHT, B, H, T, draw_call, gradients, padding
 from recurlab.backends import cudnn
 from recurlab.cells.gru import GRU
+from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.lstm import LSTM
 from recurlab.cells.recurrence import Recurrence
 from recurlab.cells.rnn import Elman
@@ -99,6 +100,13 @@ def test_recurrent_dropout_is_refused_where_it_is_drawn(served):
     (direction,) = call.directions
     dropped = replace(direction, recurrent_dropout=torch.ones(B, H, dtype=torch.float64))
     assert served(replace(call, directions=(dropped,))) == "cuDNN has no recurrent dropout"
+
+
+def test_layer_normalisation_is_refused(served):
+    call = draw_call()
+    (direction,) = call.directions
+    normalized = replace(direction, norm=LayerNorm(torch.ones(3 * H), torch.ones(3 * H), None, None))
+    assert served(replace(call, directions=(normalized,))) == "cuDNN has no layer normalisation"
 
 
 def test_holding_without_a_mask_is_served(served):

@@ -113,7 +113,7 @@ def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case, monk
 def test_an_unknown_command_names_the_nearest(recurlab):
     code, _, err = recurlab("trian")
     assert code == 2
-    allowed = "train, evaluate, report, generate, explain, sweep, bench, study, convert, completion"
+    allowed = "train, evaluate, report, generate, explain, sweep, bench, study, convert, export, completion"
     assert err == f"recurlab: command='trian': allowed are {allowed}; did you mean 'train'?\n"
 
 

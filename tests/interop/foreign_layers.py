@@ -175,6 +175,36 @@ def haste_lstm(w, x):
     return run(step, x, len(w["recurrent_kernel"]), 2)
 
 
+def normalized(a, gain):
+    return (a - a.mean(axis=1, keepdims=True)) / np.sqrt(a.var(axis=1, keepdims=True) + 1e-5) * gain
+
+
+def haste_layer_norm_gru(w, x):
+    """Gates z, r, h; gamma holds the gains of the input and of the recurrence."""
+
+    def step(x_t, h):
+        x_z, x_r, x_g = np.split(normalized(x_t @ w["kernel"], w["gamma"][0]) + w["bias"], 3, axis=1)
+        back = normalized(h @ w["recurrent_kernel"], w["gamma"][1]) + w["recurrent_bias"]
+        h_z, h_r, h_g = np.split(back, 3, axis=1)
+        z, r = sigmoid(x_z + h_z), sigmoid(x_r + h_r)
+        return (z * h + (1 - z) * np.tanh(x_g + r * h_g),)
+
+    return run(step, x, len(w["recurrent_kernel"]))
+
+
+def haste_layer_norm_lstm(w, x):
+    """Gates i, g, f, o; only the output sees c normalised."""
+
+    def step(x_t, h, c):
+        projected = normalized(x_t @ w["kernel"], w["gamma"][0])
+        gates = normalized(h @ w["recurrent_kernel"], w["gamma"][1]) + projected + w["bias"]
+        i, g, f, o = np.split(gates, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(normalized(c, w["gamma_h"]) + w["beta_h"]), c
+
+    return run(step, x, len(w["recurrent_kernel"]), 2)
+
+
 def haste_indrnn(w, x):
     def step(x_t, h):
         return (np.tanh(x_t @ w["kernel"] + h * w["recurrent_scale"] + w["bias"]),)
@@ -220,6 +250,12 @@ LAYERS = {
         "haste", {}, haste_gru,
         {"kernel": (C, 3), "recurrent_kernel": (H, 3), "bias": (3,), "recurrent_bias": (3,)}),
     "haste LSTM": ("haste", {}, haste_lstm, {"kernel": (C, 4), "recurrent_kernel": (H, 4), "bias": (4,)}),
+    "haste LayerNormGRU": (
+        "haste", {}, haste_layer_norm_gru,
+        {"kernel": (C, 3), "recurrent_kernel": (H, 3), "bias": (3,), "recurrent_bias": (3,), "gamma": (2, 3)}),
+    "haste LayerNormLSTM": (
+        "haste", {}, haste_layer_norm_lstm,
+        {"kernel": (C, 4), "recurrent_kernel": (H, 4), "bias": (4,), "gamma": (2, 4), "gamma_h": (1,), "beta_h": (1,)}),
     "haste IndRNN": ("haste", {}, haste_indrnn, {"kernel": (C, 1), "recurrent_scale": (1,), "bias": (1,)}),
 }  # fmt: skip
 

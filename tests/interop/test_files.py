@@ -135,7 +135,8 @@ def test_the_command(recurlab, tmp_path):
     code, _, err = recurlab("convert", "in.npz", "other.npz", "--from", "tensorflow", "--to", "haste")
     assert code == 2
     assert err == (
-        "recurlab: format='haste' has no diagonal gru reset=before; it has gru reset=after, lstm, diagonal rnn\n"
+        "recurlab: format='haste' has no diagonal gru reset=before; it has gru reset=after, lstm, diagonal rnn, "
+        "layer-normalised gru reset=after, layer-normalised lstm\n"
     )
     code, _, err = recurlab("convert", "in.npz", "other.npz", "--from", "kears")
     assert (code, err.count("\n")) == (2, 1)

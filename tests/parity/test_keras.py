@@ -9,6 +9,8 @@ from torch.testing import assert_close
 
 from recurlab.data.japanese_vowels import JapaneseVowels
 from recurlab.interop import from_arrays, read_file, to_arrays
+from recurlab.layers.constraints import MaxNorm, NonNegative, UnitNorm
+from recurlab.layers.regularizers import L1, L1L2, L2, Orthogonal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Keras' own code
 B, T, FEATURES, H = 4, 9, 5, 6
@@ -39,19 +41,21 @@ def x():
     return np.random.default_rng(0).normal(size=(B, T, FEATURES)).astype("float32")
 
 
+def own_options(options):
+    return {key: value for key, value in options.items() if key in ("go_backwards", "stateful")}
+
+
 def pair(keras, name, x, **options):
     """Return a layer of Keras and ours with its weights."""
     keras.utils.set_random_seed(1)
     kind, own = LAYERS[name]
-    theirs = getattr(keras.layers, kind)(
-        H, return_sequences=True, return_state=True, bias_initializer="random_normal", **own, **options
-    )
+    given = {"return_state": True, "bias_initializer": "random_normal", **own, **options}
+    theirs = getattr(keras.layers, kind)(H, return_sequences=True, **given)
     theirs(x)
     arrays = {weight.name: weight.numpy() for weight in theirs.weights}
     ours = from_arrays(
-        arrays, "keras", batch_first=True, masked_output="hold", stateful=options.get("stateful", False),
-        **HINTS.get(name, {}),
-    )  # fmt: skip
+        arrays, "keras", batch_first=True, masked_output="hold", **own_options(options), **HINTS.get(name, {})
+    )
     return theirs, ours
 
 
@@ -85,7 +89,9 @@ def test_masks_with_gaps(keras, name, x):
 @pytest.mark.parametrize("name", LAYERS)
 def test_going_backwards(keras, name, x):
     theirs, ours = pair(keras, name, x, go_backwards=True)
-    assert_same(ours(torch.from_numpy(x).flip(1)), theirs(x))
+    assert_same(ours(torch.from_numpy(x)), theirs(x))
+    mask = np.random.default_rng(3).random((B, T)) < 0.6
+    assert_same(ours(torch.from_numpy(x), mask=torch.from_numpy(mask)), theirs(x, mask=mask))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -95,6 +101,37 @@ def test_states_that_are_carried_over_three_batches(keras, name, x):
     for shift in range(3):
         part = np.roll(x, shift, axis=1)
         assert_same(ours(torch.from_numpy(part)), theirs(part))
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_regularizers(keras, name, x):
+    l1, l2 = keras.regularizers.L1(0.03), keras.regularizers.L2(0.02)
+    orthogonal = keras.regularizers.OrthogonalRegularizer(0.7)
+    theirs, ours = pair(
+        keras, name, x, kernel_regularizer=l1, recurrent_regularizer=orthogonal, bias_regularizer=l2,
+        activity_regularizer=keras.regularizers.L1L2(0.01, 0.02), return_state=False,  # of which it has activities, too
+    )  # fmt: skip
+    ours = from_arrays(
+        to_arrays(ours, "keras"), "keras", batch_first=True, input_regularizer=L1(0.03),
+        recurrent_regularizer=Orthogonal(0.7), bias_regularizer=L2(0.02), activity_regularizer=L1L2(0.01, 0.02),
+    )  # fmt: skip
+    theirs(x)
+    ours(torch.from_numpy(x))
+    assert ours.penalty().item() == pytest.approx(sum(loss.item() for loss in theirs.losses), rel=2e-6)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_constraints(keras, name, x):
+    ours = pair(keras, name, x)[1]
+    bounds = keras.constraints.MaxNorm(0.4), keras.constraints.UnitNorm(), keras.constraints.NonNeg()
+    wanted = [
+        bound(weight).numpy(force=True) for bound, weight in zip(bounds, to_arrays(ours, "keras").values(), strict=True)
+    ]
+    options = {"input_constraint": MaxNorm(0.4), "recurrent_constraint": UnitNorm(), "bias_constraint": NonNegative()}
+    ours = from_arrays(to_arrays(ours, "keras"), "keras", **options)
+    ours.constrain()
+    for found, array in zip(to_arrays(ours, "keras").values(), wanted, strict=True):
+        np.testing.assert_allclose(found, array, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from recurlab.backends.scan import running_maximum
 from recurlab.cells.cell import Cell, State
+from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
 
 
@@ -21,6 +23,7 @@ class Direction:
         state: the state before the sequence, (B, H) each.
         recurrent_dropout: factor (B, H) on the state where it enters the recurrence, or None.
         seed: int64, (), what zoneout draws is computed from; None where it draws nothing.
+        norm: the gains of layer normalisation, or None without it.
     """
 
     weight_ih: Tensor
@@ -30,6 +33,7 @@ class Direction:
     state: State
     recurrent_dropout: Tensor | None
     seed: Tensor | None
+    norm: LayerNorm | None = None
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,13 @@ class Call:
             return None
         resets, mask = self.resets, self.mask
         if reverse:
-            resets = torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+            resets = torch.cat([resets, torch.zeros_like(resets[:1])])[1:]
         if mask is None:
             return resets
         if reverse:
             resets, mask = resets.flip(0), mask.flip(0)
         met = resets.cumsum(0)
-        applied = _before((met * mask).cummax(0).values)
+        applied = _before(running_maximum(met * mask))
         cuts = mask & (met > applied)
         return (cuts & (_before(mask.cumsum(0)) > 0)).flip(0) if reverse else cuts
 
@@ -100,4 +104,4 @@ transformed = torch.compiler.assume_constant_result(transformed)  # type: ignore
 
 def _before(rows: Tensor) -> Tensor:
     """Return the rows moved one step on, with zeros first."""
-    return torch.cat([torch.zeros_like(rows[:1]), rows[:-1]])
+    return torch.cat([torch.zeros_like(rows[:1]), rows])[:-1]

@@ -48,6 +48,7 @@ RULES: tuple[tuple[Callable[[Call], bool], str], ...] = (
         "cuDNN has the GRU with reset='after' and the LSTM, of sigmoid and tanh, and the rnn, tanh or ReLU",
     ),
     (lambda call: call.recurrence.kind == "dense", "cuDNN has the dense recurrence only"),
+    (lambda call: call.directions[0].norm is None, "cuDNN has no layer normalisation"),
     (lambda call: not any(call.zoneout), "cuDNN has no zoneout"),
     (lambda call: call.directions[0].recurrent_dropout is None, "cuDNN has no recurrent dropout"),
     (lambda call: call.resets is None, "cuDNN has no resets"),

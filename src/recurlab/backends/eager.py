@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recurlab.backends import exported
 from recurlab.backends.call import Call, Direction
+from recurlab.backends.scan import exporting
 from recurlab.cells.cell import State
+from recurlab.cells.layer_norm import normalized
 from recurlab.cells.recur import bind
 from recurlab.cells.zoneout import keep_mask
 
@@ -26,26 +29,38 @@ def source(call: Call) -> str | None:
 
 def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     """Return the output (T, B, directions * H) and each direction's state after the sequence."""
+    if exporting():
+        return exported.run(call, _project, _loop)
     results = [_scan(call, direction, reverse=place == 1) for place, direction in enumerate(call.directions)]
     output = torch.cat([output for output, _ in results], dim=-1) if len(results) > 1 else results[0][0]
     return output, tuple(state for _, state in results)
 
 
 def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:
-    projected = F.linear(call.input, direction.weight_ih, direction.bias_ih)
-    # Half precision is for storage: the state and all sums of the recurrence are float32.
-    dtype = torch.float32 if projected.dtype in (torch.float16, torch.bfloat16) else projected.dtype
-    with torch.autocast(projected.device.type, enabled=False):
-        output, state = _loop(call, direction, projected.to(dtype), reverse)
-    return output.to(projected.dtype), tuple(s.to(projected.dtype) for s in state)
-
-
-def _loop(call: Call, direction: Direction, projected: Tensor, reverse: bool) -> tuple[Tensor, State]:
-    cell, length, dtype = call.cell, projected.shape[0], projected.dtype
-    bias, dropout = (None if t is None else t.to(dtype) for t in (direction.bias_hh, direction.recurrent_dropout))
-    recur = bind(call.recurrence, cell, direction.weight_hh.to(dtype), bias, dropout)
+    # Step by step: a product of all steps at once would round otherwise than one of a single step (`RNN.step`).
     # Unbind once: indexing x[t] in the loop would make the backward quadratic in T.
-    inputs = list(zip(*(gate.unbind(0) for gate in projected.chunk(len(cell.gates), dim=-1)), strict=True))
+    projected = [_project(direction, x) for x in call.input.unbind(0)]
+    storage = projected[0].dtype
+    # Half precision is for storage: the state and all sums of the recurrence are float32.
+    dtype = torch.float32 if storage in (torch.float16, torch.bfloat16) else storage
+    with torch.autocast(call.input.device.type, enabled=False):
+        output, state = _loop(call, direction, [x.to(dtype) for x in projected], reverse)
+    return output.to(storage), tuple(s.to(storage) for s in state)
+
+
+def _project(direction: Direction, x: Tensor) -> Tensor:
+    bias = direction.bias_ih if direction.norm is None else None  # it comes after the normalisation
+    return F.linear(x, direction.weight_ih, bias)
+
+
+def _loop(call: Call, direction: Direction, projected: list[Tensor], reverse: bool) -> tuple[Tensor, State]:
+    cell, length, dtype = call.cell, len(projected), projected[0].dtype
+    bias, dropout = (None if t is None else t.to(dtype) for t in (direction.bias_hh, direction.recurrent_dropout))
+    norm = None if direction.norm is None else direction.norm.to(dtype)
+    if norm is not None:
+        shift = None if direction.bias_ih is None else direction.bias_ih.to(dtype)
+        projected = [normalized(x, norm.gain_ih, shift) for x in projected]
+    recur = bind(call.recurrence, cell, direction.weight_hh.to(dtype), bias, dropout, norm)
     mask, cuts = _by_step(call.mask, length), _by_step(call.cuts(reverse=reverse), length)
     keeps = [_by_step(mask, length, columns=False) for mask in _keep_masks(call, direction.seed)]
 
@@ -56,7 +71,7 @@ def _loop(call: Call, direction: Direction, projected: Tensor, reverse: bool) ->
         before = state
         if (cut := cuts[t]) is not None:
             before = tuple(s.masked_fill(cut, 0) for s in before)
-        state = cell.advance(cell.by_gate(*inputs[t]), before, recur)
+        state = cell.advance(cell.by_gate(*projected[t].chunk(len(cell.gates), dim=-1)), before, recur)
         state = _zoneout(call, state, before, [keep[t] for keep in keeps])
         outputs[t] = state[0]
         if (valid := mask[t]) is not None:

@@ -13,6 +13,8 @@ from recurlab.fuse.scan import STORAGES, kernel, scan, storage_of
 
 def supports(call: Call) -> str | None:
     """Return None, or why no kernel can serve the call."""
+    if call.directions[0].norm is not None:
+        return "its kernels have no layer normalisation"
     device = call.input.device
     if device.type not in STORAGES:
         return f"its kernels run on the CPU and on CUDA devices, the input is on {device.type}"

@@ -5,6 +5,7 @@ from types import ModuleType
 
 from recurlab.backends import BACKENDS
 from recurlab.backends.call import Call
+from recurlab.backends.scan import exporting
 from recurlab.errors import RecurlabError, check_choice
 
 MODULES: dict[str, ModuleType] = {name: import_module(path) for name, path in BACKENDS.items()}
@@ -16,12 +17,14 @@ def check(name: str) -> None:
 
 
 def choose(name: str, call: Call) -> str:
-    """Return the fastest backend that can serve a call, or the one named.
+    """Return the fastest backend that can serve a call, or the one named; in a graph that is exported it is eager.
 
     Raises:
         RecurlabError: if a backend asked for by its name can't serve the call; it never falls back to another.
     """
     check(name)
+    if exporting():
+        return "eager"  # whose step goes into the graph; a kernel of this process could not be called from there
     if name == "auto":
         return next(candidate for candidate, module in MODULES.items() if module.supports(call) is None)
     reason = MODULES[name].supports(call)

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from recurlab.cells.activations import linear
 from recurlab.errors import RecurlabError, one_line
 
 State = tuple[Tensor, ...]
@@ -33,11 +34,15 @@ class Cell:
 
     gates: ClassVar[tuple[str, ...]]
     states: ClassVar[tuple[str, ...]] = ("h",)
-    by_gate: ClassVar[Any]  # the type of `x` and `recur`: a named tuple with a field per gate
+    by_gate: ClassVar[Any]  # the type of `x`: a named tuple with a field per gate
+    recur_by_gate: ClassVar[Any]  # that of `recur`: the same with an attribute `normalize`, the identity unless set
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.by_gate = namedtuple("by_gate", getattr(cls, "gates", ()))  # type: ignore[misc]
+        if "normalize" in cls.by_gate._fields:
+            raise RecurlabError(f"cell {cls.__name__}: no gate may be called 'normalize', recur has one of its own")
+        cls.recur_by_gate = type("recur_by_gate", (cls.by_gate,), {"normalize": staticmethod(linear)})
 
     def step(self, x: Any, state: Any, recur: Any) -> Any:
         """Return the state after one step, for inputs of shape (B, H).
@@ -45,7 +50,8 @@ class Cell:
         Args:
             x: the input projections, an attribute per gate: ``x.reset`` is W_reset x_t + b_reset, (B, H).
             state: the state before the step, (B, H); a tuple of them in a cell of several states.
-            recur: the recurrence, a function per gate: ``recur.reset(h)`` is R_reset h + b, (B, H) to (B, H).
+            recur: the recurrence, a function per gate: ``recur.reset(h)`` is R_reset h + b, (B, H) to (B, H). And
+                ``recur.normalize(c)``, (B, H) to (B, H), which is c but in a layer with layer normalisation.
 
         The step must be pure (no in-place change, no randomness) and take the same path through Python on every call.
         """
@@ -91,19 +97,34 @@ class Cell:
                 groups.append([gate])
             return torch.zeros_like(operand)
 
-        self._probe(record)
+        self._probe(record, torch.clone)
         called = [gate for group in groups for gate in group]
         if len(set(called)) != len(called):
             raise RecurlabError(f"cell {type(self).__name__}: a gate's recurrence may be applied once a step")
         return tuple(tuple(sorted(group, key=self.gates.index)) for group in groups)
 
-    def _probe(self, record: Callable[[str, Tensor], Tensor]) -> None:
+    @cached_property
+    def normalizes(self) -> bool:
+        """Whether the step normalises a state, by `recur.normalize`."""
+        states: list[Tensor] = []
+
+        def normalize(state: Tensor) -> Tensor:
+            states.append(state)
+            return state.clone()
+
+        self._probe(lambda gate, operand: torch.zeros_like(operand), normalize)
+        if len(states) > 1:
+            raise RecurlabError(f"cell {type(self).__name__}: recur.normalize may be applied once a step")
+        return bool(states)
+
+    def _probe(self, record: Callable[[str, Tensor], Tensor], normalize: Callable[[Tensor], Tensor]) -> None:
         """Run the step once on zeros of shape (2, 3), telling `record` of each use of the recurrence."""
         name = type(self).__name__
         if not isinstance(getattr(self, "gates", None), tuple) or not self.gates:
             raise RecurlabError(f"cell {name}: a cell must name its gates, like gates = ('update', 'candidate')")
         x = self.by_gate(*(torch.zeros(2, 3) for _ in self.gates))
-        recur = self.by_gate(*(partial(record, gate) for gate in self.gates))
+        recur = self.recur_by_gate(*(partial(record, gate) for gate in self.gates))
+        recur.normalize = normalize
         try:
             with torch.no_grad():
                 new = self.advance(x, tuple(torch.zeros(2, 3) for _ in self.states), recur)

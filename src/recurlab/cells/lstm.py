@@ -13,6 +13,7 @@ from recurlab.cells.cell import Cell
 class LSTM(Cell):
     """``c' = f * c + i * g``, ``h' = o * phi(c')`` (Gers et al., Learning to forget, 2000).
 
+    With layer normalisation ``h' = o * phi(LN(c'))`` (Ba et al., arXiv 1607.06450, equations 20 to 22).
     phi is the `activation`, that of the gates i, f and o the `recurrent_activation`; None is linear.
     """
 
@@ -35,4 +36,4 @@ class LSTM(Cell):
         g = phi(x.cell + recur.cell(h))
         o = sigma(x.output + recur.output(h))
         c = f * c + i * g
-        return o * phi(c), c
+        return o * phi(recur.normalize(c)), c

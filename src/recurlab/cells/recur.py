@@ -9,12 +9,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recurlab.cells.cell import Cell
+from recurlab.cells.layer_norm import LayerNorm, normalized
 from recurlab.cells.recurrence import Recurrence
 
 Product = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-def bind(recurrence: Recurrence, cell: Cell, weight: Tensor, bias: Tensor | None, dropout: Tensor | None) -> Any:
+def bind(
+    recurrence: Recurrence,
+    cell: Cell,
+    weight: Tensor,
+    bias: Tensor | None,
+    dropout: Tensor | None,
+    norm: LayerNorm | None = None,
+) -> Any:
     """Return the `recur` of a cell's step: a function (B, H) -> (B, H) per gate.
 
     Args:
@@ -23,19 +31,27 @@ def bind(recurrence: Recurrence, cell: Cell, weight: Tensor, bias: Tensor | None
         weight: of the recurrence's `weight_shape`.
         bias: (G*H,) or None.
         dropout: a factor (B, H) on every state that enters the recurrence, or None.
+        norm: the gains of layer normalisation, or None without it.
     """
     gates = len(cell.gates)
     weights = weight.view(gates, -1, *weight.shape[1:])
     biases = None if bias is None else bias.view(gates, -1)
+    gains = None if norm is None else norm.gain_hh.view(gates, -1)
     make = {"dense": _dense, "diagonal": _diagonal, "block": _block}[recurrence.kind]
-    recur: dict[str, Any] = dict.fromkeys(cell.gates)  # a gate without a recurrence has none to call
+    by_gate: dict[str, Any] = dict.fromkeys(cell.gates)  # a gate without a recurrence has none to call
     for phase in cell.phases:
         rows = [cell.gates.index(gate) for gate in phase]
-        product = make(_pick(weights, rows), None if biases is None else _pick(biases, rows))
+        shift = None if biases is None else _pick(biases, rows)
+        product = make(_pick(weights, rows), shift if gains is None else None)
+        if gains is not None:
+            product = _normalized(product, _pick(gains, rows), shift)
         shared = _Shared(product, dropout)
         for place, gate in enumerate(phase):
-            recur[gate] = partial(shared, place)
-    return cell.by_gate(**recur)
+            by_gate[gate] = partial(shared, place)
+    recur = cell.recur_by_gate(**by_gate)
+    if norm is not None:
+        recur.normalize = norm.of_state
+    return recur
 
 
 class _Shared:
@@ -59,6 +75,13 @@ def _pick(rows: Tensor, wanted: list[int]) -> Tensor:
     if wanted == list(range(first, first + count)):
         return rows[first : first + count]
     return torch.stack([rows[i] for i in wanted])
+
+
+def _normalized(product: Product, gain: Tensor, bias: Tensor | None) -> Product:
+    """Return a product without a bias followed by layer normalisation over all its gates, both (n, H)."""
+    gates, scale = gain.shape[0], gain.flatten()
+    shift = None if bias is None else bias.flatten()
+    return lambda h: normalized(torch.cat(product(h), dim=1), scale, shift).chunk(gates, dim=1)
 
 
 def _dense(weight: Tensor, bias: Tensor | None) -> Product:

@@ -158,6 +158,25 @@ def convert(options: dict[str, Any], rest: Sequence[str]) -> int:
     return 0
 
 
+def export(words: list[str], inputs: str, overrides: list[str]) -> int:
+    """Write the model of a run as a graph, to the file that is the second of two words."""
+    from recurlab.deploy import MODEL_INPUTS, check_inputs, check_target
+    from recurlab.training.run_dir import RunDir
+
+    if len(words) != 2:
+        raise RecurlabError(f"{' '.join(words)!r}: export takes a run's directory and a file")
+    path, file = words
+    check_target(file)
+    names = check_inputs([name for name in inputs.split(",") if name], MODEL_INPUTS)
+    RunDir.open(path)
+    import_plugins(overrides)
+    from recurlab.deploy.export import export
+    from recurlab.results.runs import load_run
+
+    print(export(load_run(path), file, names))
+    return 0
+
+
 def bench(words: list[str]) -> int:
     """Measure speed."""
     from recurlab.bench.settings import parse

@@ -61,11 +61,13 @@ def _dispatch(arguments: list[str]) -> int:
             raise RecurlabError(f"{word!r}: unknown option; see recurlab {parsed.command} --help")
     if parsed.command == "train":
         return commands.train([*parsed.overrides, *rest], parsed.multirun)
-    if parsed.command in ("evaluate", "report", "generate"):
+    if parsed.command in ("evaluate", "report", "generate", "export"):
         words = [*parsed.run, *rest]
         runs, overrides = [word for word in words if "=" not in word], [word for word in words if "=" in word]
         if parsed.command == "evaluate":
             return commands.evaluate(runs, overrides)
+        if parsed.command == "export":
+            return commands.export(runs, parsed.inputs, overrides)
         commands.import_plugins(overrides)
         if parsed.command == "report":
             return commands.report(runs)

@@ -16,7 +16,9 @@ _recurlab() {
 complete -o default -o nospace -F _recurlab recurlab
 """
 COMPLETION = {"bash": BASH_COMPLETION, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" + BASH_COMPLETION}
-COMMANDS = ("train", "evaluate", "report", "generate", "explain", "sweep", "bench", "study", "convert", "completion")
+COMMANDS = (
+    "train", "evaluate", "report", "generate", "explain", "sweep", "bench", "study", "convert", "export", "completion",
+)  # fmt: skip
 STUDY = ("run", "report", "list")  # what study does
 SAMPLING = ("length", "temperature", "top_k", "seed")  # options of generate
 
@@ -70,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("settings", nargs="*", metavar="key=value", help="what to measure and how")
     _add_study(commands.add_parser("study", help="run studies, and write what they found into tables and pictures"))
     _add_convert(commands.add_parser("convert", help="bring a layer's weights from one package's file to another's"))
+    _add_export(commands.add_parser("export", help="write the model of a run for use without recurlab"))
     completion = commands.add_parser("completion", help="print a shell's script for tab completion")
     completion.add_argument("shell", choices=sorted(COMPLETION))
     return parser
@@ -110,6 +113,13 @@ def _add_convert(convert: argparse.ArgumentParser) -> None:
     convert.add_argument("--forget-bias", type=float, default=1.0, help="that TensorFlow's LSTM cells add (1.0)")
 
 
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("run", nargs="+", help="the run's directory, a file.onnx or file.pt2, and plugins=[...]")
+    export.add_argument(
+        "--inputs", default="", metavar="A,B", help="beside the sequence: hx, lengths, resets (hx where stateful)"
+    )
+
+
 def _options() -> str:
     """Return the config groups and their options, for --help."""
     from recurlab.compose import groups
@@ -148,7 +158,7 @@ def completions(line: str) -> list[str]:
         from recurlab.studies.definition import names
 
         return [name for name in names() if name.startswith(words[-1])]
-    if words[1] in ("report", "generate", "convert"):
+    if words[1] in ("report", "generate", "convert", "export"):
         return []  # bash then completes the names of files
     if words[1] == "sweep":
         from recurlab.sweep.settings import complete as complete_sweep

@@ -111,8 +111,8 @@ class _Tracer:
             operands[gate] = operand
             return results[gate]
 
-        by_gate = cell.by_gate(*(partial(recur, gate) for gate in cell.gates))
-        states = cell.advance(cell.by_gate(*inputs[:count]), inputs[2 * count :], by_gate)
+        recurrences = cell.recur_by_gate(*(partial(recur, gate) for gate in cell.gates))
+        states = cell.advance(cell.by_gate(*inputs[:count]), inputs[2 * count :], recurrences)
         return [*(operands[phase[0]] for phase in cell.phases), *states]
 
     def _gradients(self, wanted: slice, names: list[str]) -> Gradients:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 from recurlab.interop.layout import Arrays
@@ -54,16 +53,21 @@ def write_file(path: str | Path, arrays: Arrays) -> None:
     Raises:
         RecurlabError: for another kind of file, or a package that is not installed.
     """
-    place = path_of("file", str(path))
-    writer = WRITERS.get(place.suffix.lower())
-    if writer is None:
-        raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(WRITERS)}")
-    content = writer(arrays)
+    place = check_target(path)
+    content = WRITERS[place.suffix.lower()](arrays)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(place, content)
     except OSError as error:
         raise RecurlabError(f"file={str(place)!r}: can't be written: {error.strerror}") from error
+
+
+def check_target(path: str | Path) -> Path:
+    """Return the path of a file that `write_file` can write."""
+    place = path_of("file", str(path))
+    if place.suffix.lower() not in WRITERS:
+        raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(WRITERS)}")
+    return place
 
 
 def _package(name: str) -> Any:
@@ -96,6 +100,8 @@ def _write_safetensors(arrays: Arrays) -> bytes:
 
 
 def _read_torch(path: Path) -> Arrays:
+    import torch
+
     state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -104,6 +110,8 @@ def _read_torch(path: Path) -> Arrays:
 
 
 def _write_torch(arrays: Arrays) -> bytes:
+    import torch
+
     content = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, content)
     return content.getvalue()

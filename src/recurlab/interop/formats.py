@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recurlab.interop.layout import BIAS, GATES, Entry, Layout
+from recurlab.interop.layout import BIAS, GATES, STATE, Entry, Layout
 
 Gates = tuple[str, ...]
 Options = Mapping[str, str]
 
-WEIGHTS, BIASES = ("weight_ih", "weight_hh"), ("bias_ih", "bias_hh")
+WEIGHTS, BIASES, GAINS = ("weight_ih", "weight_hh"), ("bias_ih", "bias_hh"), ("gain_ih", "gain_hh")
 NONE, AFTER, BEFORE = dict[str, str](), {"reset": "after"}, {"reset": "before"}
 # Orders of gates: of TensorFlow's two kernels of a GRU, of Keras and haste, of TensorFlow and haste.
 RU, N = ("reset", "update"), ("candidate",)
@@ -45,20 +45,22 @@ class Format:
         return f"{self.layer.format(layer) if layers > 1 else ''}{which}{name}"
 
 
-def _torch(cell: str, options: Options = NONE, diagonal: bool = False) -> Layout:
+def _torch(cell: str, options: Options = NONE, diagonal: bool = False, normalized: bool = False) -> Layout:
     gates = GATES[cell]
     kernels = (
         Entry("weight_ih", ("weight_ih",), gates, transposed=True),
         Entry("weight_hh", ("weight_hh",), gates, transposed=not diagonal, flat=diagonal),
     )
-    biases = (Entry(name, (name,), gates, flat=True) for name in BIASES)
-    return Layout(cell, (*kernels, *biases), diagonal, options)
+    vectors = [Entry(name, (name,), gates, flat=True) for name in (BIASES + GAINS if normalized else BIASES)]
+    if normalized and cell == "lstm":  # which normalises its state c
+        vectors += [_of_state("gain_state", "gain_state"), _of_state("bias_state", "bias_state")]
+    return Layout(cell, (*kernels, *vectors), diagonal, options)
 
 
-def _kernels(cell: str, gates: Gates, *biases: Entry, options: Options = NONE, always_biased: bool = False) -> Layout:
+def _kernels(cell: str, gates: Gates, *others: Entry, options: Options = NONE, always_biased: bool = False) -> Layout:
     """Return a layout of the names that Keras gave and haste took over."""
     kernels = Entry("kernel", ("weight_ih",), gates), Entry("recurrent_kernel", ("weight_hh",), gates)
-    return Layout(cell, (*kernels, *biases), options=options, always_biased=always_biased)
+    return Layout(cell, (*kernels, *others), options=options, always_biased=always_biased)
 
 
 def _tensorflow(cell: str, gates: Gates, diagonal: bool, added: Mapping[str, float]) -> Layout:
@@ -73,6 +75,11 @@ def _tensorflow(cell: str, gates: Gates, diagonal: bool, added: Mapping[str, flo
 def _sum(name: str, gates: Gates) -> Entry:
     """Return a bias that is the sum of ours."""
     return Entry(name, (BIAS,), gates, flat=True)
+
+
+def _of_state(name: str, parameter: str) -> Entry:
+    """Return what the normalised state of a cell is multiplied by or added to."""
+    return Entry(name, (parameter,), STATE, flat=True)
 
 
 TENSORFLOW_GRUS = (
@@ -122,11 +129,9 @@ def _cudnn(cell: str, options: Options = NONE) -> Layout:
     )  # fmt: skip
 
 
+HASTE_GRU = Entry("bias", ("bias_ih",), ZRN, flat=True), Entry("recurrent_bias", ("bias_hh",), ZRN, flat=True)
 HASTE = (
-    _kernels(
-        "gru", ZRN, Entry("bias", ("bias_ih",), ZRN, flat=True), Entry("recurrent_bias", ("bias_hh",), ZRN, flat=True),
-        options=AFTER, always_biased=True,
-    ),
+    _kernels("gru", ZRN, *HASTE_GRU, options=AFTER, always_biased=True),
     _kernels("lstm", IGFO, _sum("bias", IGFO), always_biased=True),
     Layout(  # IndRNN
         "rnn",
@@ -136,6 +141,12 @@ HASTE = (
             _sum("bias", GATES["rnn"]),
         ),
         diagonal=True, always_biased=True,
+    ),
+    # LayerNormGRU and LayerNormLSTM
+    _kernels("gru", ZRN, *HASTE_GRU, Entry("gamma", GAINS, ZRN), options=AFTER, always_biased=True),
+    _kernels(
+        "lstm", IGFO, _sum("bias", IGFO), Entry("gamma", GAINS, IGFO),
+        _of_state("gamma_h", "gain_state"), _of_state("beta_h", "bias_state"), always_biased=True,
     ),
 )  # fmt: skip
 KERAS = (
@@ -166,11 +177,11 @@ FORMATS = {
     ),
     # CudnnRNNTanh, CudnnGRU and CudnnLSTM: the canonical weights and biases of each layer and direction
     "cudnn": Format((_cudnn("rnn"), _cudnn("gru", AFTER), _cudnn("lstm"))),
-    # haste_pytorch's GRU, LSTM and IndRNN
+    # haste_pytorch's GRU, LSTM, IndRNN, LayerNormGRU and LayerNormLSTM
     "haste": Format(HASTE),
     # recurlab's own: torch's, and what torch has not
     "recurlab": Format(
-        tuple(_torch(cell, options, diagonal) for diagonal in (False, True)
+        tuple(_torch(cell, options, diagonal, normalized) for normalized in (False, True) for diagonal in (False, True)
               for cell, options in (("rnn", NONE), ("gru", AFTER), ("gru", BEFORE), ("lstm", NONE))),
         suffixed=True,
     ),

@@ -79,7 +79,7 @@ def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
     check_choice("format", format, FORMATS)
     check_number("forget_bias", forget_bias)
     layout = _with_forget_bias(_layout_of(layer, format), forget_bias)
-    state = {name: _as_array(name, parameter) for name, parameter in layer.state_dict().items()}
+    state = {name: _as_array(name, parameter) for name, parameter in layer.weights().items()}
     made = Arrays()
     for number in range(layer.num_layers):
         for direction in range(layer.num_directions):
@@ -214,18 +214,20 @@ def _natural(text: str) -> list[tuple[int, str]]:
 def _layer(found: Found, options: dict[str, Any]) -> RNN:
     parameters, layout = found.parameters, found.layout
     first = parameters[0][0]
-    units = first["weight_hh"].shape[0] // len(GATES[layout.cell])
-    layer = RNN(
-        first["weight_ih"].shape[1],
-        units,
-        len(parameters),
-        "bias_ih" in first,
-        bidirectional=len(parameters[0]) > 1,
-        cell=layout.cell,
-        recurrence="diagonal" if layout.diagonal else "dense",
-        dtype=torch.from_numpy(first["weight_ih"]).dtype,
-        **{**layout.options, **options},
-    )
+    told = {
+        "input_size": first["weight_ih"].shape[1],
+        "hidden_size": first["weight_hh"].shape[0] // len(GATES[layout.cell]),
+        "num_layers": len(parameters),
+        "bias": "bias_ih" in first,
+        "bidirectional": len(parameters[0]) > 1,
+        "recurrence": "diagonal" if layout.diagonal else "dense",
+        "layer_norm": layout.normalized,
+        "dtype": torch.from_numpy(first["weight_ih"]).dtype,
+    }
+    for key, value in told.items():
+        if options.get(key, value) != value:
+            raise RecurlabError(f"{key}={options[key]!r}: these arrays are of a layer with {key}={value!r}")
+    layer = RNN(cell=layout.cell, **{**layout.options, **options, **told})
     ours, theirs = layer.state_dict(), dict(_named(parameters))
     for name, weight in ours.items():
         if name not in theirs or tuple(weight.shape) != theirs[name].shape:
@@ -251,7 +253,9 @@ def _layout_of(layer: RNN, format: str) -> Layout:
     kind = layer.recurrence.kind
     for layout in FORMATS[format].layouts:
         recurrence = "diagonal" if layout.diagonal else "dense"
-        if (layout.cell, recurrence, dict(layout.options)) == (name, kind, reset):
+        found = (layout.cell, recurrence, dict(layout.options), layout.normalized)
+        if found == (name, kind, reset, layer.layer_norm):
             return layout
-    said = " ".join([*([kind] if kind != "dense" else []), name, *(f"reset={value}" for value in reset.values())])
+    said = f"{'layer-normalised ' * layer.layer_norm}{f'{kind} ' * (kind != 'dense')}{name}"
+    said = " ".join([said, *(f"reset={value}" for value in reset.values())])
     raise RecurlabError(f"format={format!r} has no {said}; it has {_listed(format)}")

@@ -13,13 +13,19 @@ from recurlab.errors import RecurlabError, did_you_mean
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 Blocks = dict[tuple[str, str], Array]  # by parameter and gate: (rows, H), its rows being what feeds the gate
-PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh", "gain_state", "bias_state")
 BIAS = "bias"  # the sum of both, where a package has one
 GATES = {
     "rnn": ("hidden",),
     "gru": ("reset", "update", "candidate"),
     "lstm": ("input", "forget", "cell", "output"),
 }
+STATE = ("state",)  # in the place of gates: of the last two parameters
+
+
+def gates_of(cell: str, parameter: str) -> tuple[str, ...]:
+    """Return what a parameter has a block of for."""
+    return STATE if parameter.endswith(STATE) else GATES[cell]
 
 
 class MisfitError(RecurlabError):
@@ -80,8 +86,13 @@ class Layout:
     always_biased: bool = False
 
     def __str__(self) -> str:
-        kind = f"{'diagonal ' * self.diagonal}{self.cell}"
+        kind = f"{'layer-normalised ' * self.normalized}{'diagonal ' * self.diagonal}{self.cell}"
         return " ".join([kind, *(f"{key}={value}" for key, value in self.options.items())])
+
+    @property
+    def normalized(self) -> bool:
+        """Whether it is of layers with layer normalisation."""
+        return any("gain_ih" in entry.parameters for entry in self.entries)
 
     def present(self, bias: bool) -> list[Entry]:
         """Return the arrays of a layer with or without biases."""
@@ -99,7 +110,7 @@ class Layout:
 
 
 def read(layout: Layout, arrays: Mapping[str, Array], place: str = "") -> Arrays:
-    """Return our parameters of one direction: weight_ih (G*H, I), weight_hh (G*H, H) or (G*H,), biases (G*H,) if any.
+    """Return our parameters of one direction: weight_ih (G*H, I), weight_hh (G*H, H) or (G*H,), the others flat.
 
     Args:
         layout: of the arrays.
@@ -120,20 +131,22 @@ def read(layout: Layout, arrays: Mapping[str, Array], place: str = "") -> Arrays
         blocks.update(_split(layout, entry, arrays[entry.name], features, units))
     if bias:
         _complete_bias(layout, blocks)
-    return {name: _joined(layout, blocks, name) for name in PARAMETERS[: 4 if bias else 2]}
+    found = {name for name, _ in blocks}
+    return {name: _joined(layout, blocks, name) for name in PARAMETERS if name in found}
 
 
 def write(layout: Layout, parameters: Mapping[str, Array]) -> Arrays:
     """Return the arrays of a layout for our parameters of one direction."""
     blocks: Blocks = {}
-    gates = GATES[layout.cell]
     for name, parameter in parameters.items():
+        gates = gates_of(layout.cell, name)
         for gate, block in zip(gates, np.split(parameter, len(gates)), strict=True):
             blocks[name, gate] = block.T if block.ndim == 2 else block[None]
     bias = "bias_ih" in parameters
-    for gate in gates if bias or layout.always_biased else ():
+    for gate in GATES[layout.cell] if bias or layout.always_biased else ():
         zero = np.zeros_like(blocks["weight_hh", gate][:1])
         ours, theirs = blocks.setdefault(("bias_ih", gate), zero), blocks.setdefault(("bias_hh", gate), zero)
+        blocks.setdefault(("bias_state", *STATE), zero)
         added = layout.added.get(gate, 0.0)
         # Exact where nothing is to be added up, so that what was read is written again.
         blocks[BIAS, gate] = np.where(theirs == added, ours, ours + (theirs - ours.dtype.type(added)))
@@ -205,8 +218,8 @@ def _complete_bias(layout: Layout, blocks: Blocks) -> None:
 
 
 def _joined(layout: Layout, blocks: Blocks, parameter: str) -> Array:
-    rows = np.concatenate([blocks[parameter, gate].T for gate in GATES[layout.cell]])
-    vector = parameter.startswith(BIAS) or (parameter == "weight_hh" and layout.diagonal)
+    rows = np.concatenate([blocks[parameter, gate].T for gate in gates_of(layout.cell, parameter)])
+    vector = not parameter.startswith("weight") or (parameter == "weight_hh" and layout.diagonal)
     return np.ascontiguousarray(rows[:, 0] if vector else rows)
 
 

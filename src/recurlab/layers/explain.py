@@ -1,4 +1,4 @@
-"""Which backend serves a layer, and why each other one does not."""
+"""What a layer says of itself: its options, which backend serves it, and why each other one does not."""
 
 from typing import TYPE_CHECKING
 
@@ -34,3 +34,17 @@ def explain(rnn: "RNN", source: bool) -> str:
         if text is not None and text not in lines:
             lines.append(text)
     return "\n".join(lines)
+
+
+def summary(rnn: "RNN") -> str:
+    """Return the options that distinguish a layer from a usual one."""
+    shown = [f"{rnn.input_size}, {rnn.hidden_size}, cell={rnn.cell}, recurrence={rnn.recurrence.kind!r}"]
+    defaults = {
+        "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False,
+        "layer_norm": False, "variational": False, "recurrent_dropout": 0, "dropconnect": 0, "stateful": False,
+        "masked_output": "zero", "go_backwards": False, "backend": "auto",
+    }  # fmt: skip
+    shown += [f"{key}={getattr(rnn, key)!r}" for key, usual in defaults.items() if getattr(rnn, key) != usual]
+    if any(rnn.zoneout):
+        shown.append(f"zoneout={rnn.zoneout}")
+    return ", ".join(shown)

@@ -12,9 +12,9 @@ from recurlab.backends import select
 from recurlab.backends.call import Call, Direction
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
-from recurlab.errors import RecurlabError, check_choice, check_integer, check_probability
+from recurlab.errors import RecurlabError, check_choice, check_instance, check_integer, check_probability
 from recurlab.layers.constraints import Constraint
-from recurlab.layers.explain import explain
+from recurlab.layers.explain import explain, summary
 from recurlab.layers.initializers import Initializer
 from recurlab.layers.noise import dropout_factor, per_state, sequence_dropout, zoneout_seed
 from recurlab.layers.regularizers import Regularizer
@@ -41,6 +41,9 @@ class RNN(RecurrentWeights):
         cell: a name (rnn, gru, lstm, indrnn, indy_gru, indy_lstm, cudnn_gru, or registered) or a `Cell`.
         recurrence: dense, diagonal or block; None takes the cell's own, which is dense but for the indy presets.
         heads: blocks of a block recurrence.
+        layer_norm: normalises each step's input projection and recurrence, and the LSTM's c (Ba et al., arXiv
+            1607.06450), each over all its gates together, before the biases; parameters ``gain_ih``, ``gain_hh``
+            (G*H,) and, of c, ``gain_state``, ``bias_state`` (H,).
         backend: auto or a backend's name; a named one never falls back to another.
         variational: one dropout mask between layers for all steps (Gal and Ghahramani, arXiv 1512.05287).
         recurrent_dropout: probability of a mask on h where it enters the recurrence, one for all steps (the same).
@@ -79,6 +82,7 @@ class RNN(RecurrentWeights):
         cell: str | Cell = "gru",
         recurrence: str | None = None,
         heads: int = 1,
+        layer_norm: bool = False,
         backend: str = "auto",
         variational: bool = False,
         recurrent_dropout: float = 0.0,
@@ -106,6 +110,7 @@ class RNN(RecurrentWeights):
         for key, p in {"dropout": dropout, "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect}.items():
             check_probability(key, p)
         check_choice("masked_output", masked_output, ("zero", "hold"))
+        check_instance("activity_regularizer", activity_regularizer, Regularizer)
         select.check(backend)
         made, kind = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
         last_init = last_recurrent_init or recurrent_init
@@ -115,8 +120,9 @@ class RNN(RecurrentWeights):
             "bias": Rules(bias_init, bias_init, bias_constraint, bias_regularizer),
         }
         super().__init__(
-            input_size, hidden_size, num_layers, bias, bidirectional, made, kind, rules, gate_bias or {}, device, dtype
-        )
+            input_size, hidden_size, num_layers, bias, bidirectional, made, kind, layer_norm, rules, gate_bias or {},
+            device, dtype,
+        )  # fmt: skip
         self.batch_first, self.backend = batch_first, backend
         self.dropout, self.variational, self.recurrent_dropout = dropout, variational, recurrent_dropout
         self.zoneout, self.dropconnect = per_state(zoneout, made.states), dropconnect
@@ -163,30 +169,15 @@ class RNN(RecurrentWeights):
             resets=resets,
             backwards=self.go_backwards,
         )
-        states = self._initial_state(hx, sequence)
-        x, finals, outputs = sequence.input, [], []
-        for layer in range(self.num_layers):
-            if layer > 0:
-                x = sequence_dropout(x, self.dropout, self.training, shared=self.variational)
-            call = self.call_of(layer, x, states, sequence)
-            taken = select.choose(self.backend, call)
-            x, ends = select.MODULES[taken].run(call)
-            self.backends_used[layer] = taken
-            finals += ends
-            outputs.append(x)
-        self._activity = self._penalty_of(outputs)
-        final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
-        if self.stateful:
-            self._carried = tuple(s.detach() for s in final)
-        if not sequence.batched:
-            final = tuple(s.squeeze(1) for s in final)
-        return sequence.restore(x), final if len(final) > 1 else final[0]
+        x, final = self._run(sequence, hx, self.backend)
+        return sequence.restore(x), final
 
     def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
         """Run the layer over one step of each sequence, as an agent or a stream comes to it.
 
-        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager", up
-        to rounding with another one. In training each step draws masks of its own.
+        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager" in
+        float32 and float64, up to rounding otherwise. In training each step draws masks of its own. "auto" takes eager
+        here: a single step has no loop to fuse.
 
         Args:
             input: (B, I), or (I,).
@@ -203,9 +194,11 @@ class RNN(RecurrentWeights):
                 raise RecurlabError(f"{key}=True: such a layer needs whole sequences, it can't run step by step")
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise RecurlabError(f"input={tuple(input.shape)}: must be (B, I) or (I,) with I={self.input_size}")
-        time = 1 if self.batch_first and input.dim() == 2 else 0
-        output, state = self(input.unsqueeze(time), hx)
-        return output.squeeze(time), state
+        batched = input.dim() == 2
+        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
+        sequence = Sequence(x, mask=None, lengths=None, resets=None, batched=batched, restore=lambda y: y)
+        output, state = self._run(sequence, hx, "eager" if self.backend == "auto" else self.backend)
+        return output.squeeze(0) if batched else output.view(-1), state
 
     def penalty(self) -> Tensor:
         """Return what the regularisers add to the loss, (): of the weights, and of the outputs of the last `forward`.
@@ -244,16 +237,29 @@ class RNN(RecurrentWeights):
 
     def extra_repr(self) -> str:
         """Return what distinguishes this layer."""
-        shown = [f"{self.input_size}, {self.hidden_size}, cell={self.cell}, recurrence={self.recurrence.kind!r}"]
-        defaults = {
-            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False,
-            "variational": False, "recurrent_dropout": 0, "dropconnect": 0, "stateful": False,
-            "masked_output": "zero", "go_backwards": False, "backend": "auto",
-        }  # fmt: skip
-        shown += [f"{key}={getattr(self, key)!r}" for key, usual in defaults.items() if getattr(self, key) != usual]
-        if any(self.zoneout):
-            shown.append(f"zoneout={self.zoneout}")
-        return ", ".join(shown)
+        return summary(self)
+
+    def _run(self, sequence: Sequence, hx: Tensor | State | None, backend: str) -> tuple[Tensor, Tensor | State]:
+        """Return the output (T, B, F) and the final state in the form of `hx`."""
+        states = self._initial_state(hx, sequence)
+        x, finals, outputs = sequence.input, [], []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = sequence_dropout(x, self.dropout, self.training, shared=self.variational)
+            call = self.call_of(layer, x, states, sequence)
+            taken = select.choose(backend, call)
+            x, ends = select.MODULES[taken].run(call)
+            self.backends_used[layer] = taken
+            finals += ends
+            outputs.append(x)
+        if self.activity_regularizer is not None:
+            self._activity = self._penalty_of(outputs)
+        final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
+        if self.stateful:
+            self._carried = tuple(s.detach() for s in final)
+        if not sequence.batched:
+            final = tuple(s.squeeze(1) for s in final)
+        return x, final if len(final) > 1 else final[0]
 
     def _initial_state(self, given: Tensor | State | None, sequence: Sequence) -> State:
         layers = self.num_layers * self.num_directions
@@ -296,6 +302,7 @@ class RNN(RecurrentWeights):
             state=state,
             recurrent_dropout=dropout_factor(x, (x.shape[1], self.hidden_size), self.recurrent_dropout, self.training),
             seed=zoneout_seed(x, self.zoneout, self.training),
+            norm=self._norm_of(suffix),
         )
 
 

@@ -92,13 +92,14 @@ def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> 
     mask, resets = rows["mask"], rows["resets"]
     if not by_sample:
         if resets is not None:
-            resets = torch.cat([torch.zeros_like(resets[:1]), resets[1:].flip(0)])
+            resets = torch.cat([torch.zeros_like(resets[:1]), resets.flip(0)])[:-1]
         return x.flip(0), {"mask": None if mask is None else mask.flip(0), "resets": resets}
     assert mask is not None
-    steps = torch.arange(len(x), device=x.device).unsqueeze(1)
+    length = x.shape[0]  # not len(x), which a graph that is exported would take for a constant
+    steps = torch.arange(length, device=x.device).unsqueeze(1)
     from_end = mask.sum(0) - steps  # (T, B): how many steps lie between the boundary before t and the end, > 0 if valid
     if resets is not None:
-        resets = mask & (steps > 0) & resets.gather(0, from_end.clamp(0, len(x) - 1))
+        resets = mask & (steps > 0) & resets.gather(0, from_end.clamp(0, length - 1))
     place = torch.where(mask, from_end - 1, steps)
     return x.gather(0, place.unsqueeze(-1).expand_as(x)), {"mask": mask, "resets": resets}
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from recurlab.cells.cell import Cell
+from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, check_instance
 from recurlab.layers.constraints import Constraint
 from recurlab.layers.initializers import Initializer
 from recurlab.layers.regularizers import Regularizer
@@ -36,7 +37,8 @@ class RecurrentWeights(nn.Module):
     """The weights of all layers and directions, named as torch names them: ``weight_ih_l0``, ``bias_hh_l1_reverse``.
 
     Args:
-        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, device, dtype: as `recurlab.RNN`.
+        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm, device, dtype: as
+            `recurlab.RNN`.
         rules: by kind.
         gate_bias: start of a gate's total bias by the gate's name.
     """
@@ -50,6 +52,7 @@ class RecurrentWeights(nn.Module):
         bidirectional: bool,
         cell: Cell,
         recurrence: Recurrence,
+        layer_norm: bool,
         rules: Mapping[str, Rules],
         gate_bias: Mapping[str, float],
         device: torch.device | str | None,
@@ -58,6 +61,7 @@ class RecurrentWeights(nn.Module):
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.bidirectional, self.cell, self.recurrence = bias, bidirectional, cell, recurrence
+        self.layer_norm = layer_norm
         self._rules, self._gate_bias = _checked(rules), dict(gate_bias)
         gates = len(cell.gates)
         rows = gates * hidden_size
@@ -66,6 +70,7 @@ class RecurrentWeights(nn.Module):
             shapes = {"weight_ih": (rows, features), "weight_hh": recurrence.weight_shape(gates, hidden_size)}
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            shapes |= {name: (hidden_size if name.endswith("state") else rows,) for name in self._norm_names()}
             for name, shape in shapes.items():
                 setattr(self, name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
@@ -83,6 +88,7 @@ class RecurrentWeights(nn.Module):
             weights = {name: getattr(self, name + suffix) for name in self._weight_names()}
             inits = {kind: rules.last_init if last else rules.init for kind, rules in self._rules.items()}
             start_weights(weights, self.cell.gates, self.recurrence, inits, self._gate_bias)
+            weights |= {n: getattr(self, n + suffix).fill_(n.startswith("gain")) for n in self._norm_names()}
             for name, weight in weights.items():
                 if parametrize.is_parametrized(self, name + suffix):  # what was filled is computed from others
                     setattr(self, name + suffix, weight)
@@ -105,6 +111,11 @@ class RecurrentWeights(nn.Module):
                 )
             constraint(getattr(self, name))
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return all weights by their names, as they are used: computed, where they are parametrized."""
+        names = (*self._weight_names(), *self._norm_names())
+        return {name + suffix: getattr(self, name + suffix) for _, suffix in self._suffixes() for name in names}
+
     def penalty(self) -> Tensor:
         """Return what the regularisers of the weights add to the loss, ()."""
         total = next(self.parameters()).new_zeros(())
@@ -122,6 +133,23 @@ class RecurrentWeights(nn.Module):
     def _weight_names(self) -> tuple[str, ...]:
         return tuple(KINDS) if self.bias else ("weight_ih", "weight_hh")
 
+    def _norm_names(self) -> tuple[str, ...]:
+        """Return the fields of `LayerNorm` that this layer has."""
+        if not self.layer_norm:
+            return ()
+        states = ("gain_state", "bias_state") if self.bias else ("gain_state",)
+        return ("gain_ih", "gain_hh", *(states if self.cell.normalizes else ()))
+
+    def _norm_of(self, suffix: str) -> LayerNorm | None:
+        if not self.layer_norm:
+            return None
+        return LayerNorm(
+            gain_ih=getattr(self, "gain_ih" + suffix),
+            gain_hh=getattr(self, "gain_hh" + suffix),
+            gain_state=getattr(self, "gain_state" + suffix, None),
+            bias_state=getattr(self, "bias_state" + suffix, None),
+        )
+
     def _kinds(self) -> Iterator[tuple[str, str]]:
         """Iterate over all weights' names and kinds."""
         return ((name + suffix, KINDS[name]) for _, suffix in self._suffixes() for name in self._weight_names())
@@ -132,8 +160,6 @@ def _checked(rules: Mapping[str, Rules]) -> dict[str, Rules]:
     wanted = {"init": Initializer, "last_init": Initializer, "constraint": Constraint, "regularizer": Regularizer}
     for kind, given in rules.items():
         for part, base in wanted.items():
-            value = getattr(given, part)
-            if value is not None and not isinstance(value, base):
-                key = f"{kind}_{part}" if part != "last_init" else f"last_{kind}_init"
-                raise RecurlabError(f"{key}={value!r}: must be an instance of {base.__name__}")
+            key = f"{kind}_{part}" if part != "last_init" else f"last_{kind}_init"
+            check_instance(key, getattr(given, part), base)
     return dict(rules)

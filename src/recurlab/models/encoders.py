@@ -11,6 +11,8 @@ from recurlab.layers.noise import dropout_factor
 class NoEncoder(nn.Module):
     """The input as it is: (T, B, C) to (T, B, C)."""
 
+    symbols = False
+
     def __init__(self, input_size: int, encoder_size: int | None) -> None:
         super().__init__()
         if encoder_size is not None:
@@ -26,6 +28,8 @@ class NoEncoder(nn.Module):
 class LinearEncoder(nn.Module):
     """An affine map of each step: (T, B, C) to (T, B, encoder_size); encoder_size None is C."""
 
+    symbols = False
+
     def __init__(self, input_size: int, encoder_size: int | None) -> None:
         super().__init__()
         self.output_size = encoder_size or input_size
@@ -39,6 +43,8 @@ class LinearEncoder(nn.Module):
 
 class OneHotEncoder(nn.Module):
     """A unit vector per symbol: (T, B) whole numbers below C to (T, B, C)."""
+
+    symbols = True
 
     def __init__(self, input_size: int, encoder_size: int | None) -> None:
         super().__init__()
@@ -60,6 +66,8 @@ class EmbeddingEncoder(nn.Module):
     With `dropout` p, a symbol's whole vector is 0 with probability p, in all of the batch (Gal and Ghahramani, arXiv
     1512.05287; Merity et al., arXiv 1708.02182, section 4.3).
     """
+
+    symbols = True
 
     def __init__(self, input_size: int, encoder_size: int | None, dropout: float = 0.0) -> None:
         super().__init__()

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 class BatchNormOverTime(nn.Module):
     """Batch normalisation with statistics over batch and time together (Li et al., arXiv 1910.06251).
 
-    Masked steps don't enter the statistics and come out as 0.
+    Masked steps don't enter the statistics and come out as 0. In evaluation the statistics are those of the training,
+    so that all steps can be normalised and no number of valid ones has to be known.
     """
 
     def __init__(self, features: int) -> None:
@@ -16,7 +17,8 @@ class BatchNormOverTime(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalise x (T, B, F) at the steps where `mask` (T, B) is True."""
-        if mask is None:
-            return self.norm(x.flatten(0, 1)).view_as(x)  # type: ignore[no-any-return]
+        if mask is None or not self.training:
+            normal: Tensor = self.norm(x.flatten(0, 1)).view_as(x)
+            return normal if mask is None else normal.masked_fill(~mask.unsqueeze(-1), 0)
         valid = self.norm(x[mask])
         return torch.zeros_like(x, dtype=valid.dtype).masked_scatter(mask.unsqueeze(-1), valid)

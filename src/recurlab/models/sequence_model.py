@@ -63,7 +63,7 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("head", head, HEADS)
-        self.answer = head
+        self.input_size, self.answer = input_size, head
         if embedding_dropout and encoder != "embedding":
             raise RecurlabError(f"embedding_dropout={embedding_dropout}: needs encoder='embedding', not {encoder!r}")
         extra = {"dropout": embedding_dropout} if encoder == "embedding" else {}

@@ -107,8 +107,8 @@ def _layer_arguments(config: Config) -> dict[str, Any]:
         if option in ARGUMENTS:
             raise RecurlabError(f"cell.options.{option}: an argument of the layer, not an option of a cell")
     as_they_are = (
-        "hidden_size", "num_layers", "bias", "bidirectional", "dropout", "variational", "recurrent_dropout", "zoneout",
-        "dropconnect", "stateful", "masked_output",
+        "hidden_size", "num_layers", "bias", "bidirectional", "layer_norm", "dropout", "variational",
+        "recurrent_dropout", "zoneout", "dropconnect", "stateful", "masked_output",
     )  # fmt: skip
     return {
         **{key: getattr(model, key) for key in as_they_are},

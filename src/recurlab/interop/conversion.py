@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recurlab.errors import RecurlabError, unknown
-from recurlab.interop.files import read_file, write_file
-from recurlab.interop.layers import from_arrays, to_arrays
+from recurlab.errors import RecurlabError, check_choice, unknown
+from recurlab.interop.files import check_target, read_file, write_file
+from recurlab.interop.formats import FORMATS
 from recurlab.interop.layout import Arrays
 
 # What only recurrent layers have, of each package.
@@ -39,7 +39,12 @@ def convert(
     Raises:
         RecurlabError: as those functions, and for a layer that is not in the file.
     """
+    check_choice("from", format, FORMATS)
+    check_choice("to", to, FORMATS)
+    check_target(target)
     arrays = read_file(source)
+    from recurlab.interop.layers import from_arrays, to_arrays  # with torch, which takes seconds
+
     try:
         made = from_arrays(_of_layer(arrays, layer), format, forget_bias=forget_bias, **hints)
     except RecurlabError as error:
