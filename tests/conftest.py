@@ -3,6 +3,7 @@ import logging
 import multiprocessing
 import os
 import random
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from recurlab.fuse import compiler
 # Nothing under test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
-# Whichever test starts the server of fresh processes, those of all find torch and Lightning imported.
-multiprocessing.set_forkserver_preload(["recurlab.launch.fresh", "recurlab.training.run", "recurlab.results.figures"])
+# Whichever test starts the server of fresh processes, those of all find torch, Lightning and Optuna imported.
+multiprocessing.set_forkserver_preload(["recurlab.training.run", "recurlab.results.figures", "recurlab.sweep.run"])
+forkserver._forkserver.set_forkserver_preload = lambda names: None  # a grid's own list is shorter
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -157,7 +159,7 @@ def recurlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick() -> list[str]:
     """Overrides for a run of a second."""
     return [
@@ -165,6 +167,12 @@ def quick() -> list[str]:
         "data.batch_size=8", "model.hidden_size=6", "trainer.max_epochs=2", "trainer.accelerator=cpu",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not draw the pictures of runs, of which each takes longer than a run of a second has trained."""
+    monkeypatch.setattr("recurlab.results.figures.png", lambda figure, mark=None: b"\x89PNG")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Every YAML file that ships is composed, built and stepped; new ones are found by themselves."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -31,15 +32,30 @@ SMALL = {
 }
 
 
+@functools.cache
+def benchmark_of(choice: str) -> str:
+    """Return the class of a task's data; the experiments of a folder have one."""
+    return type(compose([choice])[0].data).__name__
+
+
+def benchmark(choice: str) -> str:
+    """Return the class of the data of an experiment or an option."""
+    group, _, option = choice.partition("=")
+    if group == "experiment":
+        folder = option.partition("/")[0]
+        return benchmark_of(next(f"experiment={name}" for name in EXPERIMENTS if name.startswith(f"{folder}/")))
+    return benchmark_of(choice if group == "task" else "task=adding")
+
+
 @pytest.fixture
 def step_once(tiny_data, monkeypatch):
     monkeypatch.setenv("RECURLAB_DATA", str(tiny_data))
 
-    def step(overrides: list[str]) -> None:
-        config, _ = compose(overrides)
-        small = [word.format(tiny_data) for word in SMALL[type(config.data).__name__]]
-        tied = ["model.encoder_size=8"] if config.model.encoder_size else []
-        config, _ = compose([*overrides, "data.batch_size=3", *small, "model.hidden_size=8", *tied])
+    def step(choice: str, *more: str) -> None:
+        small = [word.format(tiny_data) for word in SMALL[benchmark(choice)]]
+        config, _ = compose([choice, *more, "data.batch_size=3", *small])
+        sizes = dict.fromkeys(["hidden_size", *(["encoder_size"] if config.model.encoder_size else [])], 8)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
         torch.manual_seed(0)
         data = BenchmarkData(config.data, config.seed)
         data.setup()
@@ -62,13 +78,13 @@ def step_once(tiny_data, monkeypatch):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_experiment_is_composed_built_and_stepped(name, step_once):
-    step_once([f"experiment={name}"])
+    step_once(f"experiment={name}")
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_option_is_composed_built_and_stepped(option, step_once):
     try:
-        step_once([option, *(["recurrence.heads=2"] if option == "recurrence=block" else [])])
+        step_once(option, *(["recurrence.heads=2"] if option == "recurrence=block" else []))
     except RecurlabError as refusal:  # a backend may need what this machine lacks, and then says so
         group, _, name = option.partition("=")
         assert group == "backend"

@@ -3,14 +3,18 @@
 import multiprocessing
 import os
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 from recurlab.training.run_dir import RunDir
 
 
-def main(folder, words, environment):
+def main(folder, words, environment, server):
     """Be the process of a command line: its output goes into the file `said` of the folder."""
     multiprocessing.set_start_method(None, force=True)  # as in any other process, for workers of its own
+    if server is not None:  # what it starts is there at once, too
+        forkserver._forkserver._forkserver_address = server
+        forkserver._forkserver.ensure_running = lambda: None
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     os.environ.update(environment, PYTHONPATH=str(folder))
@@ -19,20 +23,24 @@ def main(folder, words, environment):
     with Path("said").open("a") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    os._exit(main(words))
+    code = main(words)
+    sys.stdout.flush()
+    os._exit(code)
 
 
-def start(folder, words, **environment):
-    """Start a command line and return its process."""
+def start(folder, words, *, anew=False, **environment):
+    """Start a command line and return its process; `anew`: what it starts itself are new processes, as a user's."""
     context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=main, args=(folder, words, environment))
+    forkserver.ensure_running()
+    server = None if anew else forkserver._forkserver._forkserver_address
+    process = context.Process(target=main, args=(folder, words, environment, server))
     process.start()
     return process
 
 
-def run(folder, words, **environment):
+def run(folder, words, **options):
     """Run a command line and return its exit code, negative if it was killed."""
-    process = start(folder, words, **environment)
+    process = start(folder, words, **options)
     process.join(120)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode

@@ -1,11 +1,13 @@
 """Every mistake is one line, exit code 2, and leaves nothing behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import recurlab as package
+from recurlab.cli import main
 
 CASES = {
     "a misspelt key": (["model.hiden_size=3"], "model.hiden_size=3: unknown key", "'model.hidden_size'"),
@@ -154,9 +156,19 @@ def test_a_loss_that_is_not_finite_in_the_first_epoch(recurlab, quick):
 
 
 class TestReadingARunBack:
+    @pytest.fixture(scope="class")
+    def trained(self, quick, tmp_path_factory) -> Path:
+        """The folder in which a run was trained."""
+        folder = tmp_path_factory.mktemp("trained")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert main(["train", *quick]) == 0
+        return folder
+
     @pytest.fixture
-    def run(self, recurlab, quick, tmp_path) -> Path:
-        assert recurlab("train", *quick)[0] == 0
+    def run(self, trained, tmp_path) -> Path:
+        """A copy of that run."""
+        shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
         (status,) = tmp_path.rglob("status.json")
         return status.parent
 

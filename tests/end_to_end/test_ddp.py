@@ -1,24 +1,27 @@
 """Two processes on the CPU train what one does, and none is left behind."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from command_process import only_run
+import ddp_worker
+from command_process import only_run, start
+from command_process import run as run_command
 from recurlab.cli import main
 from recurlab.compose import compose
 from recurlab.training.run_dir import RunDir
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 HERE = Path(__file__).parent
 QUICK = [
     "plugins=[toy_problems]", "model.hidden_size=5", "trainer.max_epochs=2", "trainer.accelerator=cpu",
@@ -54,16 +57,16 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def processes_of(folder):
-    """Return the command lines of running processes that name the folder."""
+def processes_in(folder):
+    """Return the numbers of the processes that run in a folder, but for this one."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/cwd"):
         try:
-            words = path.read_bytes().split(b"\0")
+            where = path.readlink()
         except OSError:  # ended meanwhile
             continue
-        if any(str(folder).encode() in word for word in words) and int(path.parent.name) != os.getpid():
-            found.append(words)
+        if where == folder and int(path.parent.name) != os.getpid():
+            found.append(int(path.parent.name))
     return found
 
 
@@ -95,18 +98,18 @@ def test_two_processes_train_what_one_does(tmp_path, capfd):
     for problem in PROBLEMS:
         config, resolved = compose(overrides(problem, "trainer.devices=2", f"output_dir={tmp_path}/two"))
         runs.append(RunDir.create(config.output_dir, f"run_{len(runs)}", resolved))
-    command = [sys.executable, HERE / "ddp_worker.py", *(run.path for run in runs)]
-    pair = [
-        subprocess.Popen(command, env=environment(rank, port), stderr=subprocess.PIPE, text=True) for rank in (0, 1)
-    ]
+    context, paths = multiprocessing.get_context("forkserver"), [run.path for run in runs]
+    pair = [context.Process(target=ddp_worker.main, args=(environment(rank, port), paths)) for rank in (0, 1)]
+    for process in pair:
+        process.start()
     try:
         for process in pair:
-            err = process.communicate(timeout=120)[1]
-            assert process.returncode == 0, err
+            process.join(120)
+            assert process.exitcode == 0
     finally:
         for process in pair:
             process.kill()
-            process.communicate()
+            process.join()
     for problem, run in zip(PROBLEMS, runs, strict=True):
         assert train(capfd, *overrides(problem, f"output_dir=one/{run.path.parent.name}")) == (0, "")
         assert_same_outcome(run, only_run(f"one/{run.path.parent.name}"))
@@ -126,43 +129,38 @@ def test_the_launcher_runs_the_processes_of_a_config(tmp_path, capfd):
     assert_same_outcome(two, only_run("one"))
     assert read(two.status)["state"] == "finished"
     assert {path.name for path in two.path.iterdir()} == {path.name for path in only_run("one").path.iterdir()}
-    assert not processes_of(two.path)
+    assert not processes_in(tmp_path)
 
 
-def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path, capfd):
-    code, err = train(capfd, *overrides("broken", "trainer=ddp", *QUICK))
+def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path):
+    code = run_command(tmp_path, ["train", *overrides("broken", "trainer=ddp", *QUICK)])
     run = only_run("runs")
     kept = f"the last good checkpoint is {run.checkpoints}/best.ckpt"
     reason = f"the second part of the data is broken; {kept}"
-    assert (code, err) == (2, f"recurlab: {reason}\n")
+    assert (code, Path("said").read_text()) == (2, f"recurlab: {reason}\n")
     assert read(run.status) == {"format": 3, "state": "failed", "reason": reason, "job": run.job}
-    assert not processes_of(run.path)
+    assert not processes_in(tmp_path)
     assert not run.result.exists()
 
 
-def test_a_run_that_is_interrupted_leaves_no_process(tmp_path, capfd):
-    seen, done = [], threading.Event()
-
-    def interrupt_once_it_trains():
-        while not done.wait(0.05):
-            if list(tmp_path.rglob("last.ckpt")):
-                seen.extend(processes_of(tmp_path))
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    watcher = threading.Thread(target=interrupt_once_it_trains)
-    watcher.start()
+def test_a_run_that_is_interrupted_leaves_no_process(tmp_path):
     given = overrides("language", "trainer=ddp", *QUICK, "trainer.max_epochs=100000", f"output_dir={tmp_path}/runs")
+    command = start(tmp_path, ["train", *given])
     try:
-        code, err = train(capfd, *given)
+        while not list(tmp_path.rglob("last.ckpt")):  # then it trains
+            assert command.is_alive()
+            time.sleep(0.05)
+        assert len(processes_in(tmp_path)) == 3
+        os.kill(command.pid, signal.SIGINT)
+        command.join(60)
     finally:
-        done.set()
-        watcher.join()
+        command.kill()
+        command.join()
     run = only_run(tmp_path / "runs")
-    assert (code, err) == (130, f"recurlab: interrupted; the run is kept in {run.path}\n")
+    said = f"recurlab: interrupted; the run is kept in {run.path}\n"
+    assert (command.exitcode, Path("said").read_text()) == (130, said)
     assert read(run.status)["state"] == "interrupted"
-    assert len(seen) == 2
-    assert not processes_of(tmp_path)
+    assert not processes_in(tmp_path)
 
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):

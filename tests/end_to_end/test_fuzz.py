@@ -192,6 +192,7 @@ def valid(draw, task: str) -> list[str]:
     return [*choices, *small(choices), *changes]
 
 
+@pytest.mark.usefixtures("quick_pictures")  # the other tests draw them
 @pytest.mark.parametrize("task", groups()["task"])
 def test_choices_and_values_of_the_right_type(outcome, task):
     codes = []

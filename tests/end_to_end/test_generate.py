@@ -1,6 +1,9 @@
 """A trained language model writes, with the numbers that it was trained for."""
 
+import contextlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +13,16 @@ import pytest
 import torch
 
 import recurlab as package
+from command_process import only_run
+from command_process import run as run_command
+from recurlab.cli import main
 from recurlab.data.batches import Streams
 from recurlab.data.benchmark import Stream
 from recurlab.data.vocabulary import Vocabulary
 from recurlab.results.generate import Sampling, TextModel
 from recurlab.training.run_dir import read_json
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 COMMAND = [sys.executable, "-c", "import sys; from recurlab.cli import main; sys.exit(main(sys.argv[1:]))"]
 BOOK = "".join(
     f"a {word} and a {word} sat\non a mat of a {word}.\n\n{word * 2} is a {word}.\n"
@@ -35,19 +42,35 @@ CASES = {
 }
 
 
-@pytest.fixture
-def trained(recurlab, tmp_path):
-    """Return a function that trains on a small book and returns the run directory."""
-    (tmp_path / "book.txt").write_text(BOOK)
-    (tmp_path / "greek.txt").write_text(BOOK.replace("a", "\N{GREEK SMALL LETTER ALPHA}"), "utf-8")
-    (tmp_path / "lines.txt").write_text(BOOK.replace("\n\n", "\n"))
+def train(folder: Path, *overrides: str) -> None:
+    """Train on a small book in a folder that has nothing else to say."""
+    (folder / "book.txt").write_text(BOOK)
+    (folder / "greek.txt").write_text(BOOK.replace("a", "\N{GREEK SMALL LETTER ALPHA}"), "utf-8")
+    (folder / "lines.txt").write_text(BOOK.replace("\n\n", "\n"))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.chdir(folder)
+        assert main(["train", *QUICK, *overrides]) == 0
 
-    def train(*overrides: str) -> Path:
-        assert recurlab("train", *QUICK, *overrides)[0] == 0
+
+@pytest.fixture(scope="module")
+def folders() -> dict[tuple[str, ...], Path]:
+    """Where this module has trained with which overrides."""
+    return {}
+
+
+@pytest.fixture
+def trained(folders, recurlab, tmp_path, tmp_path_factory):
+    """Return a function that returns the directory of a run with some overrides, a copy of the only one."""
+
+    def run_of(*overrides: str) -> Path:
+        if overrides not in folders:
+            train(folder := tmp_path_factory.mktemp("trained"), *overrides)
+            folders[overrides] = folder
+        shutil.copytree(folders[overrides], tmp_path, dirs_exist_ok=True)
         (status,) = tmp_path.rglob("status.json")
         return status.parent
 
-    return train
+    return run_of
 
 
 def starts_of(text: list[str], end: str, documents: str) -> list[int]:
@@ -222,18 +245,16 @@ def test_what_the_terminal_has_no_characters_for_is_written_as_an_escape(trained
     assert done.stdout.startswith(b"\\u03b1")
 
 
-def test_a_text_of_a_user_s_code_is_written_once_it_is_imported(trained, recurlab, tmp_path):
+def test_a_text_of_a_user_s_code_is_written_once_it_is_imported(tmp_path):
     (tmp_path / "own_text.py").write_text(
         "import recurlab\nfrom dataclasses import dataclass\nfrom recurlab.data.text import Text\n"
         "@recurlab.register_benchmark('own_text')\n@dataclass(frozen=True)\nclass Own(Text):\n    pass\n"
     )
-    run = trained("plugins=[own_text]", "data.name=own_text")
-
-    def generate(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [*COMMAND, "generate", str(run), "--length", "9", *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-
-    assert "the run imported plugins=['own_text']" in generate().stderr
-    done = generate("plugins=[own_text]")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout) >= 9
+    train(tmp_path, "plugins=[own_text]", "data.name=own_text")
+    command, said = ["generate", str(only_run(tmp_path).path), "--length", "9"], tmp_path / "said"
+    run_command(tmp_path, command)
+    assert "the run imported plugins=['own_text']" in said.read_text()
+    said.unlink()
+    assert run_command(tmp_path, [*command, "plugins=[own_text]"]) == 0
+    assert len(said.read_text()) >= 9
+    assert "recurlab: " not in said.read_text()

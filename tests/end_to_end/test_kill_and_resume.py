@@ -57,16 +57,16 @@ def test_ten_kills_change_no_bit(tmp_path):
     assert_same(only_run(tmp_path / "runs"), wanted)
 
 
-def kills_of_two_processes(tmp_path, count):
+def kills_of_two_processes(tmp_path, count, anew=False):
     """Kill one of two processes, the other one, or the one that has started them, in turn."""
     words = [*COMMON, *LANGUAGE, "trainer=ddp", "trainer.max_epochs=5"]
-    assert run(tmp_path, ["train", *words, "output_dir=whole"]) == 0
+    assert run(tmp_path, ["train", *words, "output_dir=whole"], anew=anew) == 0
     wanted = only_run(tmp_path / "whole")
     steps = json.loads(wanted.result.read_text())["steps"]
     for number, step in enumerate(sorted(random.Random(1).sample(range(1, steps + 1), count))):
         whom, code = [("1:self", 2), ("0:parent", -9), ("0:self", 2)][number % 3]
-        assert run(tmp_path, ["train", *words, "resume=auto"], KILL_AT=f"{step}:{whom}") == code
-    assert run(tmp_path, ["train", *words, "resume=auto"]) == 0
+        assert run(tmp_path, ["train", *words, "resume=auto"], anew=anew, KILL_AT=f"{step}:{whom}") == code
+    assert run(tmp_path, ["train", *words, "resume=auto"], anew=anew) == 0
     assert_same(only_run(tmp_path / "runs"), wanted)
 
 
@@ -76,4 +76,4 @@ def test_kills_of_two_processes_change_no_bit(tmp_path):
 
 @pytest.mark.slow
 def test_ten_kills_of_two_processes_change_no_bit(tmp_path):
-    kills_of_two_processes(tmp_path, 10)
+    kills_of_two_processes(tmp_path, 10, anew=True)

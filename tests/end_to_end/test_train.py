@@ -9,6 +9,12 @@ import yaml
 import recurlab as package
 
 
+@pytest.fixture(autouse=True)
+def _quick_unless_it_is_about_a_picture(request):
+    if "picture" not in request.node.name:
+        request.getfixturevalue("quick_pictures")
+
+
 def run_of(folder: Path) -> Path:
     (status,) = folder.rglob("status.json")
     return status.parent

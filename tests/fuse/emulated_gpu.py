@@ -1,13 +1,15 @@
 """A GPU that is not there: layers on CPU tensors run the CUDA kernels, under emulation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import SimpleNamespace
 
 from emulated import Emulated
-from recurlab.fuse import cuda, cuda_dense_plan, cuda_plan, scan
+from recurlab.fuse import cuda, cuda_dense_plan, cuda_plan, kernel, scan
 from recurlab.fuse.cuda_dense_plan import Layout
 from recurlab.fuse.gpu import Properties
+from recurlab.fuse.trace import trace
 
 HOPPER, AMPERE = (9, 0), (8, 0)  # compute capabilities, with and without clusters
 H100 = Properties("H100", HOPPER, 132, 227 << 10)
@@ -16,6 +18,7 @@ ADA = Properties("RTX 4090", (8, 9), 128, 99 << 10)
 BLACKWELL = Properties("RTX 5090", (12, 0), 170, 99 << 10)
 SMALL_GPU = Properties("emulated", HOPPER, 8, 227 << 10)
 GPUS = {"h100": H100, "a100": A100, "ada": ADA, "blackwell": BLACKWELL}
+traced_once = cache(trace)  # a step is the same on every GPU
 
 
 @dataclass
@@ -62,6 +65,9 @@ class EmulatedGPU:
         monkeypatch.setitem(scan.MAKERS, "cpu", cuda.CudaKernel)
         monkeypatch.setitem(scan.STORAGES, "cpu", scan.STORAGES["cuda"])
         monkeypatch.setattr(scan, "_kernels", {})
+        monkeypatch.setattr(
+            kernel, "trace", lambda cell, dtype: (traced_once if isinstance(cell, Hashable) else trace)(cell, dtype)
+        )
         monkeypatch.setattr(cuda, "gpu", SimpleNamespace(properties=lambda _: self.properties, Module=self._module))
         monkeypatch.setattr(cuda, "_note_unmeasured", lambda _: None)
         monkeypatch.setattr(cuda, "cuda_plan", SimpleNamespace(**{**vars(cuda_plan), "diagonal": self._diagonal}))

@@ -81,6 +81,12 @@ DEVICE void await(const unsigned *counter, unsigned target, HERE) {
 
 // ---- numbers ---------------------------------------------------------------------------------------------
 
+// What CUDA has without a header; to read <cmath> would take as long as to compile a small kernel.
+extern "C" {
+float fabsf(float), rintf(float), floorf(float), ceilf(float), truncf(float), copysignf(float, float), sqrtf(float);
+float expf(float), exp2f(float), expm1f(float), logf(float), log1pf(float), sinf(float), cosf(float), erff(float);
+float powf(float, float);
+}
 DEVICE unsigned bits_of(float x) {
     unsigned bits;
     return __builtin_memcpy(&bits, &x, 4), bits;

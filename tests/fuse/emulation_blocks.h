@@ -4,7 +4,6 @@
 // barrier that is missing shows itself. What waits for ever, or for threads that never come, ends the launch.
 #pragma GCC optimize("O1")  // to compile a kernel takes longer than to run it
 #undef _FORTIFY_SOURCE  // its longjmp refuses to change stacks
-#include <cmath>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>

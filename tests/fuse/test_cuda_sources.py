@@ -4,6 +4,7 @@ import functools
 import platform
 import struct
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -30,14 +31,14 @@ CELLS = {name: build_cell(cell, "dense", 1, options)[0] for name, (cell, options
 CELLS |= {name: users_cells.CELLS[name] for name in ("mingru", "two_phases_and_peepholes")}
 DENSE = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 DIAGONAL = [(7, 5), *DENSE]
-SUITE = [(7, 5), (8, 0), (9, 0), (12, 0)]  # the oldest and the newest, and those that are planned for
 STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "float16": (2, 2, 0)}
 FRAME_SIZE, SIZED = 0x11, 4  # of what a cubin tells of a function: bytes of local memory; a value of some bytes
 
 
-def each_once(capabilities):
-    """Return parameters of a test, of which the suite leaves some to `-m slow`."""
-    return [each if each in SUITE else pytest.param(each, marks=pytest.mark.slow) for each in capabilities]
+def quick(chosen, everything):
+    """Return parameters of a test, of which the suite leaves all but some to `-m slow`: seconds to compile each."""
+    assert set(chosen) <= set(everything)
+    return [pytest.param(*each, marks=[] if each in chosen else pytest.mark.slow) for each in everything]
 
 
 def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True):
@@ -73,32 +74,48 @@ def local_memory(cubin):
     return max(found)
 
 
-def diagonal_plans(cell, storage):
-    """Return the plans of all diagonal programs."""
-    device = GPUS["h100"]
-    plans = [
-        cuda_plan.diagonal(task_of(cell, storage, backward=b, batch=batch), device)
-        for b, batch in ((False, 64), (True, 500))
-    ]
-    chunked = cuda_plan.diagonal(task_of(cell, storage, backward=True, steps=5000, batch=1), device)
-    assert {plan.program for plan in (*plans, chunked)} == {name for name in PROGRAMS if "diagonal" in name}
-    return *plans, chunked
+PLANS = {  # of each diagonal program: a call for which it is planned
+    "diagonal_forward": {"backward": False},
+    "diagonal_backward": {"backward": True, "batch": 500},
+    "diagonal_chunks": {"backward": True, "batch": 1, "steps": 5000},
+}
+assert set(PLANS) == {name for name in PROGRAMS if "diagonal" in name}
 
 
-QUICK = ("rnn", "gru_after", "gru_before", "lstm")  # to compile one takes five seconds
+def diagonal_plan(cell, storage, program):
+    plan = cuda_plan.diagonal(task_of(cell, storage, **PLANS[program]), GPUS["h100"])
+    assert plan.program == program
+    return plan
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CELLS])
-def test_each_cell_compiles(name):
+# The suite has each built-in cell, each program and each architecture of another kind, but not each with each.
+
+
+@pytest.mark.parametrize(
+    "name",
+    quick(
+        [("rnn",), ("gru_after",), ("gru_before",), ("lstm",)], [(name,) for name, cell in CELLS.items() if cell.phases]
+    ),
+)
+def test_dense_kernels_compile_for_each_cell(name):
     cell, storage = CELLS[name], list(STORAGES)[list(CELLS).index(name) % 4]
-    for plan in diagonal_plans(cell, storage if storage != "tf32" else "float32"):
-        assert compiled(cell, plan, (9, 0))
-    if cell.phases:
-        for backward in (False, True):
-            assert compiled(cell, dense(task_of(cell, storage, backward=backward), GPUS["h100"]), (9, 0))
+    for backward in (False, True):
+        assert compiled(cell, dense(task_of(cell, storage, backward=backward), GPUS["h100"]), (9, 0))
 
 
-@pytest.mark.parametrize("capability", each_once(DENSE))
+@pytest.mark.parametrize(
+    ("name", "program"),
+    quick(
+        [("lstm", "diagonal_forward"), ("gru_before", "diagonal_backward"), ("rnn", "diagonal_chunks")],
+        [*product(CELLS, PLANS)],
+    ),
+)
+def test_diagonal_kernels_compile_for_each_cell(name, program):
+    storage = ("float32", "bfloat16", "float16")[list(CELLS).index(name) % 3]
+    assert compiled(CELLS[name], diagonal_plan(CELLS[name], storage, program), (9, 0))
+
+
+@pytest.mark.parametrize("capability", quick([((8, 0),), ((12, 0),)], [(each,) for each in DENSE]))
 def test_dense_kernels_compile_for_each_architecture(capability):
     cell, storage = CELLS["gru_before"], list(STORAGES)[DENSE.index(capability) % 4]
     device = next(each for each in reversed(GPUS.values()) if each.capability <= capability)
@@ -106,11 +123,16 @@ def test_dense_kernels_compile_for_each_architecture(capability):
         assert compiled(cell, dense(task_of(cell, storage, backward=backward), device), capability)
 
 
-@pytest.mark.parametrize("capability", each_once(DIAGONAL))
-def test_diagonal_kernels_compile_for_each_architecture(capability):
+@pytest.mark.parametrize(
+    ("capability", "program"),
+    quick(
+        [*product([(7, 5)], PLANS), ((8, 0), "diagonal_forward"), ((12, 0), "diagonal_backward")],
+        [*product(DIAGONAL, PLANS)],
+    ),
+)
+def test_diagonal_kernels_compile_for_each_architecture(capability, program):
     storage = ("bfloat16", "float16", "float32")[DIAGONAL.index(capability) % 3]
-    for plan in diagonal_plans(CELLS["gru_after"], storage):
-        assert compiled(CELLS["gru_after"], plan, capability)
+    assert compiled(CELLS["gru_after"], diagonal_plan(CELLS["gru_after"], storage, program), capability)
 
 
 LOCAL = """
@@ -127,8 +149,13 @@ def test_local_memory_is_told():
     assert local_memory(nvrtc.cubin(source, (9, 0))) == 256
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("name", ["rnn", "gru_before", "lstm"])
+@pytest.mark.parametrize(
+    ("name", "noisy"),
+    quick(
+        [("rnn", True), ("gru_before", True), ("gru_before", False), ("lstm", True)],
+        [*product(["rnn", "gru_before", "lstm"], [False, True])],
+    ),
+)
 def test_diagonal_kernels_of_one_unit_a_thread_need_no_local_memory(name, noisy):
     cell = CELLS[name]
     for backward, steps in ((False, 100), (True, 100), (True, 5000)):

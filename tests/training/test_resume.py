@@ -17,6 +17,7 @@ from command_process import only_run
 from command_process import run as run_command
 from recurlab.cli import main
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 QUICK = [
     "plugins=[toy_problems,stopper]", "model.hidden_size=5", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "optimizer=sgd",
@@ -42,11 +43,26 @@ Task.on_train_batch_end = on_train_batch_end
 """
 
 
+def enter(folder, monkeypatch):
+    """Go into a folder that has the plugins."""
+    shutil.copy(Path(__file__).parent / "toy_problems.py", folder)
+    (folder / "stopper.py").write_text(STOPPER)
+    monkeypatch.chdir(folder)
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder_with_the_plugins(tmp_path, monkeypatch):
-    shutil.copy(Path(__file__).parent / "toy_problems.py", tmp_path)
-    (tmp_path / "stopper.py").write_text(STOPPER)
-    monkeypatch.chdir(tmp_path)
+    enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        assert main(["train", *QUICK, *LANGUAGE]) == 0
+    return only_run(folder)
 
 
 @pytest.fixture
@@ -111,9 +127,8 @@ def test_two_epochs_are_two_and_two_more(tmp_path, train, problem):
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 11])
-def test_a_run_that_is_told_to_end_saves_and_goes_on(train, monkeypatch, step):
+def test_a_run_that_is_told_to_end_saves_and_goes_on(train, whole, monkeypatch, step):
     """In the middle of an epoch, at its end, and just before the last step of all."""
-    assert train(*QUICK, *LANGUAGE, "output_dir=whole") == (0, "")
     code, err, run = stopped(train, monkeypatch, step)
     assert (code, run.state) == (143, "preempted")
     assert err == (
@@ -121,7 +136,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on(train, monkeypatch, step):
     )
     assert torch.load(run.last, weights_only=True)["global_step"] == step
     assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
-    assert_same(only_run("runs"), only_run("whole"))
+    assert_same(only_run("runs"), whole)
     provenance = json.loads(run.provenance.read_text())
     assert len(provenance["continued"]) == 1
     assert provenance["continued"][0]["seed"] == 0
@@ -183,8 +198,7 @@ def damaged(path, how):
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "a byte is another one", "foreign"])
-def test_the_checkpoint_before_a_bad_one_is_used(train, monkeypatch, how):
-    assert train(*QUICK, *LANGUAGE, "output_dir=whole") == (0, "")
+def test_the_checkpoint_before_a_bad_one_is_used(train, whole, monkeypatch, how):
     _, _, run = stopped(train, monkeypatch, 6)
     damaged(run.last, how)
     code, err = train(*QUICK, *LANGUAGE, "resume=auto")
@@ -192,7 +206,7 @@ def test_the_checkpoint_before_a_bad_one_is_used(train, monkeypatch, how):
     assert err.count("\n") == 1
     assert err.startswith(f"recurlab: {run.last}: not a checkpoint of this run: ")
     assert err.endswith("; going on from previous.ckpt\n")
-    assert_same(only_run("runs"), only_run("whole"))
+    assert_same(only_run("runs"), whole)
 
 
 def test_a_run_without_a_good_checkpoint_says_so(train, monkeypatch):
@@ -205,13 +219,12 @@ def test_a_run_without_a_good_checkpoint_says_so(train, monkeypatch):
     assert "no other can be used: start anew without resume" in err
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(train, monkeypatch):
-    assert train(*QUICK, *LANGUAGE, "output_dir=whole") == (0, "")
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(train, whole, monkeypatch):
     _, _, run = stopped(train, monkeypatch, 2)
     run.last.unlink()
     run.set_status("running")  # as one that was killed leaves it
     assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
-    assert_same(only_run("runs"), only_run("whole"))
+    assert_same(only_run("runs"), whole)
 
 
 def test_a_checkpoint_holds_nothing_that_could_run(train, monkeypatch):

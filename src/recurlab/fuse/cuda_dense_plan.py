@@ -99,7 +99,7 @@ class Layout:
         """Elements of a chunk that a thread computes."""
         return -(-self.chunk * self.units // THREADS)
 
-    @property
+    @cached_property
     def registers(self) -> int:
         """About how many registers a thread needs, without those for weights."""
         gates, states = self.task.gates, self.task.states
@@ -113,6 +113,9 @@ class Layout:
         """Groups of each warp's weights that are in registers; the others are in shared memory."""
         room = min(WEIGHTS, REGISTERS - self.registers)
         held = max(p.groups_of_warp for p in self.products)
+        for p in self.products:
+            if (most := max(0, room // (p.tiles_of_warp * WORDS))) < p.groups_of_warp:  # of it alone
+                held = min(held, most)
         while held and sum(p.tiles_of_warp * min(held, p.groups_of_warp) * WORDS for p in self.products) > room:
             held -= 1
         return held

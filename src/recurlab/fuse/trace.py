@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import CodeType, FrameType
 from typing import Any
 
@@ -70,6 +70,12 @@ def trace(cell: Cell, dtype: torch.dtype) -> Step:
         UnfusableError: naming the operation, and the line of the cell's source, for which there is no kernel.
     """
     return _Tracer(cell, dtype).step()
+
+
+@cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Return what torch's operations are made of; to collect it takes longer than to trace a step."""
+    return dict(core_aten_decompositions())
 
 
 class _Tracer:
@@ -140,7 +146,7 @@ class _Tracer:
         examples = [torch.zeros(SHAPE, dtype=self.dtype) for _ in names]
         try:
             with torch.autocast("cpu", enabled=False), torch.autograd.set_detect_anomaly(False):
-                graph = make_fx(function, decomposition_table=dict(core_aten_decompositions()))(*examples)
+                graph = make_fx(function, decomposition_table=_decompositions())(*examples)
         except Exception as error:  # whatever tracing trips over is a reason to stay with the reference
             raise UnfusableError(f"the step of {self._name()} can't be traced: {one_line(error)}") from error
         return self._read(graph, names)

@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,14 @@ def provenance(seed: int) -> dict[str, Any]:
         "device": _device(),
         "cpu": processor(),
         "threads": torch.get_num_threads(),
-        "packages": {d.metadata["Name"]: d.version for d in distributions()},
+        "packages": _packages(),
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """Return the versions of all that is installed; read once, as that takes as long as to train a little."""
+    return {(about := d.metadata)["Name"]: about["Version"] for d in distributions()}
 
 
 def uncommitted() -> str:
