@@ -155,16 +155,17 @@ def test_a_loss_that_is_not_finite_in_the_first_epoch(recurlab, quick):
     assert "the last good checkpoint is none" in err
 
 
-class TestReadingARunBack:
-    @pytest.fixture(scope="class")
-    def trained(self, quick, tmp_path_factory) -> Path:
-        """The folder in which a run was trained."""
-        folder = tmp_path_factory.mktemp("trained")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            assert main(["train", *quick]) == 0
-        return folder
+@pytest.fixture(scope="module")
+def trained(quick, tmp_path_factory) -> Path:
+    """The folder in which a run was trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", *quick]) == 0
+    return folder
 
+
+class TestReadingARunBack:
     @pytest.fixture
     def run(self, trained, tmp_path) -> Path:
         """A copy of that run."""

@@ -21,7 +21,7 @@ class Fated(Benchmark):
     Attributes:
         fate: of the second epoch: well, not_a_number, no_memory, killed or exit; or unfit from the start.
         offset: the greater it is, the worse is the loss.
-        halt: the run of this seed waits for a file "released", but once only.
+        halt: the run of this seed takes long, but once only.
     """
 
     batch_size: int = 4
@@ -47,9 +47,7 @@ class Fated(Benchmark):
             self.suffer()
             if seed == self.halt and not Path("halted").exists():
                 Path("halted").touch()
-                deadline = time.monotonic() + 60
-                while not Path("released").exists() and time.monotonic() < deadline:
-                    time.sleep(0.05)
+                time.sleep(5)
         rng = np.random.default_rng((SPLITS.index(name), seed))
         inputs = rng.normal(size=(8, 3, 2)).astype(np.float32)
         targets = rng.normal(size=(8, 1)).astype(np.float32) + np.float32(self.offset)
