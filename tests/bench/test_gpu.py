@@ -41,6 +41,7 @@ def short(monkeypatch):
     monkeypatch.setattr(gpu, "items", lambda *given: [items(*given)[place] for place in (0, 2, 4)])
 
 
+@pytest.mark.slow
 def test_the_plan_runs_and_says_what_was_missed(tmp_path, capsys, monkeypatch, skip_unless_able):
     skip_unless_able("fused")
     some = (0, 2, 3, 5, 12, 15, 22, 24)  # of each kind; test_the_whole_command_on_a_small_trial has all

@@ -90,6 +90,7 @@ def test_a_measurement_asks_for_nothing_else(sizes, asked):
     assert asked == set(programs.of_items(plan, CUDA))
 
 
+@pytest.mark.slow
 def test_large_and_watched_layers_ask_for_nothing_else(asked, monkeypatch):
     for dtype in (torch.float32, torch.bfloat16):
         for sizes in one_pass.LAYERS:

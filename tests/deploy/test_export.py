@@ -65,6 +65,7 @@ def test_a_stateful_layer_of_two_has_its_state_as_input_and_output(tmp_path):
     assert_close(onnx_of(tmp_path / "lstm.onnx")(x, **others), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_user_with_a_mask_and_resets(tmp_path):
     check(layer_of(cell=Peephole()), tmp_path / "own.onnx", ("hx", "mask", "resets"))
     found = kinds(tmp_path / "own.onnx")
@@ -81,6 +82,7 @@ assert "torch._inductor.compile_fx" not in sys.modules  # which a graph with a g
 """
 
 
+@pytest.mark.slow
 def test_a_pt2_runs_without_recurlab(tmp_path):
     layer = layer_of(cell="indy_gru", bidirectional=True, masked_output="hold", backend="fused")
     package.export(layer, tmp_path / "gru.pt2", ("mask", "resets"))

@@ -172,6 +172,7 @@ def test_the_command_prints_the_prompt_and_the_text(trained, recurlab):
     assert recurlab("generate", str(run), "--prompt", "a cat", "--length", "30", "--temperature", "0.1")[1] != out
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error(trained):
     command = [*COMMAND, "generate", str(trained()), "--length", "100000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -237,6 +238,7 @@ def test_damaged_files_are_one_line(trained):
         TextModel(run)
 
 
+@pytest.mark.slow
 def test_what_the_terminal_has_no_characters_for_is_written_as_an_escape(trained):
     run = trained("data.train=greek.txt")
     command = [*COMMAND, "generate", str(run), "--prompt", "\N{GREEK SMALL LETTER ALPHA}", "--length", "1"]

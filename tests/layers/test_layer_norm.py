@@ -210,6 +210,7 @@ def test_in_half_precision_it_normalises_in_float32(cell, dtype):
     assert_close(found.double(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_layer_compiles_as_one_graph():
     layer = layer_of(cell="lstm")
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")

@@ -12,18 +12,18 @@ TOP = Path(__file__).parents[2]
 STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/sweep.yaml"))
 
 
+@pytest.mark.parametrize("scale", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_run_is_composed_and_is_another_one(name, monkeypatch):
+def test_every_run_is_composed_and_is_another_one(name, scale, monkeypatch):
     monkeypatch.chdir(TOP)
     study = load(name)
     if not isinstance(study, Study):
-        assert all(study.settings(scale).shapes for scale in study.bench)
+        assert all(study.settings(each).shapes for each in study.bench)
         return
     assert set(study.scales) == {"cpu", "gpu"}
-    for scale in study.scales:
-        jobs = [job.name for _, job in jobs_of(study, scale)]
-        assert jobs
-        assert len({*jobs}) == len(jobs)
+    jobs = [job.name for _, job in jobs_of(study, scale)]
+    assert jobs
+    assert len({*jobs}) == len(jobs)
 
 
 def test_tables_and_pictures_are_what_the_csv_files_give(monkeypatch, capsys):
