@@ -3,6 +3,7 @@ import logging
 import multiprocessing
 import os
 import random
+from contextlib import nullcontext
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scipy.io import savemat
 
 from recurlab.cli import main
 from recurlab.fuse import compiler
+from unsteady import unsteady
 
 # Nothing under test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,16 +24,31 @@ multiprocessing.set_forkserver_preload(["recurlab.training.run", "recurlab.resul
 forkserver._forkserver.set_forkserver_preload = lambda names: None  # a grid's own list is shorter
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unsteady", action="store_true", help="multiply by the double of torch's products")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep kernels compiled under test beside pytest's own cache, out of the user's."""
     if (cache := getattr(config, "cache", None)) is not None:  # -p no:cacheprovider takes it away
         os.environ["RECURLAB_CACHE"] = str(cache.mkdir("kernels"))
+    if config.getoption("--unsteady"):
+        doubled = unsteady()
+        doubled.__enter__()
+        config.add_cleanup(lambda: doubled.__exit__(None, None, None))
 
 
 @pytest.fixture
 def fastest() -> str:
     """The backend that auto takes for a built-in cell on this machine."""
     return "eager" if compiler.unavailable() else "fused"
+
+
+@pytest.fixture(params=["torch", "double"])
+def products(request: pytest.FixtureRequest):
+    """Multiply by torch's products, and by a double of them that is less steady."""
+    with unsteady() if request.param == "double" else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The compiler of kernels: what it makes of a source, its choice, its errors, and its threads."""
 
 import os
+import platform
 import sys
 
 import pytest
@@ -29,6 +30,14 @@ with ThreadPoolExecutor(8) as pool:
     assert len({{id(library) for library in pool.map(compiler.load, [{ANSWER!r}] * 16)}}) == 1
 """
     run(code)
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names instructions of x86-64")
+def test_instructions_that_the_command_names_are_those_of_the_kernels(cache, monkeypatch):
+    monkeypatch.setenv("CXX", f"{COMPILER} -march=x86-64-v2")
+    source = 'extern "C" int uses_avx() {\n#ifdef __AVX__\nreturn 1;\n#else\nreturn 0;\n#endif\n}\n'
+    run(f"from recurlab.fuse import compiler\nassert compiler.load({source!r}).uses_avx() == 0\n")
 
 
 @pytest.mark.parametrize("command", ["nonsense", "'unbalanced", "false", "/", None])

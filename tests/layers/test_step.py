@@ -23,7 +23,7 @@ def bits(found, wanted):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch", [1, 2, 17])
-def test_steps_are_the_sequence_bit_for_bit_on_eager(variant, batch, dtype):
+def test_steps_are_the_sequence_bit_for_bit_on_eager(variant, batch, dtype, products):
     torch.manual_seed(3)
     layer = recurlab.RNN(7, 33, 2, dropout=0.5, zoneout=0.2, backend="eager", dtype=dtype, **variant).eval()
     x = torch.randn(6, batch, 7, dtype=dtype)
@@ -41,7 +41,7 @@ def test_in_half_precision_the_state_is_rounded_between_steps(dtype):
 
 
 @pytest.mark.parametrize("sizes", [(1, 64, 128), (3, 256, 64), (32, 300, 100)])
-def test_steps_are_the_sequence_at_sizes_whose_products_are_split_otherwise(sizes):
+def test_steps_are_the_sequence_at_sizes_whose_products_are_split_otherwise(sizes, products):
     batch, features, units = sizes
     torch.manual_seed(4)
     layer = recurlab.RNN(features, units, cell="lstm", backend="eager").eval()
@@ -62,7 +62,7 @@ def test_gradients_of_steps_are_those_of_the_sequence(variant, make, same, skip_
     same(*found.values())
 
 
-def test_a_stateful_layer_goes_on_from_its_last_step_and_batch_first_changes_nothing(make):
+def test_a_stateful_layer_goes_on_from_its_last_step_and_batch_first_changes_nothing(make, products):
     layer = make(batch_first=True, stateful=True, backend="eager")
     x = torch.randn(4, 3, 5, dtype=torch.float64)
     found = torch.stack([layer.step(part)[0] for part in x], dim=1)
@@ -70,7 +70,7 @@ def test_a_stateful_layer_goes_on_from_its_last_step_and_batch_first_changes_not
     bits(found, layer(x.transpose(0, 1))[0])
 
 
-def test_a_step_without_a_batch(make):
+def test_a_step_without_a_batch(make, products):
     layer = make(cell="lstm", batch_first=True, backend="eager")
     x = torch.randn(4, 5, dtype=torch.float64)
     found, state = stepped(layer, x)

@@ -13,6 +13,7 @@ from recurlab.cells.cell import State
 from recurlab.cells.layer_norm import normalized
 from recurlab.cells.recur import bind
 from recurlab.cells.zoneout import keep_mask
+from recurlab.fuse.memory import LINE
 
 Steps = tuple[Tensor | None, ...]
 
@@ -38,14 +39,25 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
 
 def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:
     # Step by step: a product of all steps at once would round otherwise than one of a single step (`RNN.step`).
-    # Unbind once: indexing x[t] in the loop would make the backward quadratic in T.
-    projected = [_project(direction, x) for x in call.input.unbind(0)]
+    projected = [_project(direction, x) for x in _steps_of(call.input)]
     storage = projected[0].dtype
     # Half precision is for storage: the state and all sums of the recurrence are float32.
     dtype = torch.float32 if storage in (torch.float16, torch.bfloat16) else storage
     with torch.autocast(call.input.device.type, enabled=False):
         output, state = _loop(call, direction, [x.to(dtype) for x in projected], reverse)
     return output.to(storage), tuple(s.to(storage) for s in state)
+
+
+def _steps_of(x: Tensor) -> list[Tensor]:
+    """Return the steps (B, I) of an input (T, B, I), each where torch would have placed it alone.
+
+    A product may round otherwise where its operands lie otherwise, as MKL's does on AMD's processors. So that a single
+    step and a whole sequence multiply the same, each step begins at a multiple of 64 bytes.
+    """
+    size = x.shape[1] * x.shape[2]
+    spaced = F.pad(x.flatten(1), (0, -size % (LINE // x.element_size())))  # a copy, even where nothing is added
+    # Unbind once: indexing x[t] in the loop would make the backward quadratic in T.
+    return list(spaced[:, :size].view(x.shape).unbind(0))
 
 
 def _project(direction: Direction, x: Tensor) -> Tensor:
@@ -64,7 +76,8 @@ def _loop(call: Call, direction: Direction, projected: list[Tensor], reverse: bo
     mask, cuts = _by_step(call.mask, length), _by_step(call.cuts(reverse=reverse), length)
     keeps = [_by_step(mask, length, columns=False) for mask in _keep_masks(call, direction.seed)]
 
-    state = tuple(s.to(dtype) for s in direction.state)
+    # Copied, so that it lies as the states of later steps do.
+    state = tuple(s.to(dtype).clone(memory_format=torch.contiguous_format) for s in direction.state)
     outputs: list[Tensor] = [state[0]] * length
     held = torch.zeros_like(state[0])
     for t in reversed(range(length)) if reverse else range(length):

@@ -99,7 +99,10 @@ def _toolchain() -> _Toolchain | str:
 
 
 def _first_working(command: tuple[str, ...]) -> _Toolchain | str:
-    """Return the compiler with the best flags it can serve, or the reason why it serves none."""
+    """Return the compiler with the best flags it can serve, or the reason why it serves none.
+
+    For this machine's own instructions, unless the command names others: CXX="g++ -march=x86-64-v3".
+    """
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     # Apple's driver refuses -fopenmp, its compiler takes it. Without OpenMP a kernel runs in one thread.
     openmp = [("-Xclang", "-fopenmp") if sys.platform == "darwin" else ("-fopenmp",), ()]
@@ -108,7 +111,8 @@ def _first_working(command: tuple[str, ...]) -> _Toolchain | str:
     except RecurlabError as error:
         return f"{shlex.join(command)} --version: {error}"
     reason = ""
-    for threads, cpu in product(openmp, [(native,), ()]):
+    named = any(word.startswith(("-march=", "-mcpu=")) for word in command)
+    for threads, cpu in product(openmp, [()] if named else [(native,), ()]):
         tool = _Toolchain(command, (*FLAGS, *threads, *cpu), f"{Path(command[0]).resolve()} {version}")
         try:
             _obtain(tool, PROBE)

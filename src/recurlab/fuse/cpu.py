@@ -1,7 +1,6 @@
 """A cell's kernels on a CPU: from tensors to the C structs that the kernels read, and the call."""
 
 import ctypes
-import os
 from functools import lru_cache
 from typing import Any
 
@@ -10,23 +9,12 @@ from torch import Tensor
 
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
+from recurlab.fuse import openmp  # noqa: F401  it sees to forks
 from recurlab.fuse.compiler import load
 from recurlab.fuse.kernel import Kernel, Work
 from recurlab.fuse.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
 
 CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
-
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    # The OpenMP pool of the parent has no threads in a child, and would wait for them forever.
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 class CpuKernel(Kernel):
@@ -59,13 +47,13 @@ class CpuKernel(Kernel):
 
     def _items(self, work: Work) -> tuple[int, int]:
         """Return the samples of an item of work, and its vectors of units."""
-        first, directions = work.passes[0], len(work.passes)
+        first, directions, threads = work.passes[0], len(work.passes), torch.get_num_threads()
         _, batch, units = first.output.shape
         if self.kind == "dense":
-            share = -(-batch * directions // threads())
+            share = -(-batch * directions // threads)
             return min(-(-share // PART) * PART, GROUP), 1
         blocks, lanes = BLOCKS, 64 // first.x.element_size()
-        while blocks > 1 and directions * -(-batch // SAMPLES) * -(-units // (lanes * blocks)) < 4 * threads():
+        while blocks > 1 and directions * -(-batch // SAMPLES) * -(-units // (lanes * blocks)) < 4 * threads:
             blocks //= 2
         return SAMPLES, blocks
 
@@ -78,7 +66,7 @@ class CpuKernel(Kernel):
         result = problem(
             steps, batch, first.output.shape[2], work.width, *first.x.stride()[:2], *first.output.stride()[:2],
             *d_output.stride()[:2], *d_x.stride()[:2], *work.steps, *self._items(work),
-            len(work.passes), threads(), work.hold, work.training, work.grad, _pointer(work.mask),
+            len(work.passes), torch.get_num_threads(), work.hold, work.training, work.grad, _pointer(work.mask),
         )  # fmt: skip
         result.zoneout[:] = list(work.zoneout)
         result.limit[:] = [limit(p) for p in work.zoneout]
@@ -92,11 +80,6 @@ class CpuKernel(Kernel):
                 )
             )
         return result
-
-
-def threads() -> int:
-    """Return how many threads a kernel may use: as many as torch does, one in a forked process."""
-    return 1 if _forked else torch.get_num_threads()
 
 
 @lru_cache

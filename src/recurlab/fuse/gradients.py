@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recurlab.fuse.arguments import Arguments, Results, passes, work
 from recurlab.fuse.kernel import Kernel, Pass
-from recurlab.fuse.memory import empty
+from recurlab.fuse.memory import aligned, empty
 
 
 def gradients(
@@ -34,6 +34,7 @@ def gradients(
     # Transposed: the product with the long side first in both is the faster one.
     d_weight = given.weight_ih.new_zeros(given.weight_ih.shape[::-1])
     steps, batch, rows = results.x.shape
+    inputs = aligned(given.input)
     size = made.steps_at_a_time(whole)
     d_x = empty(results.x, size, batch, rows)
     for until in range(steps, 0, -size):
@@ -42,7 +43,7 @@ def gradients(
             one.d_x = d_x[: until - start, :, d * rows // len(directions) : (d + 1) * rows // len(directions)]
         made.backward(replace(whole, steps=(start, until)))
         flat = d_x[: until - start].flatten(0, 1).to(given.input.dtype)
-        part = given.input[start:until]
+        part = inputs[start:until]
         d_weight.addmm_(part.flatten(0, 1).t(), flat)
         if input_grad:
             torch.mm(flat, given.weight_ih, out=d_input[start:until].flatten(0, 1))

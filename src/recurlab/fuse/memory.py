@@ -1,4 +1,4 @@
-"""Memory for the large tensors of a scan."""
+"""Memory for the tensors of a scan: large ones, and those whose place decides how a product rounds."""
 
 import ctypes
 import sys
@@ -8,6 +8,7 @@ from torch import Tensor
 
 HUGE = 2 << 20  # bytes of a huge page
 ADVISE_HUGE = 14  # MADV_HUGEPAGE of Linux
+LINE = 64  # bytes, at multiples of which torch places what it allocates
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -25,3 +26,12 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
         end = (tensor.data_ptr() + size) // HUGE * HUGE
         _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ADVISE_HUGE)
     return tensor
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Return a tensor that begins where torch would have placed it, with a copy only where it does not.
+
+    A product may round otherwise where its operands lie otherwise, as MKL's does on AMD's processors; memory that torch
+    did not allocate, NumPy's for one, lies elsewhere from run to run.
+    """
+    return tensor.clone() if tensor.data_ptr() % LINE else tensor

@@ -17,6 +17,7 @@ from recurlab.fuse.cpu import CpuKernel
 from recurlab.fuse.cuda import CudaKernel
 from recurlab.fuse.gradients import gradients
 from recurlab.fuse.kernel import Kernel
+from recurlab.fuse.memory import aligned
 
 # The types of the sequences in memory, by the kind of device; on a GPU half precision is stored, never computed in.
 STORAGES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
@@ -86,7 +87,7 @@ def scan(*args: Any) -> tuple[Tensor, ...]:
     """Run a cell over a sequence; takes the `Arguments`, gives the `Results`."""
     made, given = _read(args)
     results = allocate(made, given)
-    rows, projected = given.matrix(given.input), given.matrix(results.x)
+    rows, projected = given.matrix(aligned(given.input)), given.matrix(results.x)
     if rows.dtype == projected.dtype:
         torch.mm(rows, given.weight_ih.t(), out=projected)
     else:

@@ -175,9 +175,9 @@ class RNN(RecurrentWeights):
     def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
         """Run the layer over one step of each sequence, as an agent or a stream comes to it.
 
-        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager" in
-        float32 and float64, up to rounding otherwise. In training each step draws masks of its own. "auto" takes eager
-        here: a single step has no loop to fuse.
+        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager" on a
+        CPU in float32 and float64 (on one machine with as many threads), up to rounding otherwise. In training each
+        step draws masks of its own. "auto" takes eager here: a single step has no loop to fuse.
 
         Args:
             input: (B, I), or (I,).
