@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -50,7 +51,7 @@ def typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
     Raises:
         RecurlabError: for an unknown key or a wrong type.
     """
-    owner = OmegaConf.structured(schema)
+    owner = _structured(schema)
     _check_kinds(prefix, owner, values)
     try:
         merged = OmegaConf.merge(owner, values)
@@ -78,6 +79,14 @@ def typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
         raise
     assert isinstance(merged, DictConfig)
     return merged
+
+
+@cache
+def _structured(schema: type) -> DictConfig:
+    """Return a dataclass as a config, which nobody may change."""
+    made = OmegaConf.structured(schema)
+    assert isinstance(made, DictConfig)
+    return made
 
 
 def _check_kinds(prefix: str, owner: DictConfig, values: DictConfig) -> None:

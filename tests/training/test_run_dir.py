@@ -1,10 +1,12 @@
 import json
+import platform
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from recurlab.errors import RecurlabError
-from recurlab.training.provenance import provenance
+from recurlab.training.provenance import processor, provenance
 from recurlab.training.run_dir import RunDir, read_json, write_json, write_text
 
 
@@ -42,3 +44,14 @@ def test_provenance_is_plain_and_names_what_ran(tmp_path):
     assert {"torch", "numpy", "pytorch-lightning"} <= set(found["packages"])
     assert found["threads"] >= 1
     assert all(commit is None or len(commit) == 40 for commit in found["git"].values())
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [("model\t\t: 2\ncpu family\t: 26\nmodel name\t: AMD EPYC\n\nmodel name\t: other", "AMD EPYC (family 26 model 2)"),
+     ("processor\t: 0\nCPU part\t: 0xd0c\n", "what Python knows")],
+)  # fmt: skip
+def test_a_processor_is_told_by_its_family_where_its_name_tells_little(lines, name, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda self: lines)
+    monkeypatch.setattr(platform, "processor", lambda: "what Python knows")
+    assert processor() == name

@@ -63,13 +63,15 @@ def _ask(*command: str) -> str:
 
 
 def processor() -> str:
-    """Return the name of the processor."""
+    """Return the name of the processor, with its family and model: a virtual machine's name often tells too little."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    kind = " ".join(f"{key.split()[-1]} {told[key]}" for key in ("cpu family", "model") if told.get(key))
+    return f"{name} ({kind})" if kind else name
 
 
 def _device() -> dict[str, Any]:
