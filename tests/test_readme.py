@@ -103,3 +103,12 @@ def test_every_cell_task_and_option_named_exists():
     for group, text in table.items():
         named = set(re.findall(r"`(\w+)`", text))
         assert named == set(groups()[group]), group
+
+
+@pytest.mark.slow
+def test_the_tests_for_other_processors_are_found_in_every_setting():
+    command = ["bash", Path(__file__).parents[1] / "scripts" / "test_processors", "--collect-only"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert all(re.search(r": \d+(/\d+)? tests collected", line) for line in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) >= 9

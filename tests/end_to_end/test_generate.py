@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -233,9 +234,10 @@ def test_damaged_files_are_one_line(trained):
     (run / "data.json").write_text('{"names": [1]}')
     with pytest.raises(package.RecurlabError, match=r"data\.json: names: must be the list of the symbols"):
         TextModel(run)
-    (run / "config.yaml").write_text("data: text")
-    with pytest.raises(package.RecurlabError, match=r"config\.yaml: data=.text.: must be a mapping"):
-        TextModel(run)
+    for damaged in ("'text'", "[]"):
+        (run / "config.yaml").write_text(f"data: {damaged}")
+        with pytest.raises(package.RecurlabError, match=rf"config\.yaml: data={re.escape(damaged)}: must be a mapping"):
+            TextModel(run)
 
 
 @pytest.mark.slow

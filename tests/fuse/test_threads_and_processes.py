@@ -98,8 +98,13 @@ def test_workers_forked_after_the_kernel_ran_in_threads_do_not_hang(name, thread
     assert_close(torch.cat(found), layer(x)[0].detach().transpose(0, 1), rtol=1e-12, atol=1e-12)
 
 
+def everything_in_threads(module, x):
+    torch.mm(draw(300, 300), draw(300, 300))  # of a size that torch shares among threads
+    return everything(module, x)
+
+
 def _train_in_child(module, x, results):
-    results.put((torch.get_num_threads(), [t.numpy() for t in everything(module, x)]))
+    results.put((torch.get_num_threads(), [t.numpy() for t in everything_in_threads(module, x)]))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -111,8 +116,7 @@ def _train_in_child(module, x, results):
 def test_a_forked_child_trains_in_threads_after_its_parent_did(module, threads):
     threads(2)
     x = draw(5, 80, FEATURES)
-    torch.mm(draw(300, 300), draw(300, 300))  # of a size that torch shares among threads
-    wanted = everything(module, x)
+    wanted = everything_in_threads(module, x)
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     child = context.Process(target=_train_in_child, args=(module, x, results))

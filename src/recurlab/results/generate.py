@@ -1,6 +1,6 @@
 """Text written by a trained language model, read back from its run directory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ class TextModel:
         self.run = RunDir.open(path)
         config = self.run.load_config()
         data = config.get("data")
-        if not hasattr(data, "get"):
+        if not isinstance(data, Mapping):
             raise RecurlabError(f"{self.run.config}: data={data!r}: must be a mapping")
         level = self._level(data, config.get("plugins"))
         names = read_json(self.run.facts).get("names")
