@@ -10,7 +10,7 @@ import torch
 import compile_all
 import layer_cases
 import one_pass
-from emulated_gpu import A100, H100
+from emulated_gpu import A100, H100, traced
 from recurlab.backends import fused
 from recurlab.backends.call import Call
 from recurlab.bench import measure, parity, programs
@@ -18,7 +18,7 @@ from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.errors import RecurlabError
-from recurlab.fuse import cuda, gpu, nvrtc, scan
+from recurlab.fuse import cuda, gpu, kernel, nvrtc, scan
 
 CUDA = torch.device("cuda")
 
@@ -44,6 +44,7 @@ def device(request, monkeypatch):
     """Let all see a GPU that is not there."""
     monkeypatch.setattr(gpu, "properties", lambda _: request.param)
     monkeypatch.setattr(scan, "_kernels", {})
+    monkeypatch.setattr(kernel, "trace", traced)
     return request.param
 
 

@@ -6,6 +6,7 @@ import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
+from forked import fork
 from recurlab.training.run_dir import RunDir
 
 
@@ -15,6 +16,7 @@ def main(folder, words, environment, server):
     if server is not None:  # what it starts is there at once, too
         forkserver._forkserver._forkserver_address = server
         forkserver._forkserver.ensure_running = lambda: None
+        fork()
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     os.environ.update(environment, PYTHONPATH=str(folder))

@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,7 +10,19 @@ from recurlab.fuse import compiler
 
 DEVICE = files("recurlab.fuse").joinpath("templates", "cuda", "device.h").read_text()
 _abandoned: list[ctypes.Structure] = []
-EMULATION = "\n".join(Path(__file__).with_name(f"{name}.h").read_text() for name in ("emulation_blocks", "emulation"))
+BLOCKS, NUMBERS, ENGINE, NAMES = (
+    Path(__file__).with_name(name).read_text()
+    for name in ("emulation_blocks.h", "emulation_numbers.h", "emulation_blocks.cpp", "emulation.h")
+)
+EMULATION = "\n".join((BLOCKS, NUMBERS, NAMES))
+
+
+@cache
+def _engine() -> ctypes.c_void_p:
+    """Return what runs the threads of all kernels."""
+    engine = compiler.load("\n".join((BLOCKS, NUMBERS, ENGINE))).engine
+    engine.restype = ctypes.c_void_p
+    return ctypes.c_void_p(engine())
 
 
 class Emulated:
@@ -27,6 +40,7 @@ class Emulated:
         self.text = source.replace(DEVICE, EMULATION)
         self.seed, self.room, self.seconds = seed, room, seconds
         self._library = compiler.load(self.text)
+        self._library.attach(_engine())
 
     def launch(
         self, name: str, problem: ctypes.Structure, *,

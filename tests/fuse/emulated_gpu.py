@@ -18,7 +18,12 @@ ADA = Properties("RTX 4090", (8, 9), 128, 99 << 10)
 BLACKWELL = Properties("RTX 5090", (12, 0), 170, 99 << 10)
 SMALL_GPU = Properties("emulated", HOPPER, 8, 227 << 10)
 GPUS = {"h100": H100, "a100": A100, "ada": ADA, "blackwell": BLACKWELL}
-traced_once = cache(trace)  # a step is the same on every GPU
+_traced = cache(trace)
+
+
+def traced(cell, dtype):
+    """Return a step, which is the same on every GPU, traced once."""
+    return (_traced if isinstance(cell, Hashable) else trace)(cell, dtype)
 
 
 @dataclass
@@ -65,9 +70,7 @@ class EmulatedGPU:
         monkeypatch.setitem(scan.MAKERS, "cpu", cuda.CudaKernel)
         monkeypatch.setitem(scan.STORAGES, "cpu", scan.STORAGES["cuda"])
         monkeypatch.setattr(scan, "_kernels", {})
-        monkeypatch.setattr(
-            kernel, "trace", lambda cell, dtype: (traced_once if isinstance(cell, Hashable) else trace)(cell, dtype)
-        )
+        monkeypatch.setattr(kernel, "trace", traced)
         monkeypatch.setattr(cuda, "gpu", SimpleNamespace(properties=lambda _: self.properties, Module=self._module))
         monkeypatch.setattr(cuda, "_note_unmeasured", lambda _: None)
         monkeypatch.setattr(cuda, "cuda_plan", SimpleNamespace(**{**vars(cuda_plan), "diagonal": self._diagonal}))

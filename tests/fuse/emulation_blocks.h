@@ -1,27 +1,20 @@
-// Blocks of CUDA threads on a CPU. A block is a thread of the operating system, and its THREADS threads are fibers of
-// that: each runs until it waits for others. Warps run one after another, each as far as it can. A seed other than 0
-// draws the order, anew at each barrier, and makes blocks dawdle now and then before and after they meet, so that a
-// barrier that is missing shows itself. What waits for ever, or for threads that never come, ends the launch.
+// Blocks of CUDA threads on a CPU. A block is a thread of the operating system, and its threads are fibers of that: each
+// runs until it waits for others. Warps run one after another, each as far as it can. A seed other than 0 draws the
+// order, anew at each barrier, and makes blocks dawdle now and then before and after they meet, so that a barrier that is
+// missing shows itself. What waits for ever, or for threads that never come, ends the launch.
+//
+// Here is what the engine that runs them, emulation_blocks.cpp, and the kernels share.
 #pragma GCC optimize("O1")  // to compile a kernel takes longer than to run it
 #undef _FORTIFY_SOURCE  // its longjmp refuses to change stacks
-#include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
-#include <sys/mman.h>
-#include <ucontext.h>
 
 namespace emulation {
-static_assert(THREADS % 32 == 0 && THREADS <= 1024, "a block has whole warps, 32 at most");
-constexpr int ALL_WARPS = THREADS / 32, GUARD_BYTES = 256;
-constexpr long STACK_BYTES = 1 << 17;
-constexpr unsigned BUSY = ~0u;
+constexpr int MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / 32;  // of a block
 
 enum Kind { BF16, F16, TF32 };
 enum State { RUNS, AT_MULTIPLY, AT_BLOCK_BARRIER, AT_CLUSTER_BARRIER, AT_AWAIT, RETURNED, STATES };
-const char *const NAMES[] = {"work", "multiply of line %d;", "block_barrier of line %d;", "cluster_barrier of line %d;",
-                             "await of line %d;", "its end;"};
 
 template <class T> static T look(const T &at) { return __atomic_load_n(&at, __ATOMIC_SEQ_CST); }
 template <class T> static void put(T &at, T value) { __atomic_store_n(&at, value, __ATOMIC_SEQ_CST); }
@@ -46,21 +39,21 @@ struct Launch;
 struct Block {
     Launch *launch;
     unsigned index, random;
-    int current, warps[ALL_WARPS], lanes[32];  // in the order in which they run
+    int current, warps[MOST_WARPS], lanes[32];  // in the order in which they run
     unsigned idle;  // the launch's `events` at a look that found nothing to do; else BUSY
     unsigned goal;  // of the cluster's arrivals, once this block has arrived
     int over;
     char *shared, *stacks;
     jmp_buf scheduler;
     pthread_t system;
-    Thread thread[THREADS];
+    Thread thread[MOST_THREADS];
 };
 
 // Blocks that run together.
 struct Launch {
     void (*body)(const void *);
     const void *problem;
-    int blocks, first, together, cluster;
+    int threads, blocks, first, together, cluster;
     long shared;
     unsigned seed, events;  // events: how often a block did what another may wait for
     unsigned *arrivals;     // of each cluster
@@ -70,224 +63,13 @@ struct Launch {
     sem_t ended;
 };
 
-static thread_local Block *here;
-
-static void fail(Launch &launch, const char *format, long a = 0, long b = 0) {
-    if (__atomic_exchange_n(&launch.failing, 1, __ATOMIC_SEQ_CST)) return;
-    __builtin_snprintf(launch.message, sizeof launch.message, format, a, b);
-    put(launch.failed, 1);
-}
-
-// ---- chance ----------------------------------------------------------------------------------------------
-
-static unsigned draw(Block &b, unsigned below) {
-    b.random ^= b.random << 13, b.random ^= b.random >> 17, b.random ^= b.random << 5;
-    return b.random % below;
-}
-static void dawdle(Block &b) {
-    if (b.launch->seed == 0 || draw(b, 4)) return;
-    const timespec time = {0, (long)draw(b, 100000)};
-    nanosleep(&time, nullptr);
-}
-static void shuffle(Block &b, int *order, int n) {
-    for (int i = n - 1; i > 0 && b.launch->seed; i--) {
-        const int other = draw(b, i + 1), kept = order[i];
-        order[i] = order[other], order[other] = kept;
-    }
-}
-
-// ---- fibers ----------------------------------------------------------------------------------------------
-
-// Leaves the thread that runs, until the scheduler resumes it.
-__attribute__((noinline)) static void wait(State state, int line) {
-    Thread &t = here->thread[here->current];
-    t.state = state, t.line = line;
-    if (!_setjmp(t.at)) _longjmp(here->scheduler, 1);
-}
-static void stop(const char *format, long a = 0, long b = 0) {
-    fail(*here->launch, format, a, b);
-    wait(RETURNED, 0);
-}
-static void begin() {
-    here->launch->body(here->launch->problem);
-    wait(RETURNED, 0);
-}
-__attribute__((noinline)) static void resume(Block &b, int index) {
-    Thread &t = b.thread[index];
-    b.current = index;
-    if (_setjmp(b.scheduler)) return;
-    if (t.begun) _longjmp(t.at, 1);
-    t.begun = true;
-    ucontext_t context;
-    getcontext(&context);
-    context.uc_stack.ss_sp = t.stack, context.uc_stack.ss_size = STACK_BYTES, context.uc_link = nullptr;
-    makecontext(&context, begin, 0);
-    setcontext(&context);
-}
-
-// ---- warps -----------------------------------------------------------------------------------------------
-
-static void multiply(Thread *lane);
-static bool multiplies(const Thread *lane) {
-    for (int i = 0; i < 32; i++)
-        if (lane[i].state != AT_MULTIPLY || lane[i].line != lane->line || lane[i].kind != lane->kind) return false;
-    return true;
-}
-static void run_warp(Block &b, int warp) {
-    Thread *const lane = b.thread + 32 * warp;
-    for (bool ran = true; ran && !look(b.launch->failed);) {
-        ran = false;
-        for (int i : b.lanes) {
-            if (lane[i].state != RUNS) continue;
-            resume(b, 32 * warp + i);
-            ran = true;
-            if (*(const long *)lane[i].stack)
-                fail(*b.launch, "block %ld: thread %ld: stack overflow", b.index, b.current);
-        }
-        if (!multiplies(lane)) continue;
-        multiply(lane);
-        for (int i = 0; i < 32; i++) lane[i].state = RUNS;
-        ran = true;
-    }
-}
-
-// ---- blocks ----------------------------------------------------------------------------------------------
-
-static bool reached(const unsigned *counter, unsigned target) {
-    return (int)(__atomic_load_n(counter, __ATOMIC_SEQ_CST) - target) >= 0;
-}
-// Whether all blocks of the cluster have come to their barrier, as this one has.
-static bool cluster_is_complete(Block &b) {
-    Launch &launch = *b.launch;
-    unsigned &arrivals = launch.arrivals[(b.index - launch.first) / launch.cluster];
-    if (!b.goal) {
-        dawdle(b);
-        b.goal = (increment(arrivals) / launch.cluster + 1) * launch.cluster;
-        increment(launch.events);
-    }
-    if (!reached(&arrivals, b.goal)) return false;
-    b.goal = 0;
-    dawdle(b);
-    return true;
-}
-// Says how many threads wait where.
-static void report(Block &b, const char *what) {
-    char format[400];
-    int used = __builtin_snprintf(format, sizeof format, "block %%ld: %s:", what);
-    for (int i = 0; i < THREADS && used < 300; i++) {
-        const Thread &t = b.thread[i];
-        int alike = 0, first = THREADS;
-        for (int k = THREADS - 1; k >= 0; k--)
-            if (b.thread[k].state == t.state && b.thread[k].line == t.line) alike++, first = k;
-        if (first != i) continue;
-        used += __builtin_snprintf(format + used, sizeof format - used, " %d from thread %d on at ", alike, i);
-        used += __builtin_snprintf(format + used, sizeof format - used, NAMES[t.state], t.line);
-    }
-    fail(*b.launch, format, b.index);
-}
-// When no thread of a block can go on by itself: sees whether they can together, or waits for other blocks.
-// Returns whether there is more to run.
-static bool settle(Block &b) {
-    Launch &launch = *b.launch;
-    if (look(launch.failed)) return false;
-    const unsigned seen = look(launch.events);
-    int count[STATES] = {};
-    bool together = true;
-    for (Thread &t : b.thread) {
-        if (t.state == AT_AWAIT && reached(t.counter, t.target)) t.state = RUNS;
-        count[t.state]++;
-        together &= t.line == b.thread->line;
-    }
-    if (count[RETURNED] == THREADS) return false;
-    const bool barrier = together && count[AT_BLOCK_BARRIER] == THREADS;
-    const bool cluster = together && count[AT_CLUSTER_BARRIER] == THREADS;
-    if (barrier || (cluster && cluster_is_complete(b))) {
-        shuffle(b, b.warps, ALL_WARPS), shuffle(b, b.lanes, 32);
-        for (Thread &t : b.thread) t.state = RUNS;
-        count[RUNS] = THREADS;
-    }
-    if (count[RUNS]) return put(b.idle, BUSY), true;
-    if (!cluster && !count[AT_AWAIT]) return report(b, "threads wait apart"), false;
-    put(b.idle, look(launch.events) == seen ? seen : BUSY);
-    bool dead = true;
-    for (int i = 0; i < launch.together; i++) dead &= look(launch.block[i].over) || look(launch.block[i].idle) == seen;
-    if (dead && look(launch.events) == seen) return report(b, "deadlock"), false;
-    sched_yield();
-    return true;
-}
-static void *run_block(void *argument) {
-    Block &b = *(Block *)argument;
-    here = &b;
-    for (int i = 0; i < ALL_WARPS; i++) b.warps[i] = i;
-    for (int i = 0; i < 32; i++) b.lanes[i] = i;
-    shuffle(b, b.warps, ALL_WARPS), shuffle(b, b.lanes, 32);
-    dawdle(b);
-    __builtin_memset(b.shared, 0xff, b.launch->shared);  // NaNs
-    while (settle(b))
-        for (int w : b.warps) run_warp(b, w);
-    for (int i = 0; i < GUARD_BYTES; i++)
-        if (b.shared[b.launch->shared + i]) fail(*b.launch, "block %ld: wrote past its shared memory", b.index);
-    put(b.over, 1);
-    increment(b.launch->events);
-    sem_post(&b.launch->ended);
-    return nullptr;
-}
-
-// ---- launches --------------------------------------------------------------------------------------------
-
-static char *memory(long size) {
-    void *const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) __builtin_abort();
-    return (char *)at;
-}
-static bool ends(Launch &launch, const timespec &deadline) {
-    for (int i = 0; i < launch.together; i++)
-        while (sem_timedwait(&launch.ended, &deadline))
-            if (errno == ETIMEDOUT) return false;
-    return true;
-}
-// Runs blocks together to their end. Returns whether all is well; a launch that is not stays in memory.
-static bool run(Launch &launch, timespec deadline) {
-    const long shared = launch.shared + GUARD_BYTES + 16;
-    sem_init(&launch.ended, 0, 0);
-    for (int i = 0; i < launch.together; i++) {
-        Block &b = launch.block[i];
-        b.launch = &launch, b.index = launch.first + i, b.idle = BUSY;
-        b.random = (launch.seed + 1) * 2654435761u ^ (b.index + 1) * 2246822519u;
-        if (!b.random) b.random = 1;
-        b.shared = memory(shared) + 16;  // aligned as on a GPU, no better
-        b.stacks = memory((THREADS + 1) * STACK_BYTES);  // one more below, for what overflows
-        for (int t = 0; t < THREADS; t++) b.thread[t].stack = b.stacks + (t + 1) * STACK_BYTES;
-    }
-    for (int i = 0; i < launch.together; i++)
-        if (pthread_create(&launch.block[i].system, nullptr, run_block, &launch.block[i])) __builtin_abort();
-    if (!ends(launch, deadline)) {
-        fail(launch, "not at an end in time");
-        return false;  // a thread in a loop can't be stopped
-    }
-    for (int i = 0; i < launch.together; i++) {
-        pthread_join(launch.block[i].system, nullptr);
-        munmap(launch.block[i].shared - 16, shared), munmap(launch.block[i].stacks, (THREADS + 1) * STACK_BYTES);
-    }
-    return !launch.failed;
-}
-// Returns null, or what went wrong.
-static const char *launch(void (*body)(const void *), const void *problem, int threads, int blocks, int cluster,
-                          int cooperative, long shared, unsigned seed, int seconds) {
-    if (threads != THREADS) return "launched with another number of threads than THREADS";
-    timespec deadline;
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += seconds;
-    // No block may count on another one that is neither in its cluster nor launched cooperatively.
-    const int together = cooperative ? blocks : cluster;
-    for (int wave = 0; wave < blocks; wave += together) {
-        Launch *const l = (Launch *)memory(sizeof(Launch));
-        const long arrivals = (together / cluster) * sizeof(unsigned), all = together * sizeof(Block);
-        *l = {body, problem, blocks, seed % 2 ? blocks - together - wave : wave, together, cluster, shared, seed};
-        l->arrivals = (unsigned *)memory(arrivals), l->block = (Block *)memory(all);
-        if (!run(*l, deadline)) return l->message;
-        munmap(l->arrivals, arrivals), munmap(l->block, all), munmap(l, sizeof(Launch));
-    }
-    return nullptr;
-}
+// What kernels call: an engine is compiled once for all of them.
+struct Engine {
+    Block *(*here)();  // that of the calling thread of the operating system
+    void (*wait)(State state, int line);  // leaves the thread that runs, until it is resumed
+    void (*stop)(const char *format, long a, long b);
+    void (*dawdle)(Block &b);
+    const char *(*launch)(void (*body)(const void *), const void *problem, int threads, int blocks, int cluster,
+                          int cooperative, long shared, unsigned seed, int seconds);
+};
 }  // namespace emulation

@@ -39,11 +39,13 @@ def wait_for(what, seconds=120):
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_twelve_trials_on_two_workers_of_which_one_is_killed(start, toys, read, studies, tmp_path):
-    space = ["sweep.space={seed: {low: 0, high: 11}}", "sweep.sampler=grid", "data.halt=5"]
+@pytest.mark.parametrize("count", [4, pytest.param(12, marks=pytest.mark.slow)])
+def test_trials_on_two_workers_of_which_one_is_killed(count, start, toys, read, studies, tmp_path):
+    halt = count // 2 - 1
+    space = [f"sweep.space={{seed: {{low: 0, high: {count - 1}}}}}", "sweep.sampler=grid", f"data.halt={halt}"]
     command = start("sweep", *toys, *space, "sweep.workers=2")
     wait_for(lambda: (tmp_path / "halted").exists() or command.poll() is not None)
-    (halting,) = (trial for trial in studies() if trial.params.get("seed") == 5)
+    (halting,) = (trial for trial in studies() if trial.params.get("seed") == halt)
     assert halting.state == TrialState.RUNNING
     os.kill(int(halting.user_attrs["worker"].split()[1]), signal.SIGKILL)
     out, err = command.communicate(timeout=240)
@@ -51,11 +53,11 @@ def test_twelve_trials_on_two_workers_of_which_one_is_killed(start, toys, read, 
     assert err == "recurlab: a worker ended with code -9\n"
 
     rows = read()
-    assert sorted(int(row["seed"]) for row in rows) == list(range(12))
-    assert len({row["trial"] for row in rows}) == 12
+    assert sorted(int(row["seed"]) for row in rows) == list(range(count))
+    assert len({row["trial"] for row in rows}) == count
     assert {row["state"] for row in rows} == {"finished"}
     trials = studies()
-    assert len(trials) == 13
+    assert len(trials) == count + 1
     (again,) = (trial for trial in trials if RetryHeartbeatStaleTrialCallback.retry_history(trial))
     assert RetryHeartbeatStaleTrialCallback.retry_history(again) == [halting.number]
     assert [trial.state.name for trial in trials] == [
@@ -63,26 +65,27 @@ def test_twelve_trials_on_two_workers_of_which_one_is_killed(start, toys, read, 
     ]
     assert again.user_attrs["worker"] != halting.user_attrs["worker"]
     runs = [path.parent for path in tmp_path.glob("runs/toy_sweep/rnn/*/result.json")]
-    assert len(runs) == 12, "the trial that was taken up again went on in its own run"
+    assert len(runs) == count, "the trial that was taken up again went on in its own run"
     assert "continued" in (tmp_path / again.user_attrs["run"] / "provenance.json").read_text()
-    assert "[12/12] trial " in out
+    assert f"[{count}/{count}] trial " in out
 
 
-def test_four_commands_that_start_at_once_on_a_fresh_storage(start, toys, read, studies, tmp_path):
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_commands_that_start_at_once_on_a_fresh_storage(count, start, toys, read, studies, tmp_path):
     words = [
         "sweep",
         *toys,
         "sweep.space={optimizer.lr: {low: 1e-3, high: 1e-1}}",
-        "sweep.trials=4",
+        f"sweep.trials={count}",
         "sweep.sampler=random",
     ]
-    commands = [start(*words) for _ in range(4)]
+    commands = [start(*words) for _ in range(count)]
     results = [command.communicate(timeout=240) for command in commands]
-    assert [(command.returncode, err) for command, (_, err) in zip(commands, results, strict=True)] == [(0, "")] * 4
+    assert [(command.returncode, err) for command, (_, err) in zip(commands, results, strict=True)] == [(0, "")] * count
     trials = studies()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
-    assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
-    assert len({trial.user_attrs["run"] for trial in trials}) == 4
-    assert [row["trial"] for row in read()] == list("0123")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * count
+    assert len({trial.params["optimizer.lr"] for trial in trials}) == count
+    assert len({trial.user_attrs["run"] for trial in trials}) == count
+    assert [row["trial"] for row in read()] == list("0123")[:count]
     begun = [line for out, _ in results for line in out.splitlines() if line.startswith("[")]
-    assert sorted(int(line.split("trial ")[1].split(":")[0]) for line in begun) == list(range(4))
+    assert sorted(int(line.split("trial ")[1].split(":")[0]) for line in begun) == list(range(count))
