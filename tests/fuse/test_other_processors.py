@@ -47,6 +47,9 @@ def test_the_kernels_of_aarch64_give_the_numbers_of_the_reference(name, dtype, m
         assert set(layer.backends_used.values()) == {"fused"}
         layer.backend = "eager"
         for one, wanted in zip(found, everything(layer, x, **flags), strict=True):
+            if wanted is None:  # the gradient of weights that the step does not use
+                assert one is None or not one.any()
+                continue
             bound = BOUNDS[dtype] * max(1.0, wanted.abs().max().item())
             assert_close(one, wanted, rtol=0, atol=bound)
     assert len(made) == 1
