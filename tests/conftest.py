@@ -3,7 +3,7 @@ import logging
 import multiprocessing
 import os
 import random
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -33,9 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if (cache := getattr(config, "cache", None)) is not None:  # -p no:cacheprovider takes it away
         os.environ["RECURLAB_CACHE"] = str(cache.mkdir("kernels"))
     if config.getoption("--unsteady"):
-        doubled = unsteady()
-        doubled.__enter__()
-        config.add_cleanup(lambda: doubled.__exit__(None, None, None))
+        doubled = ExitStack()
+        doubled.enter_context(unsteady())
+        config.add_cleanup(doubled.close)
 
 
 @pytest.fixture

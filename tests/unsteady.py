@@ -33,10 +33,6 @@ def _sum(c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
     return product if beta == 0 else product + (c if beta == 1 else beta * c)
 
 
-def _mm(a, b):
-    return _matmul(a, b)
-
-
 def _mm_out(a, b, *, out):
     return out.copy_(_matmul(a, b))
 
@@ -54,7 +50,7 @@ def _addmm_out(c, a, b, *, beta=1, alpha=1, out):
 
 
 KERNELS = {
-    "mm": _mm, "mm.out": _mm_out, "bmm": _mm, "bmm.out": _mm_out,
+    "mm": _matmul, "mm.out": _mm_out, "bmm": _matmul, "bmm.out": _mm_out,
     "addmm": _addmm, "addmm.out": _addmm_out, "addmm_": _addmm_in_place,
     "baddbmm": _addmm, "baddbmm.out": _addmm_out, "baddbmm_": _addmm_in_place,
 }  # fmt: skip

@@ -27,20 +27,20 @@ class Program:
 
     def call(self, backward: bool, problem: ctypes.Structure, work: Work) -> None:
         """Run one call, with all the memory that its tensors are in."""
-        blocks = {s.data_ptr(): np.frombuffer(_bytes(s), np.uint8) for s in _storages(work)}
+        blocks = {s.data_ptr(): ctypes.string_at(s.data_ptr(), s.nbytes()) for s in _storages(work)}
         begins = sorted(blocks)
         pointers = []
         for place, address in _pointers(problem):
-            (block,) = (i for i, b in enumerate(begins) if b <= address < b + max(1, blocks[b].size))
+            (block,) = (i for i, b in enumerate(begins) if b <= address < b + max(1, len(blocks[b])))
             pointers += [place, block, address - begins[block]]
         head = [backward, ctypes.sizeof(problem), len(begins), len(pointers) // 3]
-        numbers = [np.array(n, np.int64).tobytes() for n in (head, [blocks[b].size for b in begins], pointers)]
-        sent = [numbers[0], bytes(problem), *numbers[1:], *(blocks[b].tobytes() for b in begins)]
+        numbers = [np.array(n, np.int64).tobytes() for n in (head, [len(blocks[b]) for b in begins], pointers)]
+        sent = [numbers[0], bytes(problem), *numbers[1:], *(blocks[b] for b in begins)]
         told = subprocess.run(self.command, input=b"".join(sent), stdout=subprocess.PIPE, check=True).stdout
-        assert len(told) == sum(block.size for block in blocks.values())
+        assert len(told) == sum(map(len, blocks.values()))
         for begin in begins:
-            ctypes.memmove(begin, told, blocks[begin].size)
-            told = told[blocks[begin].size :]
+            ctypes.memmove(begin, told, len(blocks[begin]))
+            told = told[len(blocks[begin]) :]
 
 
 def install(monkeypatch, compile: list[str], emulator: list[str], folder: Path) -> list[Program]:
@@ -59,10 +59,6 @@ def install(monkeypatch, compile: list[str], emulator: list[str], folder: Path) 
     monkeypatch.setattr(cpu.CpuKernel, "backward", run(True))
     monkeypatch.setattr(scan, "_kernels", {})
     return made
-
-
-def _bytes(storage: torch.UntypedStorage) -> bytes:
-    return ctypes.string_at(storage.data_ptr(), storage.nbytes())
 
 
 def _storages(work: Work) -> Iterator[torch.UntypedStorage]:

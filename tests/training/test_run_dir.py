@@ -1,3 +1,4 @@
+import io
 import json
 import platform
 from pathlib import Path
@@ -52,6 +53,6 @@ def test_provenance_is_plain_and_names_what_ran(tmp_path):
      ("processor\t: 0\nCPU part\t: 0xd0c\n", "what Python knows")],
 )  # fmt: skip
 def test_a_processor_is_told_by_its_family_where_its_name_tells_little(lines, name, monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda self: lines)
+    monkeypatch.setattr(Path, "open", lambda self: io.StringIO(lines))
     monkeypatch.setattr(platform, "processor", lambda: "what Python knows")
     assert processor() == name

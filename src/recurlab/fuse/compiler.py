@@ -177,16 +177,20 @@ def _obtain(tool: _Toolchain, source: str) -> tuple[ctypes.CDLL, str | None]:
         raise RecurlabError(f"{shlex.join(tool.command)} can't build a kernel: {one_line(error)}") from None
 
 
+def first_core() -> list[str]:
+    """Return what Linux tells of the first core, "key : value" a line, [] elsewhere; all of many are slow to read."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return list(takewhile(str.strip, file))
+    except OSError:
+        return []
+
+
 @functools.cache
 def _cpu() -> str:
     """Return what tells this CPU from one that could not run the same code."""
     names = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU implementer", "CPU part")
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            # The first core's: to read on is slow on a machine with many.
-            lines = list(takewhile(str.strip, file))
-    except OSError:
-        # Nothing tells it but the host that it is in.
-        lines = [f"model: {platform.node()}"]
+    # Where Linux does not tell, nothing does but the host that it is in.
+    lines = first_core() or [f"model: {platform.node()}"]
     told = [one_line(line) for line in lines if line.partition(":")[0].strip() in names]
     return "\n".join((platform.machine(), platform.processor(), *told))

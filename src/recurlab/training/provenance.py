@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import recurlab
+from recurlab.fuse.compiler import first_core
 
 
 def provenance(seed: int) -> dict[str, Any]:
@@ -64,11 +65,7 @@ def _ask(*command: str) -> str:
 
 def processor() -> str:
     """Return the name of the processor, with its family and model: a virtual machine's name often tells too little."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
-    except OSError:
-        lines = []
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first_core())}
     name = told.get("model name") or platform.processor() or platform.machine()
     kind = " ".join(f"{key.split()[-1]} {told[key]}" for key in ("cpu family", "model") if told.get(key))
     return f"{name} ({kind})" if kind else name
