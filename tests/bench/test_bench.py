@@ -35,7 +35,8 @@ def add_backend(monkeypatch):
 
 
 def rows_of(folder):
-    with (folder / "experiments" / "speed" / "results.csv").open(newline="") as file:
+    (path,) = (folder / "experiments" / "speed").glob("*.csv")
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -67,9 +68,25 @@ def test_a_bench_leaves_a_table_a_csv_and_a_picture(recurlab, tmp_path):
     assert len(lines) == len(rows)
     # torch was asked for by name
     assert "torch: not measured for gru dense mask, indrnn diagonal, indrnn diagonal mask: torch has no" in out
-    picture = tmp_path / "experiments" / "speed" / "speed.png"
+    (picture,) = (tmp_path / "experiments" / "speed").glob("speed-*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "picture: experiments/speed/speed.png" in out
+    assert f"picture: experiments/speed/{picture.name}" in out
+
+
+def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch):
+    names = {
+        "Intel(R) Xeon(R) Platinum 8488C (family 6 model 143)": "intel-xeon-platinum-8488c-family-6-model-143",
+        "AMD EPYC (family 26 model 2)": "amd-epyc-family-26-model-2",
+    }
+    for name in names:
+        monkeypatch.setattr(machine, "processor", lambda name=name: name)
+        assert recurlab("bench", "cells=gru", "backends=torch,eager", *TINY)[0] == 0
+    folder = tmp_path / "experiments" / "speed"
+    kept = [f"{name}.csv" for name in names.values()] + [f"speed-{name}.png" for name in names.values()]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
+    for name, file in names.items():
+        with (folder / f"{file}.csv").open(newline="") as text:
+            assert [row["cpu"] for row in csv.DictReader(text)] == [name] * 2
 
 
 def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path):
@@ -189,14 +206,15 @@ def test_busy_processes_end_and_threads_return(recurlab, monkeypatch):
     assert torch.get_num_threads() == threads
 
 
-def test_a_folder_that_can_not_be_used(recurlab, tmp_path):
+def test_a_folder_that_can_not_be_used(recurlab, tmp_path, monkeypatch):
     (tmp_path / "taken").write_text("mine")
     code, out, err = recurlab("bench", "output=taken", *TINY)
     assert (code, out, err) == (2, "", "recurlab: output='taken': can't be used: File exists\n")
+    monkeypatch.setattr(machine, "processor", lambda: "Abacus")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "results.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other" / "abacus.csv").write_text("a,b\n1,2\n")
     code, out, err = recurlab("bench", "output=other", *TINY)
-    assert (code, out, err) == (2, "", "recurlab: output='other': results.csv has other columns; move it away\n")
+    assert (code, out, err) == (2, "", "recurlab: output='other': abacus.csv has other columns; move it away\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "taken"]
 
 

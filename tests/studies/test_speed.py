@@ -26,7 +26,8 @@ def test_the_bench_is_run_and_its_table_written(recurlab, speed, tmp_path):
     code, out, err = recurlab("study", "run", "speed")
     assert (code, err) == (0, "")
     assert "7x2x3x4: 2 candidates, 1 rounds" in out
-    with (speed / "results.csv").open(newline="") as file:
+    (path,) = speed.glob("*.csv")
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["shape"], row["backend"]) for row in rows] == [
         (shape, backend) for shape in ("5x2x3x4", "7x2x3x4", "5x1x3x4") for backend in ("torch", "eager")
@@ -44,10 +45,35 @@ def test_the_bench_is_run_and_its_table_written(recurlab, speed, tmp_path):
         assert found == pytest.approx([1000 * ms / steps for ms, steps in zip(times, (5, 7, 5), strict=True)], rel=1e-3)
     assert set(cells) == {"torch", "eager"}
     assert (speed / "results.png").read_bytes().startswith(b"\x89PNG")
-    assert not (speed / "speed.png").exists()  # the bench's own, of other shapes
+    assert not [*speed.glob("speed-*.png")]  # the bench's own, of other shapes
     assert "| [speed](experiments/speed) | How fast? |" in (tmp_path / "README.md").read_text()
     assert recurlab("study", "report", "--check") == (0, "", "")
     assert recurlab("study", "list")[1] == "speed: How fast?\n"
+
+
+def test_each_processor_has_a_table_its_newest_rows_in_it(recurlab, speed):
+    assert recurlab("study", "run", "speed")[0] == 0
+    (path,) = speed.glob("*.csv")
+    own = path.read_text()
+    rows = list(csv.reader(own.splitlines()))
+    cpu, peak = rows[0].index("cpu"), rows[0].index("peak_mib")
+
+    def changed(**columns):
+        lines = [[columns.get(name, value) for name, value in zip(rows[0], line, strict=True)] for line in rows[1:]]
+        return "\n".join(",".join(line) for line in [rows[0], *lines]) + "\n"
+
+    # One file held the rows of all processors once.
+    (speed / "results.csv").write_text(changed(peak_mib="123"))
+    (speed / "zebra.csv").write_text(changed(cpu="Zebra", peak_mib="456"))
+    (speed / "notes.csv").write_text("a,b\n1,2\n")
+    assert recurlab("study", "report")[0] == 0
+    text = (speed / "README.md").read_text()
+    assert text.count("**peak memory") == 2
+    assert f"{rows[1][cpu]}, 1 threads" in text
+    assert "Zebra, 1 threads" in text
+    assert "| 123 |" not in text
+    assert f"{float(rows[1][peak]):.4g}" in text
+    assert "| 456 | 456 | 456 |" in text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import faulthandler
 import gc
-import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -48,8 +47,7 @@ def run(
         place = torch.device(device)
         bandwidth = copy_bandwidth(place, size=2**22 if tiny else 2**30)
         shared = environment(plan[0].settings) | {"copy_gb_s": f"{bandwidth / 1e9:.5g}"}
-        name = re.sub(r"[^a-z0-9]+", "-", shared["device"].lower()).strip("-")
-        kept = Results(output, name, name)
+        kept = Results(output, shared["device"])
         print(f"{shared['device']}: a copy on the device reads and writes {bandwidth / 1e9:.4g} GB/s", flush=True)
         if lost:
             kept.add(_noted(plan[first - 1], shared, "failed: it did not end"))
@@ -68,7 +66,7 @@ def run(
                 print(f"the device is lost to this process: {reason}", flush=True)
                 return BROKEN
     rows = [row for row in kept.rows if row["date"] >= since and row["device"] == shared["device"]]
-    drawn = goals_picture(figures(rows), kept.picture, shared["device"])
+    drawn = goals_picture(figures(rows), kept.csv.with_suffix(".png"), shared["device"])
     print("\n".join([*summary(rows), f"results: {kept.csv}", drawn]))
     if unreached:
         print(f"time is up: the last {unreached} of {len(plan)} items were not measured, from {plan[-unreached]} on")

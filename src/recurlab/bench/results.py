@@ -1,7 +1,8 @@
-"""The measurements on disk: results.csv, a row for each case and machine, the newest in the place of older ones."""
+"""The measurements on disk: a CSV file for each processor, a row for each case, the newest in place of older ones."""
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,11 +24,17 @@ Row = dict[str, str]
 
 
 class Results:
-    """The rows of a folder's results.csv, or of another file there; a picture stands beside it."""
+    """The rows of one processor or GPU.
 
-    def __init__(self, output: str, name: str = "results", picture: str = "speed") -> None:
+    Args:
+        output: the folder of the file.
+        machine: the name of the processor or GPU, which the file is named after: "amd-epyc-family-26-model-2.csv".
+    """
+
+    def __init__(self, output: str, machine: str) -> None:
         self.folder = Path(output).expanduser()
-        self.csv, self.picture = self.folder / f"{name}.csv", self.folder / f"{picture}.png"
+        plain = re.sub(r"\((r|tm)\)", "", machine.lower())
+        self.csv = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
         self.rows: list[Row] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

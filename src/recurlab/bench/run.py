@@ -21,9 +21,10 @@ def bench(settings: Settings, draw: bool = True) -> int:
     """
     check_device(settings.device)
     found, refused = candidates(settings)
-    kept, rows, troubles = Results(settings.output), list[Row](), list[str]()
+    rows, troubles = list[Row](), list[str]()
     with prepared(settings):
         shared = environment(settings)
+        kept = Results(settings.output, shared["cpu" if settings.device == "cpu" else "device"])
         for shape in settings.shapes:
             print(f"{shape}: {len(found)} candidates, {settings.repeats} rounds", flush=True)
             results = measure(found, shape, settings)
@@ -40,7 +41,7 @@ def bench(settings: Settings, draw: bool = True) -> int:
         print(line)
     print(f"results: {kept.csv}")
     if draw:
-        print(picture(here, kept.picture))
+        print(picture(here, kept.folder / f"speed-{kept.csv.stem}.png"))
     return 1 if any(UNSUPPORTED not in line for line in troubles) else 0
 
 

@@ -82,7 +82,7 @@ HELP = {
     "repeats": "7   timings of each candidate, in turns; medians are reported",
     "threads": "0   0: as many as torch takes",
     "busy": "0   processes that keep a core busy meanwhile",
-    "output": "experiments/speed   the folder of results.csv and speed.png",
+    "output": "experiments/speed   the folder of <processor>.csv and speed-<processor>.png",
     "plugins": "     modules with cells of your own",
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recurlab.bench.settings import Settings, Shape
@@ -103,8 +104,17 @@ def _panel(axes: "Axes", machine: Machine, title: str, size: str) -> None:
     axes.grid(alpha=0.3)
 
 
+def _measured(folder: Path) -> list[Row]:
+    """Return the rows of all processors and GPUs, of which each has a file; other CSV files of the folder are let be.
+
+    Those of results.csv, where all were kept once, come first: newer ones of the same case take their place.
+    """
+    files = [read(path) for path in sorted(folder.glob("*.csv"), key=lambda path: (path.stem != "results", path))]
+    return [row for rows in files for row in rows if {"forward_backward_ms", "peak_mib"} <= row.keys()]
+
+
 def _machines(study: Speed) -> Iterator[Machine]:
-    rows = read(study.folder / "results.csv")
+    rows = _measured(study.folder)
     for scale in study.bench:
         settings = study.settings(scale)
         shapes = {str(shape): shape for shape in settings.shapes}
