@@ -1,9 +1,9 @@
 """The house: lower floors never import higher ones, and the command line starts without torch."""
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,9 +88,11 @@ def test_help_and_wrong_configs_answer_without_torch(arguments, code):
 )
 def test_help_and_wrong_configs_answer_in_under_a_second(arguments):
     def seconds() -> float:
-        start = time.perf_counter()
+        """Return the processor's time, which no other process lengthens; nothing here waits."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, check=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) < 1
 
