@@ -1,8 +1,9 @@
 """A double of torch's products on a CPU, whose last bits depend on what no promise may rest on.
 
 On some processors (AMD's, with MKL) the sum of a product comes in another order where an operand lies elsewhere in
-memory, where there are more rows beside it, or on more threads. On others it does not, and a test of a promise would
-pass by luck. The double splits each sum in two at a place that depends on all three; sums that are exact stay so.
+memory or is transposed, where there are more rows beside it or before it, or on more threads. On others it does not,
+and a test of a promise would pass by luck. The double splits each sum in two at a place that depends on all of these;
+sums that are exact stay so.
 """
 
 import warnings
@@ -18,13 +19,16 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b for matrices, or batches of them."""
     dtype = torch.float32 if a.dtype in (torch.float16, torch.bfloat16) else a.dtype
     x, y = (t.detach().to(dtype).numpy() for t in (a, b))
-    terms = x.shape[-1]
-    place = a.data_ptr() // 4 % 16 + b.data_ptr() // 4 % 16 + a.shape[-2] + 5 * torch.get_num_threads()
-    split = 1 + place % (terms - 1) if terms > 1 else terms
+    rows, terms = x.shape[-2:]
+    place = sum(t.data_ptr() // 4 % 16 + 3 * (t.stride(-1) == 1) for t in (a, b)) + rows + 5 * torch.get_num_threads()
+    product = np.empty((*x.shape[:-1], y.shape[-1]), x.dtype)
     with np.errstate(all="ignore"):  # torch does not warn of infinities either
-        product = x[..., :split] @ y[..., :split, :]
-        if split < terms:
-            product = product + x[..., split:] @ y[..., split:, :]
+        for first in range(min(rows, 2)):
+            split = 1 + (place + first) % (terms - 1) if terms > 1 else terms
+            some = x[..., first::2, :]
+            product[..., first::2, :] = some[..., :split] @ y[..., :split, :]
+            if split < terms:
+                product[..., first::2, :] += some[..., split:] @ y[..., split:, :]
     return torch.from_numpy(product).to(a.dtype)
 
 
