@@ -1,6 +1,5 @@
 """The measurements: who is compared with what, what is kept, and what a wrong backend gets."""
 
-import csv
 import subprocess
 from contextlib import suppress
 from types import SimpleNamespace
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from measured import rows_in
 from recurlab.backends import BACKENDS, eager, select
 from recurlab.bench import machine, report
 from recurlab.bench.candidates import Candidate, Case, candidates, prepare, reference
@@ -35,9 +35,7 @@ def add_backend(monkeypatch):
 
 
 def rows_of(folder):
-    (path,) = (folder / "experiments" / "speed").glob("*.csv")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return rows_in(folder / "experiments" / "speed")
 
 
 def test_a_bench_leaves_a_table_a_csv_and_a_picture(recurlab, tmp_path):
@@ -85,8 +83,7 @@ def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch):
     kept = [f"{name}.csv" for name in names.values()] + [f"speed-{name}.png" for name in names.values()]
     assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
     for name, file in names.items():
-        with (folder / f"{file}.csv").open(newline="") as text:
-            assert [row["cpu"] for row in csv.DictReader(text)] == [name] * 2
+        assert [row["cpu"] for row in rows_in(folder, f"{file}.csv")] == [name] * 2
 
 
 def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path):

@@ -1,6 +1,5 @@
 """The plan for a GPU and the command around it, tried on the CPU; and without what a bare machine lacks."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import recurlab as package
+from measured import rows_in
 from recurlab.bench import clock, gpu, verify
 from recurlab.bench.candidates import candidates
 from recurlab.bench.clock import copy_bandwidth, elapsed
@@ -29,12 +29,6 @@ import sys
 for name in ("hydra", "omegaconf", "pytorch_lightning", "lightning", "rich", "matplotlib", "torchmetrics", "datasets"):
     sys.modules[name] = None
 """
-
-
-def rows_in(folder):
-    (path,) = folder.glob("*.csv")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@ import csv
 
 import pytest
 
+from measured import rows_in
+
 SWEEP = """\
 title: Speed of a layer
 question: How fast?
@@ -26,9 +28,7 @@ def test_the_bench_is_run_and_its_table_written(recurlab, speed, tmp_path):
     code, out, err = recurlab("study", "run", "speed")
     assert (code, err) == (0, "")
     assert "7x2x3x4: 2 candidates, 1 rounds" in out
-    (path,) = speed.glob("*.csv")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_in(speed)
     assert [(row["shape"], row["backend"]) for row in rows] == [
         (shape, backend) for shape in ("5x2x3x4", "7x2x3x4", "5x1x3x4") for backend in ("torch", "eager")
     ]
@@ -53,26 +53,24 @@ def test_the_bench_is_run_and_its_table_written(recurlab, speed, tmp_path):
 
 def test_each_processor_has_a_table_its_newest_rows_in_it(recurlab, speed):
     assert recurlab("study", "run", "speed")[0] == 0
-    (path,) = speed.glob("*.csv")
-    own = path.read_text()
-    rows = list(csv.reader(own.splitlines()))
-    cpu, peak = rows[0].index("cpu"), rows[0].index("peak_mib")
+    rows = rows_in(speed)
 
-    def changed(**columns):
-        lines = [[columns.get(name, value) for name, value in zip(rows[0], line, strict=True)] for line in rows[1:]]
-        return "\n".join(",".join(line) for line in [rows[0], *lines]) + "\n"
+    def put(name, **columns):
+        with (speed / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(row | columns for row in rows)
 
-    # One file held the rows of all processors once.
-    (speed / "results.csv").write_text(changed(peak_mib="123"))
-    (speed / "zebra.csv").write_text(changed(cpu="Zebra", peak_mib="456"))
+    put("results.csv", peak_mib="123")  # one file held the rows of all processors once
+    put("zebra.csv", cpu="Zebra", peak_mib="456")
     (speed / "notes.csv").write_text("a,b\n1,2\n")
     assert recurlab("study", "report")[0] == 0
     text = (speed / "README.md").read_text()
     assert text.count("**peak memory") == 2
-    assert f"{rows[1][cpu]}, 1 threads" in text
+    assert f"{rows[0]['cpu']}, 1 threads" in text
     assert "Zebra, 1 threads" in text
     assert "| 123 |" not in text
-    assert f"{float(rows[1][peak]):.4g}" in text
+    assert f"{float(rows[0]['peak_mib']):.4g}" in text
     assert "| 456 | 456 | 456 |" in text
 
 
