@@ -96,13 +96,12 @@ def cache_of(logs: Path) -> Path:
 def execute(stage: Stage, limit: float, log: Path, *, extra: tuple[str, ...] = ()) -> int | None:
     """Run a stage with its output added to a log; return its exit code, None if the limit ended it."""
     paths = [str(CHECKOUT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-    environment = {"RECURLAB_CACHE": str(cache_of(log.parent))} | os.environ | own | stage.environment
+    own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "RECURLAB_CACHE": str(cache_of(log.parent))}
     told = () if stage.spare is None else (f"{max(0.0, limit - stage.spare):.0f}",)
     with log.open("a") as file:
         process = subprocess.Popen(
-            [*stage.command, *told, *extra], cwd=CHECKOUT, env=environment, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            [*stage.command, *told, *extra], cwd=CHECKOUT, env=os.environ | own | stage.environment,
+            stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
             return process.wait(max(0.0, limit - sum(PATIENCE)))
