@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from emulated_gpu import EmulatedGPU
-from recurlab.bench import smoke
-from recurlab.bench.smoke import Layer
+from recurlab.bench import families, smoke
+from recurlab.bench.families import Layer
 
 FAMILIES = {
     "hanging": (Layer("indrnn", "diagonal", 3, 2, 5),),
@@ -28,7 +28,7 @@ def main(device, tiny, _, family):
     fault = FAULTS[family]
     with pytest.MonkeyPatch.context() as patch:
         EmulatedGPU(edit=lambda text: text.replace("run_forward(p);", f"run_forward(p); {fault}")).install(patch)
-        patch.setattr(smoke, "FAMILIES", FAMILIES)
+        patch.setattr(families, "FAMILIES", FAMILIES)
         return smoke.run_family(family, torch.device(device), tiny=tiny == "True")
 
 

@@ -15,7 +15,7 @@ from device_cases import DTYPES, groups
 from emulated_gpu import A100, H100, traced
 from recurlab.backends import fused
 from recurlab.backends.call import Call
-from recurlab.bench import measure, parity, programs, smoke
+from recurlab.bench import families, measure, parity, programs
 from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import FULL, TINY, items
@@ -120,13 +120,13 @@ def test_watched_listed_and_large_layers_ask_for_nothing_else(asked):
 
 @pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tiny", "full"])
 def test_the_first_minutes_ask_for_nothing_else(tiny, asked):
-    for family in smoke.FAMILIES:
-        for layer in smoke.layers(family, tiny=tiny):
-            for precision in smoke.PRECISIONS.values():
+    for family in families.FAMILIES:
+        for layer in families.layers(family, tiny=tiny):
+            for precision in families.PRECISIONS.values():
                 with tf32(precision.tf32), suppress(RecurlabError):
-                    work = smoke.work_of(layer, "fused", compile_all.META, precision.dtype, precision.dtype)
-                    smoke.outcome(work, precision.dtype)
-    assert asked == set(smoke.sources(CUDA, tiny=tiny))
+                    work = families.work_of(layer, "fused", compile_all.META, precision.dtype, precision.dtype)
+                    families.outcome(work, precision.dtype)
+    assert asked == set(families.sources(CUDA, tiny=tiny))
 
 
 def test_options_need_programs_of_their_own(device):

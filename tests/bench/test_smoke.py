@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from recurlab.bench import smoke
-from recurlab.bench.smoke import FAMILIES, LIMITS, PRECISIONS, Layer, layers, run, verdict
+from recurlab.bench.families import FAMILIES, PRECISIONS, Layer, layers, verdict
+from recurlab.bench.smoke import LIMITS, run
 from recurlab.fuse.scan import MAKERS
 
 CPU = torch.device("cpu")
@@ -29,6 +30,10 @@ if family == "wrong":
     print("  gru dense T=2 B=1 H=3 tf32: WRONG: 2e-01 of the norm in output, allowed is 3e-03; 1.00 us a step")
     print("  gru dense T=9 B=1 H=3 float32: WRONG: 3e-01 of the norm in output, allowed is 2e-05; 1.00 us a step")
     sys.exit(1)
+if family == "trapped":
+    print("  gru dense T=2 B=1 H=3 tf32: FAILED: RuntimeError: launch failure")
+    print("the device is lost to this process: forward waited in await")
+    sys.exit(1)
 if family == "killed":
     print("  gru dense T=9 B=1 H=3 float32: ", end="", flush=True)
     os.abort()
@@ -45,12 +50,13 @@ def fake(families, capsys, *, code=FAKE, limit=3.0, seconds=60.0):
 
 def test_a_family_that_hangs_is_ended_and_named_and_the_others_report(capsys):
     start = time.monotonic()
-    failed, lines, out = fake(["right", "hanging", "wrong", "killed", "last"], capsys)
+    failed, lines, out = fake(["right", "hanging", "wrong", "trapped", "killed", "last"], capsys)
     assert time.monotonic() - start < 3 + 4
-    assert failed == 3
+    assert failed == 4
     assert lines == [
         "hanging: hung in gru dense T=2 B=1 H=3 tf32, its limit is 3 s",
         "wrong: gru dense T=2 B=1 H=3 tf32: WRONG: 2e-01 of the norm in output, allowed is 3e-03",
+        "trapped: gru dense T=2 B=1 H=3 tf32: FAILED: RuntimeError: launch failure; forward waited in await",
         "killed: ended with -6 in gru dense T=9 B=1 H=3 float32",
     ]
     for family in ("right", "last"):

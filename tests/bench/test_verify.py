@@ -93,30 +93,29 @@ def test_time_that_is_up_skips_the_rest_and_fails(words, made, capsys):
     assert summary(capsys.readouterr().out) == ["one: skipped: time is up", "two: skipped: time is up"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes are those of POSIX")
 def test_a_run_that_is_told_to_end_keeps_what_it_had(words, tmp_path):
+    os.mkfifo(tmp_path / "open")  # as long as the second stage lives
+    wait = f"import time; alive = open({str(tmp_path / 'open')!r}, 'w'); print('begun', flush=True); time.sleep(600)"
     code = f"""
 import sys
 from recurlab.bench import verify
 from recurlab.bench.stages import Stage
-first = Stage("first", [sys.executable, "-c", "print('known')"], 60)
-second = Stage("second", [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"], 60)
-verify.stages = lambda *_: [first, second]
+commands = {{"first": "print('known')", "second": {wait!r}}}
+verify.stages = lambda *_: [Stage(name, [sys.executable, "-c", code], 300) for name, code in commands.items()]
 sys.exit(verify.main({words!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    log, end = tmp_path / "logs" / "second.log", time.monotonic() + 60
-    while not (log.is_file() and log.read_text().endswith("\n")):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    # The first stage's are there already, should this one be killed.
-    with tarfile.open(tmp_path / "out" / "logs.tgz") as archive:
-        assert archive.extractfile("logs/first.log").read() == b"known\n"
-    assert summary((tmp_path / "out" / "summary.txt").read_text()) == ["first: ok"]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(log.read_text().split()[0]), 0)
+    with (tmp_path / "open").open() as alive:
+        # The first stage's are there already, should this one be killed.
+        with tarfile.open(tmp_path / "out" / "logs.tgz") as archive:
+            assert archive.extractfile("logs/first.log").read() == b"known\n"
+        assert summary((tmp_path / "out" / "summary.txt").read_text()) == ["first: ok"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+        start = time.monotonic()
+        assert alive.read() == ""
+        assert time.monotonic() - start < 60
     assert summary((tmp_path / "out" / "summary.txt").read_text()) == ["first: ok", "second: ended from outside"]
 
 

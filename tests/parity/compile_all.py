@@ -11,7 +11,7 @@ import warnings
 import torch
 
 import recurlab
-from recurlab.bench import devices, programs, smoke
+from recurlab.bench import devices, families, programs
 from recurlab.bench.candidates import Work
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.fuse import gpu
@@ -21,7 +21,7 @@ META = torch.device("meta")  # sizes without numbers
 
 def needed(device, tiny):
     """Yield the sources of all those programs, in the order of the stages."""
-    yield from smoke.sources(device, tiny=tiny)
+    yield from families.sources(device, tiny=tiny)
     yield from of_groups(device)
     if not tiny:
         yield from of_large(device)

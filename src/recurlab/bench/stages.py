@@ -61,11 +61,11 @@ def stages(device: str, tiny: bool, output: Path, since: str) -> list[Stage]:
         return [python, "-m", f"recurlab.bench.{name}", device, *words]
 
     return [
-        Stage("smoke", module("smoke", str(tiny)), 140, 8, shown="^smoke: "),
+        Stage("smoke", module("smoke", str(tiny)), 140, 8, shown="^[a-z ]+:$"),
         Stage("compile", [python, "tests/parity/compile_all.py", str(tiny), ""], 60, 10, {}, "^[0-9]+ ", no_gpu),
-        Stage("parity", [*pytest, *calls, *trial], 130, None, alone, "^=+ FAIL|^=+ ERR"),
+        Stage("parity", [*pytest, *calls, *trial], 130, None, alone, "^=+ (FAIL|ERR|short)"),
         Stage("bench", module("gpu", str(output), str(tiny), since), 190, 25, shown="^goals: "),
-        Stage("peers", module("peers", str(output), str(tiny)), 60, 8),
+        Stage("peers", module("peers", str(output), str(tiny)), 60, 8, shown="^."),
         *(_sanitized(tool, device) for tool in ("memcheck", "racecheck")),
         Stage("training", module("epoch"), 60, None, {}, "^epoch", _no_training()),
     ]

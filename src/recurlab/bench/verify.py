@@ -47,7 +47,7 @@ def verify(words: list[str]) -> int:
     settings = given(words, DEFAULTS)
     check_choice("device", settings["device"], DEVICES)
     check_choice("tiny", settings["tiny"], FLAGS)
-    device, total = settings["device"], seconds_of("limit", settings["limit"])
+    device, end = settings["device"], time.monotonic() + seconds_of("limit", settings["limit"])
     output, logs = (Path(settings[name]).expanduser().absolute() for name in ("output", "logs"))
     if logs.is_relative_to(output):
         raise RecurlabError(f"logs={settings['logs']!r}: must not lie in the folder of output={settings['output']!r}")
@@ -65,7 +65,6 @@ def verify(words: list[str]) -> int:
     kept = Kept(output, logs, since)
     for line in (_machine(device, since), *notes):
         kept.say(line)
-    end = time.monotonic() + total
     return _run([stage for stage in every if stage.name in wanted], limits, end, kept)
 
 
@@ -128,7 +127,7 @@ def _machine(device: str, since: str) -> str:
 def _extract(text: str, shown: str, code: int | None, most: int = 150) -> Iterator[str]:
     """Yield what is to be seen of a log: from the line of interest on, else its end."""
     lines = text.splitlines()
-    yield from (line for line in lines if " cases not served: " in line)
+    yield from (line for line in lines if " cases not served: " in line or line.startswith("WRONG "))
     places = [place for place, line in enumerate(lines) if re.match(shown, line)] if shown else []
     if places:
         yield from lines[places[0] :][:most]
