@@ -96,7 +96,7 @@ def test_time_that_is_up_skips_the_rest_and_fails(words, made, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes are those of POSIX")
 def test_a_run_that_is_told_to_end_keeps_what_it_had(words, tmp_path):
     os.mkfifo(tmp_path / "open")  # as long as the second stage lives
-    wait = f"import time; alive = open({str(tmp_path / 'open')!r}, 'w'); print('begun', flush=True); time.sleep(600)"
+    wait = f"import time; print('begun', flush=True); alive = open({str(tmp_path / 'open')!r}, 'w'); time.sleep(600)"
     code = f"""
 import sys
 from recurlab.bench import verify
@@ -106,6 +106,10 @@ verify.stages = lambda *_: [Stage(name, [sys.executable, "-c", code], 300) for n
 sys.exit(verify.main({words!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    log = tmp_path / "logs" / "second.log"
+    while not (log.is_file() and log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.02)
     with (tmp_path / "open").open() as alive:
         # The first stage's are there already, should this one be killed.
         with tarfile.open(tmp_path / "out" / "logs.tgz") as archive:
