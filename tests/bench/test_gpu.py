@@ -19,6 +19,7 @@ from recurlab.bench.machine import prepared
 from recurlab.bench.measure import measure
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.bench.settings import Shape, parse
+from recurlab.bench.stages import CALLS, PARITY
 from recurlab.errors import RecurlabError
 
 SOURCE = Path(package.__file__).parents[1]
@@ -164,7 +165,7 @@ def test_layer_and_bench_need_torch_and_numpy_only(tmp_path):
 @pytest.mark.skipif(not (CHECKOUT / "tests").is_dir(), reason="installed without its tests")
 def test_the_parity_tests_need_pytest_and_hypothesis_beside_them():
     code = "import pytest\nsys.exit(pytest.main(sys.argv[1:]))"
-    words = ["tests/parity", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    words = [PARITY, *CALLS, "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = bare(code, *words, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_cuda.py" in done.stdout

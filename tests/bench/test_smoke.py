@@ -64,7 +64,7 @@ def test_a_family_that_hangs_is_ended_and_named_and_the_others_report(capsys):
 
 
 def test_a_family_of_which_no_layer_was_served_has_failed(capsys):
-    assert fake(["diagonal"], capsys, code=NONE)[:2] == (1, ["diagonal: no layer was served"])
+    assert fake(["diagonal"], capsys, code=NONE)[:2] == (1, ["diagonal: no layer was served: refused: no room"])
 
 
 def test_families_that_are_not_reached_are_named(capsys):

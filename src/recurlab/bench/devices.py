@@ -9,7 +9,6 @@ from recurlab.fuse.gpu import Properties
 
 KIB = 1024
 GPUS = {
-    "t4": Properties("Tesla T4", (7, 5), 40, 64 * KIB),
     "a100": Properties("NVIDIA A100-SXM4-80GB", (8, 0), 108, 163 * KIB),
     "rtx3090": Properties("NVIDIA GeForce RTX 3090", (8, 6), 82, 99 * KIB),
     "rtx4090": Properties("NVIDIA GeForce RTX 4090", (8, 9), 128, 99 * KIB),

@@ -32,13 +32,8 @@ def prebuild(words: list[str]) -> int:
         raise RecurlabError(reason)
     paths = [str(CHECKOUT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), "RECURLAB_CACHE": str(folder)}
-    script = [
-        sys.executable,
-        "tests/parity/compile_all.py",
-        settings["tiny"].title(),
-        settings["name"],
-        settings["seconds"],
-    ]
+    words = [settings["tiny"].title(), settings["name"], settings["seconds"]]
+    script = [sys.executable, "tests/parity/compile_all.py", *words]
     code = subprocess.run(script, cwd=CHECKOUT, env=os.environ | own).returncode
     made = list((folder / KERNELS).glob("*.cubin"))
     for path in (folder / KERNELS).glob("*"):
@@ -93,12 +88,17 @@ def _parse(words: list[str]) -> dict[str, str]:
     return found
 
 
-if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
+def main(words: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if {"-h", "--help"} & set(words):
         print(USAGE, end="")
-        sys.exit(0)
+        return 0
     try:
-        sys.exit(prebuild(sys.argv[1:]))
+        return prebuild(words)
     except RecurlabError as error:
         print(f"gpu_prebuild: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

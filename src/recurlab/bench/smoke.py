@@ -129,7 +129,7 @@ def _trouble(text: str, end: str, limit: float) -> str:
         limited = f", its limit is {limit:.0f} s" if end == "hung" else ""
         wrong.append(f"{end}{f' in {place}' if place else ''}{limited}")
     if not wrong and not any(rest.startswith("ok") for _, rest in lines):
-        wrong.append("no layer was served")
+        wrong.append(f"no layer was served{next((f': {rest}' for _, rest in lines), '')}")
     return "; ".join(wrong)
 
 

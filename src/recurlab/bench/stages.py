@@ -61,7 +61,7 @@ def stages(device: str, tiny: bool, output: Path, since: str) -> list[Stage]:
         return [python, "-m", f"recurlab.bench.{name}", device, *words]
 
     return [
-        Stage("smoke", module("smoke", str(tiny)), 140, 8, shown="^[a-z ]+:$"),
+        Stage("smoke", module("smoke", str(tiny)), 134, 8, shown="^[a-z ]+:$"),
         Stage("compile", [python, "tests/parity/compile_all.py", str(tiny), ""], 60, 10, {}, "^[0-9]+ ", no_gpu),
         Stage("parity", [*pytest, *calls, *trial], 130, None, alone, "^=+ (FAIL|ERR|short)"),
         Stage("bench", module("gpu", str(output), str(tiny), since), 190, 25, shown="^goals: "),
