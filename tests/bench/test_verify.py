@@ -120,7 +120,9 @@ sys.exit(verify.main({words!r}))
         start = time.monotonic()
         assert alive.read() == ""
         assert time.monotonic() - start < 60
-    assert summary((tmp_path / "out" / "summary.txt").read_text()) == ["first: ok", "second: ended from outside"]
+    text = (tmp_path / "out" / "summary.txt").read_text()
+    assert "\nbegun\n" in text
+    assert summary(text) == ["first: ok", "second: ended from outside"]
 
 
 def test_the_bench_begins_anew_after_the_item_in_which_it_was_lost(tmp_path, hasty):

@@ -20,7 +20,7 @@ from recurlab.bench.prebuild import carried
 from recurlab.bench.settings import DEVICES, FLAGS, given, seconds_of
 from recurlab.bench.stages import RUNNERS, Stage, cache_of, execute, stages
 from recurlab.errors import RecurlabError, check_choice, one_line
-from recurlab.training.provenance import provenance
+from recurlab.fuse import nvrtc
 
 LEAST = 15  # seconds without which no stage is begun
 USAGE = """usage: scripts/gpu_verify [key=value ...]
@@ -97,9 +97,12 @@ def _ran(stage: Stage, limit: float, kept: Kept) -> tuple[int | None, str]:
     log = kept.logs / f"{stage.name}.log"
     log.unlink(missing_ok=True)
     kept.say(f"== {stage.name}, at most {limit:.0f} s: {log}")
-    code = RUNNERS.get(stage.name, execute)(stage, limit, log)
-    for line in _extract(log.read_text(errors="replace"), stage.shown, code):
-        kept.say(line)
+    code = None
+    try:
+        code = RUNNERS.get(stage.name, execute)(stage, limit, log)
+    finally:
+        for line in _extract(log.read_text(errors="replace"), stage.shown, code):
+            kept.say(line)
     return code, "ok" if code == 0 else f"ended by its limit of {limit:.0f} s" if code is None else f"failed ({code})"
 
 
@@ -119,9 +122,8 @@ def _told_to_end() -> Iterator[None]:
 
 def _machine(device: str, since: str) -> str:
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    commits = [commit for commit in provenance(0)["git"].values() if commit]
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return ", ".join([name, versions, f"commit {commits[0][:12]}" if commits else "no commit", since])
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, NVRTC {nvrtc.version() or 'none'}"
+    return f"{name}, {versions}, {since}"
 
 
 def _extract(text: str, shown: str, code: int | None, most: int = 150) -> Iterator[str]:
