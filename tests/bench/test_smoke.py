@@ -11,6 +11,7 @@ import torch
 
 from recurlab.bench import smoke
 from recurlab.bench.families import FAMILIES, PRECISIONS, Layer, layers, verdict
+from recurlab.bench.machine import lost
 from recurlab.bench.smoke import LIMITS, run
 from recurlab.fuse.scan import MAKERS
 
@@ -135,6 +136,15 @@ def test_an_error_of_one_layer_lets_the_others_run(monkeypatch, capsys):
     assert [line.partition("12 ")[2] for line in capsys.readouterr().out.splitlines()] == [
         "float32: ok: ", "tf32: FAILED: RuntimeError: an illegal memory access", "bfloat16: ok: ",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("cuda", "CUDA error: unspecified launch failure"), ("cpu", None)])
+def test_a_device_is_lost_once_it_answers_with_an_error(kind, reason, monkeypatch):
+    def fail(device):
+        raise RuntimeError("CUDA error:\nunspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    assert lost(torch.device(kind)) == reason
 
 
 def test_a_lost_device_ends_the_family(monkeypatch, capsys):

@@ -16,7 +16,8 @@ NOTE = "compiled.txt"  # says for which GPU, and by which NVRTC
 KERNELS = "kernels"  # the folder of the cubins, in this one as in a cache
 USAGE = f"""usage: scripts/gpu_prebuild name=GPU output=FOLDER [key=value ...]
   name=             the GPU: {", ".join(GPUS)}
-  output=           the folder, which scripts/gpu_verify kernels=FOLDER takes on the machine with the GPU
+  output=           the folder, which scripts/gpu_verify kernels=FOLDER takes on the machine with the GPU;
+                    an empty one, for what an earlier version of the code needed stays in it
   seconds=3600      no program is begun after these; what is there already is not compiled again
   tiny=false        true: what gpu_verify tiny=true needs
 PYTHON: the interpreter; its NVRTC has to be of the version that the other machine has.
