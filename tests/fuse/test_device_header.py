@@ -7,7 +7,7 @@ from emulated import DEVICE
 nvrtc = pytest.importorskip("recurlab.fuse.nvrtc")
 
 ALL = """
-struct Problem { float *x; Words *words; unsigned *counter; };
+struct Problem { float *x; Words *words; unsigned *counter; Fault fault; };
 ENTRY(all) {
     float *const mine = (float *)shared_memory();
     Words *const words = (Words *)(mine + THREADS);
@@ -23,7 +23,7 @@ ENTRY(all) {
     block_barrier();
     if (i == 0) {
         signal(p.counter);
-        await(p.counter, block_count());
+        await(p.counter, block_count(), p.fault);
     }
     block_barrier();
     float c[4] = {};

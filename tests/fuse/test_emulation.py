@@ -62,7 +62,7 @@ def test_shared_memory_starts_as_nan():
     [
         ("if (i > 2) block_barrier();", "61 from thread 3 on at block_barrier of `if"),
         ("if (i < 32) block_barrier();\nelse block_barrier();", "32 from thread 32 on at block_barrier of `else"),
-        ("if (i == 0) await(p.counter, 1);\nblock_barrier();", "deadlock: 1 from thread 0 on at await of `if"),
+        ("if (i == 0) await(p.counter, 1, {});\nblock_barrier();", "deadlock: 1 from thread 0 on at await of `if"),
         ("cluster_barrier();\nif (i) cluster_barrier();", "1 from thread 0 on at its end"),
         (
             "float c[4]; unsigned a[4];\nif (i != 40) multiply_f16(c, a, 0, 0);",
@@ -159,7 +159,7 @@ GRID = """
         store_coherent(now + block_index() * THREADS + i, words);
         block_barrier();
         if (i == 0) signal(p.counter);
-        if (i == 0) await(p.counter, blocks * (step + 1));
+        if (i == 0) await(p.counter, blocks * (step + 1), {});
         block_barrier();
         const Words *const others = now + (i + 5) % THREADS;
         for (unsigned b = 0; b < blocks; b++) mine += float_of(load_coherent(others + b * THREADS).w[b % 4]);
@@ -182,12 +182,102 @@ def test_a_grid_meets(seed):
     assert grid(GRID, seed)
 
 
-AWAIT = "if (i == 0) await(p.counter, blocks * (step + 1));"
+AWAIT = "if (i == 0) await(p.counter, blocks * (step + 1), {});"
 
 
 @pytest.mark.parametrize(("line", "which"), [(AWAIT, 0), ("block_barrier();", 0), ("block_barrier();", 1)])
 def test_a_grid_that_does_not_meet_is_noticed(line, which):
     assert not all(grid(without(GRID, line, which), seed) for seed in range(1, 8))
+
+
+# ---- what lands late ----------------------------------------------------------------------------------------
+
+# Each thread copies what others of its block have stored, and sums what still others have copied.
+COPIES = """
+    Words *const room = (Words *)shared_memory(), *const all = (Words *)p.y + block_index() * THREADS;
+    const unsigned i = thread_index();
+    float mine = p.x[i];
+    for (int step = 0; step < p.n; step++) {
+        store_coherent(all + i, {{bits_of(mine), bits_of(mine), 0, 0}});
+        block_barrier();
+        for (unsigned k = i; k < THREADS; k += THREADS / 2) copy_coherent(room + k, all + (k + 3) % THREADS);
+        copies_arrived();
+        block_barrier();
+        mine += float_of(room[(i + 5) % THREADS].w[step % 2]);
+    }
+    store_coherent(all + i, {{bits_of(mine), bits_of(mine), 0, 0}});
+"""
+# At each step each block sends its number to all of the cluster, a word of it from each of eight threads.
+SENDS = """
+    Arrivals *const arrivals = (Arrivals *)shared_memory();  // for even and odd steps
+    Words *const room = (Words *)(arrivals + 2);
+    const unsigned i = thread_index(), rank = cluster_rank();
+    float mine = p.x[block_index()];
+    if (i < 2) arrivals_start(arrivals + i);
+    cluster_barrier();
+    for (int step = 0; step < p.n; step++) {
+        Words *const now = room + step % 2 * 8;
+        if (i == 0) arrivals_expect(arrivals + step % 2, BYTES);
+        const Words words = {{bits_of(mine), bits_of(mine), 0, 0}};
+        if (i < 8) cluster_send(in_cluster(now + rank * 2 + i % 2, i / 2), words, in_cluster(arrivals + step % 2, i / 2));
+        arrivals_await(arrivals + step % 2, step / 2 % 2, {});
+        float sum = 0;
+        for (int k = 0; k < 4; k++) sum += float_of(now[k * 2 + i % 2].w[i / 2 % 2]);
+        block_barrier();
+        mine += sum;
+    }
+    p.y[block_index() * THREADS + i] = mine;
+"""
+
+
+def copied(body, seed, blocks=2, steps=5):
+    x, y = torch.arange(64.0), torch.full((blocks, 64, 4), torch.nan)
+    run(body, x, y, steps, blocks=blocks, seed=seed, shared=64 * 16)
+    for _ in range(steps):
+        x = x + x.roll(-8)
+    return same(y[..., :2], x[:, None].expand_as(y[..., :2]))
+
+
+def sent(body, seed, steps=6):
+    x = torch.arange(8.0)
+    body = body.replace("BYTES", "128")
+    y = run(body, x, torch.zeros(8, 64), steps, blocks=8, cluster=4, seed=seed, shared=17 * 16)
+    return same(y, expected_of_exchange(x, steps))
+
+
+def notices(program, body, seed):
+    try:
+        return not program(body, seed)
+    except AssertionError:
+        return True
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("program", "body"), [(copied, COPIES), (sent, SENDS)], ids=["copies", "sends"])
+def test_what_is_waited_for_has_landed(program, body, seed):
+    assert program(body, seed)
+
+
+EXPECT = "if (i == 0) arrivals_expect(arrivals + step % 2, BYTES);"
+
+
+@pytest.mark.parametrize(
+    ("program", "body", "line", "which", "always"),
+    [(copied, COPIES, "copies_arrived();", 0, True),
+     (copied, COPIES, "block_barrier();", 0, False),
+     (copied, COPIES, "block_barrier();", 1, False),
+     (sent, SENDS, "arrivals_await(arrivals + step % 2, step / 2 % 2, {});", 0, True),
+     (sent, SENDS, EXPECT, 0, True),
+     (sent, SENDS, "if (i < 2) arrivals_start(arrivals + i);", 0, True),
+     (sent, SENDS, "cluster_barrier();", 0, False),
+     (sent, SENDS, "block_barrier();", 0, False)],
+)  # fmt: skip
+def test_a_missing_wait_for_what_lands_late_is_noticed(program, body, line, which, always):
+    noticed = [notices(program, without(body, line, which), seed) for seed in range(12)]
+    assert all(noticed) if always else any(noticed)
+
+
+# ---- launches -----------------------------------------------------------------------------------------------
 
 
 def test_blocks_count_on_each_other_in_cooperative_launches_only():

@@ -14,6 +14,7 @@ from recurlab.errors import RecurlabError
 from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, nvrtc
 from recurlab.fuse.cuda_plan import Plan, Task
 from recurlab.fuse.cuda_source import cuda_source
+from recurlab.fuse.gpu import Fault
 from recurlab.fuse.kernel import Kernel, Pass, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
@@ -252,7 +253,7 @@ def _structs(states: int, phases: int) -> tuple[type[ctypes.Structure], type[cty
         "d_x_step", "d_x_sample", "chunks", "chunk_steps",
     ]  # fmt: skip
     fields = dict.fromkeys(numbers, ctypes.c_long)
-    fields |= {"exchange": one, "exchange_size": ctypes.c_long, "counters": one}
+    fields |= {"exchange": one, "exchange_size": ctypes.c_long, "counters": one, "fault": Fault}
     fields |= dict.fromkeys(("directions", "hold", "training", "grad"), ctypes.c_int)
     fields |= {"zoneout": ctypes.c_float * states, "limit": ctypes.c_uint * states}
     fields["direction"] = direction * 2  # type: ignore[operator]

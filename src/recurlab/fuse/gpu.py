@@ -37,6 +37,12 @@ class Properties:
     shared: int
 
 
+class Fault(ctypes.Structure):
+    """Where a kernel that waits in vain says so, and what it says of itself: see the template device.h."""
+
+    _fields_ = (("record", ctypes.c_void_p), *((name, ctypes.c_int) for name in ("kernel", "steps", "batch", "units")))
+
+
 def properties(device: torch.device) -> Properties:
     """Return the properties of a cuda device, the current one if it has no index."""
     return _properties(_index(device))

@@ -44,7 +44,7 @@ template <int GATES, int STRIDE> DEVICE const unsigned *exchange_in_cache(Team &
     block_barrier();  // all have stored, and none multiplies any more with what `full` holds
     if (team.thread == 0) {
         signal(team.p.counters + team.team);
-        await(team.p.counters + team.team, (team.rounds + 1u) * TEAM);  // modulo 2^32
+        await(team.p.counters + team.team, (team.rounds + 1u) * TEAM, team.p.fault);  // modulo 2^32
     }
     block_barrier();
     each_of<SAMPLES * OF_ROW>(team.thread, [&](int i) {

@@ -36,6 +36,7 @@ struct Problem {
     Words *exchange;                  // of the dense kernels, between the blocks of a team: two buffers for each team
     long exchange_size;               // pieces of 16 bytes of one buffer
     unsigned *counters;               // one a team, zero before the launch
+    Fault fault;
     int directions, hold, training, grad;
     float zoneout[S];                 // probabilities
     unsigned limit[S];                // a unit keeps its previous value where the draw is at most this
