@@ -32,6 +32,7 @@ DEVICE unsigned block_index() { return emulation::here->index; }
 DEVICE unsigned block_count() { return emulation::here->launch->blocks; }
 DEVICE char *shared_memory() { return emulation::here->shared; }
 DEVICE void block_barrier(HERE) { emulation::wait(emulation::AT_BLOCK_BARRIER, line); }
+DEVICE void warp_barrier() {}  // what a thread has loaded is there at once
 
 struct alignas(16) Words {
     unsigned w[4];

@@ -122,7 +122,7 @@ template <int K = 0> constexpr long rest_of() {
 extern "C" long extent() {
     const long full = (CLUSTERED ? 2L : 1L) * SAMPLES * Sizes::stride * 4;
     const long sums = 2L * WARPS_K * CHUNK * Sizes::sums * 4;
-    return full + sums + SAMPLES * GATES * UNITS * sizeof(Store) + rest_of();
+    return sizeof(Words) + full + sums + SAMPLES * GATES * UNITS * sizeof(Store) + rest_of();
 }
 """
 

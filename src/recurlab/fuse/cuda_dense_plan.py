@@ -11,6 +11,7 @@ THREADS, WARPS = 256, 256 // WARP  # of a block
 REGISTERS, WEIGHTS = 200, 128  # of a thread: in all, and for weights
 FRAGMENT, GROUP, TILES_OF_GROUP = 16, 16, 2  # rows of a tile; words of a group's depth, and the tiles in it
 WORDS = 8  # of a group in a thread's registers
+ARRIVALS = 16  # bytes of the counters of what a cluster's blocks send
 
 
 @lru_cache
@@ -131,7 +132,8 @@ class Layout:
         """Bytes of shared memory of a block."""
         full = 4 * self.samples * max(p.stride for p in self.products) * (2 if self.clustered else 1)
         sums = 4 * 2 * (WARPS // self.warps) * self.chunk * max(p.sums for p in self.products)
-        return full + sums + self.samples * self.gates * self.units * self.task.itemsize + self.rest
+        slices = self.samples * self.gates * self.units * self.task.itemsize
+        return ARRIVALS + full + sums + slices + self.rest
 
     @property
     def items(self) -> int:

@@ -16,10 +16,13 @@ DEVICE unsigned block_count() { return gridDim.x; }
 // The block's dynamic shared memory.
 DEVICE char *shared_memory() {
     extern __shared__ __align__(16) char dynamic_shared_memory[];
-    return dynamic_shared_memory;
+    unsigned place = (unsigned)__cvta_generic_to_shared(dynamic_shared_memory);
+    asm volatile("" : "+r"(place));  // kept in a register: to find it again takes long on a GPU with clusters
+    return (char *)__cvta_shared_to_generic(place);
 }
 
 DEVICE void block_barrier() { __syncthreads(); }
+DEVICE void warp_barrier() { __syncwarp(); }
 
 // 16 bytes, moved together.
 struct alignas(16) Words {
@@ -110,11 +113,12 @@ DEVICE void cluster_send(cluster_pointer to, Words v, cluster_pointer arrivals) 
 }
 
 // Each thread that reads what has arrived waits for each round in turn: the parity is that of the rounds before it.
+// No more than the block's own shared memory has to be seen anew: to acquire from the cluster would empty the first cache.
 DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &fault, int line = __builtin_LINE()) {
     for (long long since = 0;; be_patient(since, fault, 0, 0, line)) {
         unsigned over;
         asm volatile("{\n\t.reg .pred over;\n\t"
-                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%1], %2;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n\t"
                      "selp.u32 %0, 1, 0, over;\n\t}"
                      : "=r"(over) : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(parity) : "memory");
         if (over) return;
@@ -195,6 +199,14 @@ DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, uns
 #endif
 }
 #undef MULTIPLY
+
+// ---- order -----------------------------------------------------------------------------------------------
+
+// The word, which has to be there before what is written below is done; `nothing` is 0, and the compiler can't know it.
+DEVICE unsigned loaded(unsigned word, unsigned nothing) {
+    asm volatile("xor.b32 %0, %0, %1;" : "+r"(word) : "r"(nothing) : "memory");
+    return word;
+}
 
 // ---- numbers ---------------------------------------------------------------------------------------------
 

@@ -46,6 +46,9 @@ struct Problem {
 // Where the state before a step comes from: the step whose output it is, or one of these.
 enum Origin { START = -1, CUT = -2, SKIPPED = -3 };  // the first states; zeros; the step does not count
 
+// 0, which the compiler does not know.
+DEVICE unsigned nothing_in(const Problem &p) { return (unsigned)p.directions >> 2; }
+
 DEVICE long at_x(const Problem &p, long t, long b) { return t * p.x_step + b * p.x_sample; }
 DEVICE long at_h(const Problem &p, long t, long b) { return t * p.h_step + b * p.h_sample; }
 DEVICE long at_d(const Problem &p, long t, long b) { return t * p.d_step + b * p.d_sample; }
