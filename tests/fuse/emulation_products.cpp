@@ -30,15 +30,16 @@ DEVICE float operand(Kind kind, unsigned word, int half) {
 struct Operands {
     int depth;
     float a[16][16], b[16][8], c[16][8];
-    int of_a[16][16], of_b[16][8];  // their exponents
+    int of_b[16][8];  // the exponents
 };
-static void multiply_row(Operands &o, int row) {
-    int largest[8];
+static void multiply_row(Operands &o, int row, int least) {
+    int largest[8], of_a[16];
     double sum[8], unit[8];
     for (int j = 0; j < 8; j++) largest[j] = exponent(o.c[row][j], -126);
+    for (int k = 0; k < o.depth; k++) of_a[k] = exponent(o.a[row][k], least);
     for (int k = 0; k < o.depth; k++)
         for (int j = 0; j < 8; j++) {
-            const int of_product = o.of_a[row][k] + o.of_b[k][j];
+            const int of_product = of_a[k] + o.of_b[k][j];
             largest[j] = largest[j] > of_product ? largest[j] : of_product;
         }
     for (int j = 0; j < 8; j++) {
@@ -58,20 +59,15 @@ static void multiply(Thread *lane) {
     for (int i = 0; i < 32; i++)
         for (int half = 0; half < packed; half++) {
             const int group = i / 4, place = i % 4 * packed + half;
-            for (int r = 0; r < 4; r++) {
-                const int row = group + r % 2 * 8, k = place + r / 2 * (o.depth / 2);
-                o.a[row][k] = operand(kind, lane[i].a[r], half);
-                o.of_a[row][k] = exponent(o.a[row][k], least);
-            }
-            for (int r = 0; r < 2; r++) {
-                const int k = place + r * (o.depth / 2);
-                o.b[k][group] = operand(kind, lane[i].b[r], half);
-                o.of_b[k][group] = exponent(o.b[k][group], least);
-            }
+            for (int r = 0; r < 4; r++)
+                o.a[group + r % 2 * 8][place + r / 2 * (o.depth / 2)] = operand(kind, lane[i].a[r], half);
+            for (int r = 0; r < 2; r++) o.b[place + r * (o.depth / 2)][group] = operand(kind, lane[i].b[r], half);
         }
+    for (int k = 0; k < o.depth; k++)
+        for (int j = 0; j < 8; j++) o.of_b[k][j] = exponent(o.b[k][j], least);
     for (int i = 0; i < 32; i++)
         for (int r = 0; r < 4; r++) o.c[i / 4 + r / 2 * 8][i % 4 * 2 + r % 2] = lane[i].c[r];
-    for (int row = 0; row < 16; row++) multiply_row(o, row);
+    for (int row = 0; row < 16; row++) multiply_row(o, row, least);
     for (int i = 0; i < 32; i++)
         for (int r = 0; r < 4; r++) lane[i].c[r] = o.c[i / 4 + r / 2 * 8][i % 4 * 2 + r % 2];
 }
