@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from recurlab.errors import RecurlabError, one_line
-from recurlab.fuse.faults import fault
+from recurlab.fuse.faults import fault, record
 from recurlab.fuse.nvrtc import cubin
 
 # What a kernel may have without asking: bytes of dynamic shared memory, blocks of a cluster.
@@ -173,6 +173,7 @@ def _load(source: str, index: int) -> tuple[Any, Any]:
     mode = _call("cuThreadExchangeStreamCaptureMode", relaxed)
     try:
         with _current(context):
+            record()  # takes memory, once
             return context, _call("cuModuleLoadData", image)
     finally:
         _call("cuThreadExchangeStreamCaptureMode", mode)
