@@ -68,10 +68,6 @@ class Emulated:
             _abandoned.append(problem)  # threads that did not end still read it
         assert failure is None, f"{name}: {self._with_lines(failure.decode())}"
 
-    def resident(self, name: str, *, threads: int, shared: int, cluster: int = 1) -> int:
-        """Return how many blocks, or clusters of several, there is room for."""
-        return self.room // cluster
-
     def _with_lines(self, message: str) -> str:
         lines = self.text.splitlines()
         return re.sub(r"line (\d+)", lambda match: f"`{lines[int(match[1]) - 1].strip()}`", message)

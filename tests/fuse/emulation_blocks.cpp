@@ -117,7 +117,11 @@ static void *run_block(void *argument) {
         for (int i = 0; i < threads / 32; i++) run_warp(b, b.warps[i]);
     for (int i = 0; i < GUARD_BYTES; i++)
         if (b.shared[b.launch->shared + i]) fail(*b.launch, "block %ld: wrote past its shared memory", b.index);
-    if (b.flights && !look(b.launch->failed)) fail(*b.launch, "block %ld: ends with copies that were not waited for", b.index);
+    if (!look(b.launch->failed)) {
+        if (b.flights) fail(*b.launch, "block %ld: ends with copies that were not waited for", b.index);
+        for (int i = 0; i < b.counters; i++)
+            if (look(b.counter[i].now)) fail(*b.launch, "block %ld: ends in the middle of a round of arrivals", b.index);
+    }
     put(b.over, 1);
     increment(b.launch->events);
     sem_post(&b.launch->ended);

@@ -120,6 +120,7 @@ static void send(char *to, const unsigned *words, char *arrivals) {
     if (!b || b != owner(arrivals) || !aligned(to))
         stop("cluster_send: not 16 aligned bytes of shared memory, or another block's counter");
     Counter *const c = counter_at(*b, arrivals);
+    if (look(b->over)) stop("cluster_send: to a block that has ended");
     if (!c) stop("cluster_send: counted by what was not started");
     Flight flight = {(unsigned *)to, {}, nullptr, c};
     move(flight.words, words);

@@ -42,6 +42,15 @@ ENTRY(tensor) {
     for (int k = 0; k < 4; k++) p.x[thread_index() * 4 + k] = c[k];
 }
 """
+COPIES = """
+ENTRY(copies) {
+    Words *const mine = (Words *)shared_memory() + thread_index();
+    copy_coherent(mine, p.words + thread_index());
+    copies_arrived();
+    block_barrier();
+    p.words[thread_index()] = mine[1];
+}
+"""
 CLUSTER = """
 ENTRY(clustered) {
     Words *const mine = (Words *)shared_memory() + thread_index();
@@ -50,11 +59,22 @@ ENTRY(clustered) {
     cluster_barrier();
     p.words[thread_index()] = *mine;
 }
+ENTRY(sends) {
+    Arrivals *const arrivals = (Arrivals *)shared_memory();
+    Words *const mine = (Words *)(arrivals + 2) + thread_index();
+    const unsigned other = cluster_rank() ^ 1;
+    if (thread_index() == 0) arrivals_start(arrivals);
+    cluster_barrier();
+    if (thread_index() == 0) arrivals_expect(arrivals, THREADS * 16);
+    cluster_send(in_cluster(mine, other), p.words[thread_index()], in_cluster(arrivals, other));
+    arrivals_await(arrivals, 0, p.fault);
+    p.words[thread_index()] = *mine;
+}
 """
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)])
 def test_all_of_it_compiles(capability):
     parts = ["constexpr int THREADS = 256;", DEVICE, ALL]
-    parts += [TENSOR] * (capability >= (8, 0)) + [CLUSTER] * (capability >= (9, 0))
+    parts += [TENSOR, COPIES] * (capability >= (8, 0)) + [CLUSTER] * (capability >= (9, 0))
     assert nvrtc.cubin("\n".join(parts), capability)

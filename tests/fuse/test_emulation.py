@@ -5,17 +5,10 @@ import torch
 
 from emulated import Emulated
 from recurlab.fuse import compiler
-from tiny_kernels import Problem, run, same, source
+from tiny_kernels import Problem, run, same, source, sums_of_clusters, without
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")
 SEEDS = range(6)
-
-
-def without(body: str, line: str, which: int = 0) -> str:
-    """Drop one of the lines that are equal to `line`."""
-    lines = body.splitlines()
-    del lines[[i for i, text in enumerate(lines) if text.strip() == line][which]]
-    return "\n".join(lines)
 
 
 # ---- a block ------------------------------------------------------------------------------------------------
@@ -113,18 +106,11 @@ EXCHANGE = """
 """
 
 
-def expected_of_exchange(x, steps):
-    x = x.view(-1, 4).clone()
-    for _ in range(steps):
-        x += x.sum(1, keepdim=True)
-    return x.view(-1, 1).expand(-1, 64)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_cluster_exchanges(seed):
     x = torch.arange(8.0)
     y = run(EXCHANGE, x, torch.zeros(8, 64), 5, blocks=8, cluster=4, seed=seed, shared=8 * 16)
-    assert torch.equal(y, expected_of_exchange(x, 5))
+    assert torch.equal(y, sums_of_clusters(x, 5))
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -137,14 +123,22 @@ def test_a_missing_cluster_barrier_is_noticed(which):
         except AssertionError:
             wrong += 1
         else:
-            wrong += not same(y, expected_of_exchange(x, 5))
+            wrong += not same(y, sums_of_clusters(x, 5))
     assert wrong >= 1
 
 
-def test_a_store_into_a_block_that_has_ended_is_told():
-    body = "if (cluster_rank() == 0) return;\nfor (;;) cluster_store(in_cluster(shared_memory(), 0), Words());"
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("store", ["cluster_store(to, Words())", "cluster_send(to, Words(), in_cluster(counter, 0))"])
+def test_a_store_into_a_block_that_has_ended_is_told(store, seed):
+    body = f"""
+    Arrivals *const counter = (Arrivals *)shared_memory();
+    if (thread_index() == 0) arrivals_start(counter);
+    cluster_barrier();
+    const cluster_pointer to = in_cluster(counter + 2, 0);
+    for (; cluster_rank(); block_barrier()) {store};
+    """
     with pytest.raises(AssertionError, match="to a block that has ended"):
-        run(body, torch.zeros(64), torch.zeros(64), blocks=2, cluster=2, shared=16)
+        run(body, torch.zeros(64), torch.zeros(64), blocks=2, cluster=2, shared=32, seed=seed)
 
 
 # All blocks of the grid meet at each of n steps.
@@ -190,93 +184,6 @@ def test_a_grid_that_does_not_meet_is_noticed(line, which):
     assert not all(grid(without(GRID, line, which), seed) for seed in range(1, 8))
 
 
-# ---- what lands late ----------------------------------------------------------------------------------------
-
-# Each thread copies what others of its block have stored, and sums what still others have copied.
-COPIES = """
-    Words *const room = (Words *)shared_memory(), *const all = (Words *)p.y + block_index() * THREADS;
-    const unsigned i = thread_index();
-    float mine = p.x[i];
-    for (int step = 0; step < p.n; step++) {
-        store_coherent(all + i, {{bits_of(mine), bits_of(mine), 0, 0}});
-        block_barrier();
-        for (unsigned k = i; k < THREADS; k += THREADS / 2) copy_coherent(room + k, all + (k + 3) % THREADS);
-        copies_arrived();
-        block_barrier();
-        mine += float_of(room[(i + 5) % THREADS].w[step % 2]);
-    }
-    store_coherent(all + i, {{bits_of(mine), bits_of(mine), 0, 0}});
-"""
-# At each step each block sends its number to all of the cluster, a word of it from each of eight threads.
-SENDS = """
-    Arrivals *const arrivals = (Arrivals *)shared_memory();  // for even and odd steps
-    Words *const room = (Words *)(arrivals + 2);
-    const unsigned i = thread_index(), rank = cluster_rank();
-    float mine = p.x[block_index()];
-    if (i < 2) arrivals_start(arrivals + i);
-    cluster_barrier();
-    for (int step = 0; step < p.n; step++) {
-        Words *const now = room + step % 2 * 8;
-        if (i == 0) arrivals_expect(arrivals + step % 2, BYTES);
-        const Words words = {{bits_of(mine), bits_of(mine), 0, 0}};
-        if (i < 8) cluster_send(in_cluster(now + rank * 2 + i % 2, i / 2), words, in_cluster(arrivals + step % 2, i / 2));
-        arrivals_await(arrivals + step % 2, step / 2 % 2, {});
-        float sum = 0;
-        for (int k = 0; k < 4; k++) sum += float_of(now[k * 2 + i % 2].w[i / 2 % 2]);
-        block_barrier();
-        mine += sum;
-    }
-    p.y[block_index() * THREADS + i] = mine;
-"""
-
-
-def copied(body, seed, blocks=2, steps=5):
-    x, y = torch.arange(64.0), torch.full((blocks, 64, 4), torch.nan)
-    run(body, x, y, steps, blocks=blocks, seed=seed, shared=64 * 16)
-    for _ in range(steps):
-        x = x + x.roll(-8)
-    return same(y[..., :2], x[:, None].expand_as(y[..., :2]))
-
-
-def sent(body, seed, steps=6):
-    x = torch.arange(8.0)
-    body = body.replace("BYTES", "128")
-    y = run(body, x, torch.zeros(8, 64), steps, blocks=8, cluster=4, seed=seed, shared=17 * 16)
-    return same(y, expected_of_exchange(x, steps))
-
-
-def notices(program, body, seed):
-    try:
-        return not program(body, seed)
-    except AssertionError:
-        return True
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("program", "body"), [(copied, COPIES), (sent, SENDS)], ids=["copies", "sends"])
-def test_what_is_waited_for_has_landed(program, body, seed):
-    assert program(body, seed)
-
-
-EXPECT = "if (i == 0) arrivals_expect(arrivals + step % 2, BYTES);"
-
-
-@pytest.mark.parametrize(
-    ("program", "body", "line", "which", "always"),
-    [(copied, COPIES, "copies_arrived();", 0, True),
-     (copied, COPIES, "block_barrier();", 0, False),
-     (copied, COPIES, "block_barrier();", 1, False),
-     (sent, SENDS, "arrivals_await(arrivals + step % 2, step / 2 % 2, {});", 0, True),
-     (sent, SENDS, EXPECT, 0, True),
-     (sent, SENDS, "if (i < 2) arrivals_start(arrivals + i);", 0, True),
-     (sent, SENDS, "cluster_barrier();", 0, False),
-     (sent, SENDS, "block_barrier();", 0, False)],
-)  # fmt: skip
-def test_a_missing_wait_for_what_lands_late_is_noticed(program, body, line, which, always):
-    noticed = [notices(program, without(body, line, which), seed) for seed in range(12)]
-    assert all(noticed) if always else any(noticed)
-
-
 # ---- launches -----------------------------------------------------------------------------------------------
 
 
@@ -294,4 +201,3 @@ def test_launches_that_a_gpu_refuses():
     module = Emulated(source("", 64))
     with pytest.raises(AssertionError, match="number of threads"):
         module.launch("kernel", Problem(), blocks=1, threads=32)
-    assert module.resident("kernel", threads=64, shared=0, cluster=4) == 2

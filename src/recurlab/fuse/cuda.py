@@ -14,7 +14,7 @@ from recurlab.errors import RecurlabError
 from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, nvrtc
 from recurlab.fuse.cuda_plan import Plan, Task
 from recurlab.fuse.cuda_source import cuda_source
-from recurlab.fuse.gpu import Fault
+from recurlab.fuse.faults import Fault, fault_of, watch
 from recurlab.fuse.kernel import Kernel, Pass, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
@@ -56,7 +56,7 @@ class CudaKernel(Kernel):
         self.device = device
         _note_unmeasured(gpu.properties(device))
         self.structs = _structs(len(cell.states), max(1, len(cell.phases)))
-        self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], gpu.Module] = {}
+        self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[gpu.Module, int]] = {}
 
     def forward(self, work: Work) -> None:  # noqa: D102
         plan = self._plan(work, backward=False)
@@ -152,8 +152,12 @@ class CudaKernel(Kernel):
     def _launch(self, plan: Plan, name: str, problem: ctypes.Structure) -> None:
         compiled = plan.program, plan.constants  # the same for many plans
         if compiled not in self.modules:
-            self.modules[compiled] = gpu.Module(self._source(plan), self.device)
-        self.modules[compiled].launch(
+            source = self._source(plan)
+            module = gpu.Module(source, self.device)
+            self.modules[compiled] = module, watch(f"{plan.program} of {type(self.cell).__name__}", source)
+        module, number = self.modules[compiled]
+        problem.fault = fault_of(number, problem.steps, problem.batch, problem.units)
+        module.launch(
             name, problem, blocks=plan.blocks, threads=plan.threads, shared=plan.shared, cluster=plan.cluster,
             cooperative=plan.cooperative,
         )  # fmt: skip

@@ -14,10 +14,13 @@ from typing import Any
 import torch
 
 from recurlab.errors import RecurlabError, one_line
+from recurlab.fuse.faults import fault, record
 from recurlab.fuse.nvrtc import cubin
 
 # What a kernel may have without asking: bytes of dynamic shared memory, blocks of a cluster.
 SHARED, CLUSTER = 48 * 1024, 8
+# The least of a kernel: what it says of clusters holds for all that leave a multiprocessor room for one block alone.
+LEAST = 'extern "C" __global__ void least() {}'
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,6 @@ class Properties:
     capability: tuple[int, int]
     multiprocessors: int
     shared: int
-
-
-class Fault(ctypes.Structure):
-    """Where a kernel that waits in vain says so, and what it says of itself: see the template device.h."""
-
-    _fields_ = (("record", ctypes.c_void_p), *((name, ctypes.c_int) for name in ("kernel", "steps", "batch", "units")))
 
 
 def properties(device: torch.device) -> Properties:
@@ -83,7 +80,7 @@ class Module:
             cooperative: whether all blocks have to be resident at once.
 
         Raises:
-            RecurlabError: if the driver refuses, with its reason.
+            RecurlabError: if the driver refuses, with its reason; and where an earlier kernel has waited in vain.
         """
         stream = torch.cuda.current_stream(self.device).cuda_stream
         config = _config(blocks, threads, shared, cluster, cooperative, stream)
@@ -93,23 +90,16 @@ class Module:
                 _call("cuLaunchKernelEx", config, self._kernel(name, shared, cluster), ctypes.addressof(parameters), 0)
         except RecurlabError as error:
             size = f"{blocks=}, {threads=}, {shared=}, {cluster=}, {cooperative=}"
-            raise RecurlabError(f"kernel {name!r} on {properties(self.device).name}: {error} ({size})") from None
+            earlier = "" if (what := fault()) is None else f"; before that, {what}"
+            where = f"kernel {name!r} on {properties(self.device).name}"
+            raise RecurlabError(f"{where}: {error} ({size}){earlier}") from None
 
-    def resident(self, name: str, *, threads: int, shared: int, cluster: int = 1) -> int:
-        """Return how many blocks of a kernel, or clusters of more than one, the whole device can hold at once.
-
-        0 if it can't hold one.
-        """
-        device = properties(self.device)
-        if shared > device.shared or (cluster > 1 and device.capability < (9, 0)):
-            return 0
+    def clusters(self, name: str, *, threads: int, shared: int, cluster: int) -> int:
+        """Return how many clusters of blocks of a kernel the whole device can hold at once."""
         with _current(self._context):
             kernel = self._kernel(name, shared, cluster)
-            if cluster > 1:
-                config = _config(cluster, threads, shared, cluster, False, 0)
-                return int(_call("cuOccupancyMaxActiveClusters", kernel, config))
-            blocks = int(_call("cuOccupancyMaxActiveBlocksPerMultiprocessor", kernel, threads, shared))
-        return blocks * device.multiprocessors
+            config = _config(cluster, threads, shared, cluster, False, 0)
+            return int(_call("cuOccupancyMaxActiveClusters", kernel, config))
 
     def _kernel(self, name: str, shared: int, cluster: int) -> Any:
         """Return the handle of a kernel that may be launched with this much, in the current context."""
@@ -127,6 +117,36 @@ class Module:
                 _call("cuFuncSetAttribute", kernel, allowed, 1)
             self._kernels[key] = kernel
         return self._kernels[key]
+
+
+def resident_clusters(device: torch.device, threads: int, shared: int, cluster: int) -> int | None:
+    """Return how many clusters a cuda device can hold at once if a multiprocessor holds one block, or None.
+
+    Args:
+        device: a cuda device, the current one if it has no index.
+        threads: of a block.
+        shared: bytes of dynamic shared memory of a block.
+        cluster: blocks of a cluster.
+
+    Returns:
+        What the driver says, asked once; None if it can't be asked, or the device has no clusters.
+    """
+    if not torch.cuda.is_available():
+        return None
+    return _resident_clusters(_index(device), threads, shared, cluster)
+
+
+@functools.cache
+def _resident_clusters(index: int, threads: int, shared: int, cluster: int) -> int | None:
+    found = _properties(index)
+    if found.capability < (9, 0) or shared > found.shared:
+        return None
+    alone = max(shared, found.shared // 2 + 1024)  # no second block fits beside it, as few registers as this one has
+    try:
+        module = Module(LEAST, torch.device("cuda", index))
+        return module.clusters("least", threads=threads, shared=alone, cluster=cluster)
+    except RecurlabError:
+        return None
 
 
 @functools.cache
@@ -153,6 +173,7 @@ def _load(source: str, index: int) -> tuple[Any, Any]:
     mode = _call("cuThreadExchangeStreamCaptureMode", relaxed)
     try:
         with _current(context):
+            record()  # takes memory, once
             return context, _call("cuModuleLoadData", image)
     finally:
         _call("cuThreadExchangeStreamCaptureMode", mode)
