@@ -24,6 +24,12 @@ OLDER = FIELDS[:-1]  # of files from before there were rows of another kind of d
 Row = dict[str, str]
 
 
+def csv_path(folder: Path, machine: str) -> Path:
+    """Return the file of a machine, or of whatever has such a name: in small letters, joined by dashes."""
+    plain = re.sub(r"\((r|tm)\)", "", machine.lower())
+    return folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
+
+
 class Results:
     """The rows of one processor or GPU.
 
@@ -34,8 +40,7 @@ class Results:
 
     def __init__(self, output: str, machine: str) -> None:
         self.folder = Path(output).expanduser()
-        plain = re.sub(r"\((r|tm)\)", "", machine.lower())
-        self.csv = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
+        self.csv = csv_path(self.folder, machine)
         self.rows: list[Row] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
