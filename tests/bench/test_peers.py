@@ -144,7 +144,7 @@ def test_torchs_layer_and_ours_are_timed(tmp_path, monkeypatch, skip_unless_able
 
 
 def test_the_plan_has_every_dense_shape_and_what_compiles_long_comes_last():
-    plan = list(peers._plan(FULL, "cuda", ["torch", "torch.compile", "haste_pytorch"]))
+    plan = list(peers.order(FULL, "cuda", ["torch", "torch.compile", "haste_pytorch"]))
     shapes = {(p.cell, p.precision, p.shape) for p, name in plan if name == "torch"}
     assert shapes == {
         (cell, precision, Shape(512, b, h, h))

@@ -39,11 +39,14 @@ def test_the_mode_is_taken_back_whatever_happens_and_only_its_own_warning_is_ign
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "kind"),
     [
-        "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the primary context...",
-        "Please use the new API settings to control TF32 behavior, such as torch.backends.cudnn.conv.fp32_precision",
+        ("Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the primary context...",
+         UserWarning),
+        ("Please use the new API settings to control TF32 behavior, such as torch.backends.cudnn.conv.fp32_precision",
+         UserWarning),
+        ("The pynvml package is deprecated. Please install nvidia-ml-py instead.", FutureWarning),
     ],
-)
-def test_what_torch_warns_of_by_itself_fails_no_test(message):
-    warnings.warn(message, UserWarning, stacklevel=1)
+)  # fmt: skip
+def test_what_torch_warns_of_by_itself_fails_no_test(message, kind):
+    warnings.warn(message, kind, stacklevel=1)

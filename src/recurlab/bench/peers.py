@@ -48,7 +48,7 @@ def run(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     check_device(device)
     end = time.monotonic() + seconds
     there = dict(_imported())
-    plan = list(_plan(TRIAL if tiny else FULL, device, list(there)))
+    plan = list(order(TRIAL if tiny else FULL, device, list(there)))
     shared = {name: value for name, value in environment(Settings(device=device)).items() if name in FIELDS}
     folder = Path(output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def _imported() -> Iterator[tuple[str, Any]]:
             print(f"skipped: {name} {reason}", flush=True)
 
 
-def _plan(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Problem, str]]:
+def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Problem, str]]:
     """Yield what is timed in its order: ours before the others of a problem; what no peer has is left out."""
     wanted = [(cell, shape) for shape in sizes.dense for cell in ("gru", "lstm")]
     wanted += [("indrnn", shape) for shape in (sizes.many[0], sizes.few[0])]
