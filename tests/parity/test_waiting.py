@@ -46,6 +46,8 @@ def test_the_mode_is_taken_back_whatever_happens_and_only_its_own_warning_is_ign
         ("Please use the new API settings to control TF32 behavior, such as torch.backends.cudnn.conv.fp32_precision",
          UserWarning),
         ("The pynvml package is deprecated. Please install nvidia-ml-py instead.", FutureWarning),
+        ("Can't initialize NVML", UserWarning),
+        ("Can't get nvml device count", UserWarning),
     ],
 )  # fmt: skip
 def test_what_torch_warns_of_by_itself_fails_no_test(message, kind):
