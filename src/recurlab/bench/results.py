@@ -20,7 +20,7 @@ FIELDS = (
     "forward_backward_min_ms", "recurrence_forward_ms", "recurrence_backward_ms", "reference", "forward_ratio",
     "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "kind",
 )  # fmt: skip
-OLDER = FIELDS[:-1]  # of files from before there were rows of another kind of device than cpu
+OLDER = FIELDS[: FIELDS.index("kind")]  # of files from before there were rows of another kind of device than cpu
 Row = dict[str, str]
 
 
