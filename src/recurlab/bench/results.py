@@ -18,8 +18,9 @@ KEYS = (*PLACE, "shape", "cell", "recurrence", "heads", "option", "backend")
 FIELDS = (
     *KEYS, "status", "parity_gap", "repeats", "forward_ms", "forward_min_ms", "forward_backward_ms",
     "forward_backward_min_ms", "recurrence_forward_ms", "recurrence_backward_ms", "reference", "forward_ratio",
-    "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date",
+    "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "capability",
 )  # fmt: skip
+OLDER = FIELDS[:-1]  # of files that were begun before rows had a compute capability
 Row = dict[str, str]
 
 
@@ -42,7 +43,7 @@ class Results:
                 return
             with self.csv.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != FIELDS:
+                if tuple(reader.fieldnames or ()) not in (FIELDS, OLDER):
                     raise RecurlabError(f"output={output!r}: {self.csv.name} has other columns; move it away")
                 self.rows = list(reader)
         except (OSError, UnicodeError) as error:
