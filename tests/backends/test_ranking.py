@@ -113,6 +113,15 @@ def test_cell_precision_and_compute_capability_have_to_be_those_of_the_row(
     assert taken == ("cudnn" if reason.startswith(FIRST) else "fused")
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn.rnn, "fp32_precision"), reason="torch 2.8 has the older flag alone"
+)
+def test_the_precision_of_cudnns_recurrent_layers_may_be_another_than_its_convolutions(table, on_gpu, monkeypatch):
+    table(ROWS)
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    assert explained(64, 64, torch.float32, cell="lstm")[0] == "fused"
+
+
 def test_under_autocast_its_precision_counts(table, on_gpu):
     table(ROWS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -128,6 +137,8 @@ def test_a_row_chooses_among_the_two_only_where_both_serve_and_none_is_named(tab
     monkeypatch.setattr(fused, "supports", lambda call: None)
     monkeypatch.setattr(cudnn, "supports", lambda call: "no such cell")
     assert explained(64, 1) == ("fused", "no such cell")
+    with pytest.raises(recurlab.RecurlabError, match="batch_size=0: must be a whole number of at least 1"):
+        explained(64, 0)
 
 
 @pytest.mark.slow
