@@ -18,7 +18,7 @@ KEYS = (*PLACE, "shape", "cell", "recurrence", "heads", "option", "backend")
 FIELDS = (
     *KEYS, "status", "parity_gap", "repeats", "forward_ms", "forward_min_ms", "forward_backward_ms",
     "forward_backward_min_ms", "recurrence_forward_ms", "recurrence_backward_ms", "reference", "forward_ratio",
-    "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "kind",
+    "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "kind", "capability",
 )  # fmt: skip
 OLDER = FIELDS[: FIELDS.index("kind")]  # of files from before there were rows of another kind of device than cpu
 Row = dict[str, str]

@@ -11,7 +11,7 @@ from torch import Tensor
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
 from recurlab.errors import RecurlabError
-from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, nvrtc
+from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, measured, nvrtc
 from recurlab.fuse.cuda_plan import Plan, Task
 from recurlab.fuse.cuda_source import cuda_source
 from recurlab.fuse.faults import Fault, fault_of, watch
@@ -19,8 +19,6 @@ from recurlab.fuse.kernel import Kernel, Pass, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
 START, CUT, SKIPPED = -1, -2, -3  # see `Origin` in the template problem.h
-# Compute capabilities on which the kernels have been run and measured; experiments/speed has the figures.
-MEASURED: frozenset[tuple[int, int]] = frozenset()
 OLDEST, OLDEST_DENSE = (7, 5), (8, 0)
 
 
@@ -34,7 +32,7 @@ def unavailable(device: torch.device) -> str | None:
 
 @lru_cache
 def _note_unmeasured(device: gpu.Properties) -> None:
-    if device.capability not in MEASURED:
+    if _dotted(device.capability) not in measured.capabilities():
         warnings.warn(
             f"backend='fused': its CUDA kernels have not been measured on {device.name} "
             f"(compute capability {_dotted(device.capability)}); compare with backend='eager' once",
@@ -116,7 +114,7 @@ class CudaKernel(Kernel):
     def _task(self, steps: int, batch: int, units: int, width: int, directions: int, **others: Any) -> Task:
         product = 0
         if self.storage == torch.float32:
-            product = 1 if _tf32_allowed() else 2
+            product = 1 if tf32_allowed() else 2
         phases = cuda_plan.phases_of(self.cell.phases)
         storage = STORAGES.index(self.storage)
         return Task(
@@ -190,7 +188,7 @@ class CudaKernel(Kernel):
         return result, kept
 
 
-def _tf32_allowed() -> bool:
+def tf32_allowed() -> bool:
     """Return whether float32 matrices may be multiplied in TF32."""
     matmul = torch.backends.cuda.matmul
     # From torch 2.9 on; once it has been set, the older flag can't be read.
