@@ -63,11 +63,6 @@ DEVICE cluster_pointer in_cluster(const void *mine, unsigned rank) {
         emulation::stop("in_cluster: place %ld of block %ld's shared memory", place, rank);
     return launch.block[b.index - launch.first - cluster_rank() + rank].shared + place;
 }
-DEVICE void cluster_store(cluster_pointer to, Words v) {
-    emulation::engine->cluster_check(to);
-    emulation::copy((unsigned *)to, v.w);
-}
-
 typedef unsigned long long Arrivals;
 DEVICE void arrivals_start(Arrivals *at) { emulation::engine->start((char *)at); }
 DEVICE void arrivals_expect(Arrivals *at, unsigned bytes) { emulation::engine->expect((char *)at, bytes); }
@@ -80,11 +75,6 @@ DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &, HERE) {
 
 // ---- the grid --------------------------------------------------------------------------------------------
 
-DEVICE Words load_coherent(const Words *from) {
-    Words v;
-    emulation::copy(v.w, from->w);
-    return v;
-}
 DEVICE void store_coherent(Words *to, Words v) { emulation::copy(to->w, v.w); }
 DEVICE void copy_coherent(Words *to, const Words *from) { emulation::engine->copy(to->w, from->w); }
 DEVICE void copies_arrived() { emulation::engine->copies_arrived(); }

@@ -189,7 +189,7 @@ static const char *launch(void (*body)(const void *), const void *problem, int t
 
 extern "C" const emulation::Engine *engine() {
     using namespace emulation;
-    static const Engine found = {[] { return here; }, wait,  stop, dawdle, check, copy, copies_arrived,
+    static const Engine found = {[] { return here; }, wait, stop, dawdle, copy, copies_arrived,
                                  start,               expect, send, await, launch};
     return &found;
 }

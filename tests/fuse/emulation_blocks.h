@@ -91,7 +91,6 @@ struct Engine {
     void (*stop)(const char *format, long a, long b);
     void (*dawdle)(Block &b);
     // what the functions of device.h with these names do
-    void (*cluster_check)(const char *to);
     void (*copy)(unsigned *to, const unsigned *from);
     void (*copies_arrived)();
     void (*start)(char *at);

@@ -17,10 +17,6 @@ static Block *owner(const char *at) {
         if (at >= b->shared && at + 16 <= b->shared + launch.shared) return b;
     return nullptr;
 }
-static void check(const char *to) {
-    const Block *const b = owner(to);
-    if (!b || look(b->over)) stop("cluster_store: past the shared memory, or to a block that has ended");
-}
 
 // ---- counters --------------------------------------------------------------------------------------------
 

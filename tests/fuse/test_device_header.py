@@ -15,7 +15,7 @@ ENTRY(all) {
     const float x = p.x[block_index() * THREADS + i];
     const unsigned short brain = to_bf16(x), half = to_f16(x);
     mine[i] = from_bf16(brain) + from_f16(half) + exp2_fast(x) * reciprocal_fast(x);
-    words[i] = load_coherent(p.words + i);
+    words[i] = p.words[i];
     block_barrier();
     Words v = words[i ^ 1];
     v.w[0] ^= multiply_high(v.w[1], bits_of(float_of(v.w[2]) + 1));
@@ -52,13 +52,6 @@ ENTRY(copies) {
 }
 """
 CLUSTER = """
-ENTRY(clustered) {
-    Words *const mine = (Words *)shared_memory() + thread_index();
-    cluster_barrier();
-    cluster_store(in_cluster(mine, cluster_rank() ^ 1), p.words[thread_index()]);
-    cluster_barrier();
-    p.words[thread_index()] = *mine;
-}
 ENTRY(sends) {
     Arrivals *const arrivals = (Arrivals *)shared_memory();
     Words *const mine = (Words *)(arrivals + 2) + thread_index();

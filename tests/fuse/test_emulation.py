@@ -5,7 +5,7 @@ import torch
 
 from emulated import Emulated
 from recurlab.fuse import compiler
-from tiny_kernels import Problem, run, same, source, sums_of_clusters, without
+from tiny_kernels import Problem, run, same, source, without
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")
 SEEDS = range(6)
@@ -84,58 +84,15 @@ def test_a_thread_in_a_loop_is_given_up():
 
 # ---- clusters and grids -------------------------------------------------------------------------------------
 
-# At each of n steps a block gives its own sums to the others and takes the mean of all.
-EXCHANGE = """
-    Words *const room = (Words *)shared_memory();  // of each block, for even and odd steps
-    const unsigned i = thread_index();
-    float mine = p.x[block_index()];
-    cluster_barrier();
-    for (int step = 0; step < p.n; step++) {
-        Words *const now = room + step % 2 * 4;
-        if (i < 4) {
-            const Words words = {{bits_of(mine), bits_of(mine), bits_of(mine), bits_of(mine)}};
-            cluster_store(in_cluster(now + cluster_rank(), i), words);
-        }
-        cluster_barrier();
-        float sum = 0;
-        for (int rank = 0; rank < 4; rank++) sum += float_of(now[rank].w[i % 4]);
-        mine += sum;
-    }
-    p.y[block_index() * THREADS + i] = mine;
-    cluster_barrier();
-"""
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_cluster_exchanges(seed):
-    x = torch.arange(8.0)
-    y = run(EXCHANGE, x, torch.zeros(8, 64), 5, blocks=8, cluster=4, seed=seed, shared=8 * 16)
-    assert torch.equal(y, sums_of_clusters(x, 5))
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_missing_cluster_barrier_is_noticed(which):
-    x, wrong = torch.arange(4.0), 0
-    body = without(EXCHANGE, "cluster_barrier();", which)
-    for seed in range(1, 12):
-        try:
-            y = run(body, x, torch.zeros(4, 64), 5, blocks=4, cluster=4, seed=seed, shared=8 * 16)
-        except AssertionError:
-            wrong += 1
-        else:
-            wrong += not same(y, sums_of_clusters(x, 5))
-    assert wrong >= 1
-
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("store", ["cluster_store(to, Words())", "cluster_send(to, Words(), in_cluster(counter, 0))"])
-def test_a_store_into_a_block_that_has_ended_is_told(store, seed):
-    body = f"""
+def test_a_send_to_a_block_that_has_ended_is_told(seed):
+    body = """
     Arrivals *const counter = (Arrivals *)shared_memory();
     if (thread_index() == 0) arrivals_start(counter);
     cluster_barrier();
     const cluster_pointer to = in_cluster(counter + 2, 0);
-    for (; cluster_rank(); block_barrier()) {store};
+    for (; cluster_rank(); block_barrier()) cluster_send(to, Words(), in_cluster(counter, 0));
     """
     with pytest.raises(AssertionError, match="to a block that has ended"):
         run(body, torch.zeros(64), torch.zeros(64), blocks=2, cluster=2, shared=32, seed=seed)
@@ -145,6 +102,7 @@ def test_a_store_into_a_block_that_has_ended_is_told(store, seed):
 GRID = """
     Words *const all = (Words *)p.y;  // of each block, for even and odd steps
     const unsigned i = thread_index(), blocks = block_count();
+    Words *const room = (Words *)shared_memory() + i * blocks;
     float mine = p.x[block_index()];
     for (unsigned step = 0; step < (unsigned)p.n; step++) {
         Words *const now = all + step % 2 * blocks * THREADS;
@@ -156,7 +114,9 @@ GRID = """
         if (i == 0) await(p.counter, blocks * (step + 1), {});
         block_barrier();
         const Words *const others = now + (i + 5) % THREADS;
-        for (unsigned b = 0; b < blocks; b++) mine += float_of(load_coherent(others + b * THREADS).w[b % 4]);
+        for (unsigned b = 0; b < blocks; b++) copy_coherent(room + b, others + b * THREADS);
+        copies_arrived();
+        for (unsigned b = 0; b < blocks; b++) mine += float_of(room[b].w[b % 4]);
     }
     for (int k = 0; k < 4; k++) p.y[((2 * blocks + block_index()) * THREADS + i) * 4 + k] = mine;
 """
@@ -165,7 +125,7 @@ GRID = """
 def grid(body, seed, steps=6, blocks=3, cooperative=True):
     x = torch.arange(1.0, blocks + 1)
     y = torch.full((3, blocks, 64, 4), torch.nan)
-    run(body, x, y, steps, blocks=blocks, seed=seed, cooperative=cooperative)
+    run(body, x, y, steps, blocks=blocks, seed=seed, cooperative=cooperative, shared=64 * blocks * 16)
     for _ in range(steps):
         x = x + x.sum()
     return same(y[2], x.view(-1, 1, 1).expand_as(y[2]))

@@ -85,7 +85,7 @@ def device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda one: SimpleNamespace(cuda_stream=0x50 + one.index))
     yield found
-    for kept in (gpu._properties, gpu._load, gpu._driver, gpu._config, gpu._resident_clusters):
+    for kept in (gpu._properties, gpu._load, gpu._driver, gpu._config, gpu._with_clusters):
         kept.cache_clear()
 
 
@@ -172,27 +172,23 @@ def test_what_a_kernel_needs_more_is_asked_for_once(driver):
     assert driver.asked[-2][1] == ((32, 1, 1), (64, 1, 1), 50000, 0x51, wanted)
 
 
-@pytest.mark.parametrize(("shared", "asked"), [(200000, 200000), (1000, 232448 // 2 + 1024)])
-def test_the_driver_is_asked_once_for_clusters_of_blocks_alone_on_a_multiprocessor(driver, shared, asked):
+def test_the_driver_is_asked_once_for_clusters_of_blocks_alone_on_a_multiprocessor(driver):
     for _ in range(2):
-        assert gpu.resident_clusters(GPU, 256, shared, 16) == 7
-    assert driver.names().count("cuOccupancyMaxActiveClusters") == 1
-    name, function, config = driver.asked[-2]
-    assert (name, function) == ("cuOccupancyMaxActiveClusters", "function")
-    wanted = {"CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION": (16, 1, 1)}
-    assert describe(config) == ((16, 1, 1), (256, 1, 1), asked, 0, wanted)
-    assert len(attributes(driver)) == 2
+        assert gpu.properties(GPU).clusters == (7, 7, 7, 7)
+    found = [given for name, *given in driver.asked if name == "cuOccupancyMaxActiveClusters"]
+    for (function, config), size in zip(found, (2, 4, 8, 16), strict=True):
+        wanted = {"CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION": (size, 1, 1)}
+        assert function == "function"
+        assert describe(config) == ((size, 1, 1), (256, 1, 1), 232448 // 2 + 1024, 0, wanted)
 
 
-@pytest.mark.parametrize("why", ["no GPU", "no clusters", "too much", "driver"])
-def test_clusters_of_which_nobody_knows(driver, device, monkeypatch, why):
-    if why == "no GPU":
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.mark.parametrize("why", ["no clusters", "driver"])
+def test_clusters_of_which_nobody_knows(driver, device, why):
     if why == "no clusters":
         device.major = 8
-    if why == "driver":
+    else:
         driver.failing["cuOccupancyMaxActiveClusters"] = 1
-    assert gpu.resident_clusters(GPU, 256, 232449 if why == "too much" else 1000, 4) is None
+    assert gpu.properties(GPU).clusters == ()
     assert ("cuOccupancyMaxActiveClusters" in driver.names()) == (why == "driver")
 
 

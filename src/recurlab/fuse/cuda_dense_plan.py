@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from recurlab.fuse.cuda_plan import WARP, Plan, Task
-from recurlab.fuse.gpu import Properties
+from recurlab.fuse.gpu import CLUSTERS, Properties
 
 THREADS, WARPS = 256, 256 // WARP  # of a block
 REGISTERS, WEIGHTS = 200, 128  # of a thread: in all, and for weights
@@ -68,6 +68,8 @@ class Layout:
             return self.blocks == 1
         # More than 8 are for those who ask, and need a large part of the GPU: a slice of one may not have it.
         large = self.device.capability < (11, 0) and self.device.multiprocessors > 100
+        if self.device.clusters:
+            large = self.device.clusters[-1] > 0
         return self.blocks <= (16 if large else 8)
 
     @property
@@ -147,9 +149,14 @@ class Layout:
 
     @property
     def teams(self) -> int:
-        """Teams that run side by side; a large cluster may fit less often than its number of blocks says."""
+        """Teams that run side by side."""
         fit = self.device.multiprocessors // self.team
-        return min(self.items, max(1, fit - 1) if self.clustered and self.team > 8 and fit else fit)
+        if self.clustered and self.team > 1:
+            if self.device.clusters:
+                fit = self.device.clusters[CLUSTERS.index(self.team)]
+            elif self.team > 8 and fit:  # a large cluster may fit less often than its number of blocks says
+                fit = max(1, fit - 1)
+        return min(self.items, fit)
 
     @property
     def fits(self) -> bool:

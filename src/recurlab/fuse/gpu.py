@@ -8,7 +8,7 @@ import ctypes
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from recurlab.fuse.nvrtc import cubin
 
 # What a kernel may have without asking: bytes of dynamic shared memory, blocks of a cluster.
 SHARED, CLUSTER = 48 * 1024, 8
+CLUSTERS = (2, 4, 8, 16)  # their sizes
 # The least of a kernel: what it says of clusters holds for all that leave a multiprocessor room for one block alone.
 LEAST = 'extern "C" __global__ void least() {}'
 
@@ -32,17 +33,20 @@ class Properties:
         capability: the compute capability, e.g. ``(9, 0)``.
         multiprocessors: how many.
         shared: the most bytes of shared memory that a block may have.
+        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, if a multiprocessor holds one block; empty
+            where it has none, or nobody knows.
     """
 
     name: str
     capability: tuple[int, int]
     multiprocessors: int
     shared: int
+    clusters: tuple[int, ...] = ()
 
 
 def properties(device: torch.device) -> Properties:
     """Return the properties of a cuda device, the current one if it has no index."""
-    return _properties(_index(device))
+    return _with_clusters(_index(device))
 
 
 class Module:
@@ -91,7 +95,7 @@ class Module:
         except RecurlabError as error:
             size = f"{blocks=}, {threads=}, {shared=}, {cluster=}, {cooperative=}"
             earlier = "" if (what := fault()) is None else f"; before that, {what}"
-            where = f"kernel {name!r} on {properties(self.device).name}"
+            where = f"kernel {name!r} on {_properties(self.device.index).name}"
             raise RecurlabError(f"{where}: {error} ({size}){earlier}") from None
 
     def clusters(self, name: str, *, threads: int, shared: int, cluster: int) -> int:
@@ -110,7 +114,7 @@ class Module:
             # Constant values: two threads that set them at once do no harm.
             if shared > SHARED:
                 static = _call("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, kernel)
-                most = properties(self.device).shared - static
+                most = _properties(self.device.index).shared - static
                 _call("cuFuncSetAttribute", kernel, attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
             if cluster > CLUSTER:
                 allowed = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
@@ -119,34 +123,24 @@ class Module:
         return self._kernels[key]
 
 
-def resident_clusters(device: torch.device, threads: int, shared: int, cluster: int) -> int | None:
-    """Return how many clusters a cuda device can hold at once if a multiprocessor holds one block, or None.
-
-    Args:
-        device: a cuda device, the current one if it has no index.
-        threads: of a block.
-        shared: bytes of dynamic shared memory of a block.
-        cluster: blocks of a cluster.
-
-    Returns:
-        What the driver says, asked once; None if it can't be asked, or the device has no clusters.
-    """
-    if not torch.cuda.is_available():
-        return None
-    return _resident_clusters(_index(device), threads, shared, cluster)
-
-
 @functools.cache
-def _resident_clusters(index: int, threads: int, shared: int, cluster: int) -> int | None:
+def _with_clusters(index: int) -> Properties:
+    """Return a device's properties, after its driver was asked for its clusters."""
     found = _properties(index)
-    if found.capability < (9, 0) or shared > found.shared:
-        return None
-    alone = max(shared, found.shared // 2 + 1024)  # no second block fits beside it, as few registers as this one has
+    if found.capability < (9, 0):
+        return found
+    counts = tuple(
+        _clusters(index, size, found.shared // 2 + 1024) for size in CLUSTERS
+    )  # no block fits beside another
+    return replace(found, clusters=counts) if any(counts) else found
+
+
+def _clusters(index: int, size: int, shared: int) -> int:
+    """Return how many clusters of a size a device holds, 0 if it can't be asked or refuses them."""
     try:
-        module = Module(LEAST, torch.device("cuda", index))
-        return module.clusters("least", threads=threads, shared=alone, cluster=cluster)
-    except RecurlabError:
-        return None
+        return Module(LEAST, torch.device("cuda", index)).clusters("least", threads=256, shared=shared, cluster=size)
+    except (RecurlabError, RuntimeError):  # the latter where there is no driver
+        return 0
 
 
 @functools.cache

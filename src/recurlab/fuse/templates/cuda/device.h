@@ -85,11 +85,6 @@ DEVICE cluster_pointer in_cluster(const void *mine, unsigned rank) {
     return there;
 }
 
-DEVICE void cluster_store(cluster_pointer to, Words v) {
-    asm volatile("st.shared::cluster.v4.b32 [%0], {%1, %2, %3, %4};"
-                 ::"r"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
-}
-
 // A counter in shared memory of the bytes that blocks of the cluster send there, one round after the other. A round is
 // over when the block has said how many it expects, and all of them have arrived.
 typedef unsigned long long Arrivals;
@@ -127,23 +122,14 @@ DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &fault, in
 
 // ---- the grid --------------------------------------------------------------------------------------------
 
-// Reads from L2, past the multiprocessor's own cache, where a line may be older than what another block has stored.
-DEVICE Words load_coherent(const Words *from) {
-    Words v;
-    asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
-                 : "l"(__cvta_generic_to_global(from))
-                 : "memory");
-    return v;
-}
-
 DEVICE void store_coherent(Words *to, Words v) {
     asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};"
                  ::"l"(__cvta_generic_to_global(to)), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
 }
 
-// From L2, as load_coherent() reads, to the block's shared memory, without waiting: it is there once the thread has called
-// copies_arrived(), for others after a block_barrier() behind that.
+// From L2, past the multiprocessor's own cache, where a line may be older than what another block has stored, to the block's
+// shared memory, without waiting: it is there once the thread has called copies_arrived(), for others after a block_barrier()
+// behind that.
 DEVICE void copy_coherent(Words *to, const Words *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                  ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(__cvta_generic_to_global(from)) : "memory");
@@ -158,7 +144,7 @@ DEVICE void signal(unsigned *counter) {
 }
 
 // One thread waits until the counter has reached the target, modulo 2^32; a block_barrier() then lets the others see
-// with load_coherent() and copy_coherent() what was stored before the signals.
+// with copy_coherent() what was stored before the signals.
 DEVICE void await(const unsigned *counter, unsigned target, const Fault &fault, int line = __builtin_LINE()) {
     for (long long since = 0;;) {
         unsigned value;
