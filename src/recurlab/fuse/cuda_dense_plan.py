@@ -176,10 +176,10 @@ class Layout:
         most of them; that 32 bytes can be moved in a cycle is an assumption.
         """
         phases, passes = len(self.products), self.samples // self.chunk
-        meeting = 150 if self.team == 1 else (500 if self.clustered else 1400) + self.exchanged / 32
+        meeting = 50 if self.team == 1 else (400 if self.clustered else 1300) + self.exchanged / 32
         pointwise = (600 if self.task.backward else 350) * (1 + phases) / 2 * self.share * passes
         products = sum(p.cycles(self.samples, self.chunk, self.task.product) for p in self.products)
-        step = products + self.rest * passes / 128 + phases * meeting + pointwise
+        step = products + self.rest * passes / 128 + phases * (meeting + 100 * passes) + pointwise
         return step * -(-self.items // self.teams)
 
     @property

@@ -33,8 +33,8 @@ class Properties:
         capability: the compute capability, e.g. ``(9, 0)``.
         multiprocessors: how many.
         shared: the most bytes of shared memory that a block may have.
-        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, if a multiprocessor holds one block; empty
-            where it has none, or nobody knows.
+        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, one block a multiprocessor; empty where it
+            has none, or nobody knows.
     """
 
     name: str
