@@ -11,7 +11,7 @@ import torch
 
 import recurlab as package
 from measured import rows_in
-from recurlab.bench import clock, gpu, verify
+from recurlab.bench import clock, gpu
 from recurlab.bench.candidates import candidates
 from recurlab.bench.clock import copy_bandwidth, elapsed
 from recurlab.bench.gpu import BROKEN
@@ -19,6 +19,7 @@ from recurlab.bench.machine import prepared
 from recurlab.bench.measure import measure
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.bench.settings import Shape, parse
+from recurlab.bench.stages import CALLS, PARITY
 from recurlab.errors import RecurlabError
 
 SOURCE = Path(package.__file__).parents[1]
@@ -26,7 +27,7 @@ CHECKOUT = SOURCE.parent
 # What is installed where torch is, and nothing else.
 BARE = """
 import sys
-for name in ("hydra", "omegaconf", "pytorch_lightning", "lightning", "rich", "matplotlib", "torchmetrics", "datasets"):
+for name in ("hydra", "omegaconf", "pytorch_lightning", "lightning", "rich", "matplotlib", "scipy", "datasets"):
     sys.modules[name] = None
 """
 
@@ -56,8 +57,8 @@ def test_the_plan_runs_and_says_what_was_missed(tmp_path, capsys, monkeypatch, s
 
 
 def test_time_that_is_up_leaves_what_was_measured(short, tmp_path, capsys, monkeypatch):
-    clock = iter([0, 1, 100])
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
+    clock = iter([0, 1])
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock, 100))
     assert gpu.run("cpu", str(tmp_path), tiny=True, seconds=50) == 1
     out = capsys.readouterr().out
     assert "time is up: the last 2 of 3 items were not measured, from indy_gru float32 4x2x9x2 on\n" in out
@@ -130,63 +131,6 @@ def test_the_time_alone_is_that_of_a_layer_less_its_projection(monkeypatch):
             assert 0 < alone < max(times[place] for times in result.passes)
 
 
-# The command
-
-
-def stage(name, code, limit=60, **options):
-    return verify.Stage(name, [sys.executable, "-c", code], limit, **options)
-
-
-def test_the_command_goes_on_after_a_failure_and_says_so_at_the_end(tmp_path, capsys, monkeypatch):
-    made = [
-        stage("bad", "print('why'); raise SystemExit(3)"),
-        stage("endless", "import time\nprint('begun', flush=True)\ntime.sleep(60)", limit=16),
-        stage("absent", "", skipped="no such tool"),
-        stage("good", "print('noise\\ngoals: all\\nrest')", shown="^goals: "),
-    ]
-    monkeypatch.setattr(verify, "stages", lambda *_: made)
-    real = verify.execute
-    monkeypatch.setattr(verify, "execute", lambda s, limit, log, **more: real(s, limit - 15, log, **more))
-    assert verify.verify(["device=cpu", f"logs={tmp_path}"]) == 1
-    out = capsys.readouterr().out
-    assert "why\n" in out
-    assert "begun\n" in out
-    assert "noise" not in out
-    assert "goals: all\nrest\n" in out
-    lines = [line.split(" after ")[0] for line in out.partition("summary:\n")[2].splitlines()]
-    assert lines == [
-        "  bad: failed (3)", "  endless: ended by its limit of 16 s", "  absent: skipped: no such tool", "  good: ok",
-    ]  # fmt: skip
-    assert verify.verify(["device=cpu", f"logs={tmp_path}", "stages=good"]) == 0
-
-
-def test_the_bench_begins_anew_after_the_item_in_which_it_was_lost(tmp_path):
-    code = """
-import sys
-limit, first, lost = sys.argv[-3:]
-print("begun", first, lost)
-if first == "0": print("item 0: a\\nitem 1: b"); sys.exit(1)
-if first == "2": print("item 2: c\\nthe device is lost to this process"); sys.exit(75)
-print("item 3: d\\nresults: there")
-"""
-    log = tmp_path / "log"
-    assert verify.measured(stage("bench", code), 100, log) == 0
-    begun = [line for line in log.read_text().splitlines() if line.startswith("begun")]
-    assert begun == ["begun 0 False", "begun 2 True", "begun 3 False"]
-
-
-@pytest.mark.parametrize(
-    ("word", "reason"),
-    [("devise=cpu", "devise='cpu': unknown key; allowed are "), ("device=gpu", "device='gpu': allowed are cpu, cuda"),
-     ("stages=party", "stages='party': allowed are compile, parity, "), ("tiny", "'tiny': an argument has the form")],
-)  # fmt: skip
-def test_a_mistake_is_named(word, reason, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecurlabError, match="^" + reason.replace("(", "\\(")):
-        verify.verify(["device=cpu", word] if not word.startswith("device") else [word])
-    assert not list(tmp_path.iterdir())
-
-
 def test_an_epoch_is_timed_end_to_end(tiny_mnist):
     from recurlab.bench.epoch import epoch
     from recurlab.data.mnist import MNIST
@@ -221,31 +165,7 @@ def test_layer_and_bench_need_torch_and_numpy_only(tmp_path):
 @pytest.mark.skipif(not (CHECKOUT / "tests").is_dir(), reason="installed without its tests")
 def test_the_parity_tests_need_pytest_and_hypothesis_beside_them():
     code = "import pytest\nsys.exit(pytest.main(sys.argv[1:]))"
-    words = ["tests/parity", "-p", "hypothesispytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    words = [PARITY, *CALLS, "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = bare(code, *words, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_cuda.py" in done.stdout
-
-
-@pytest.mark.skipif(not (CHECKOUT / "scripts").is_dir(), reason="installed without its scripts")
-def test_the_script_answers_without_being_installed():
-    script = CHECKOUT / "scripts" / "gpu_verify"
-    done = subprocess.run(
-        ["bash", script, "--help"], capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    for key in verify.DEFAULTS:
-        assert f"  {key}=" in done.stdout
-
-
-@pytest.mark.slow
-def test_the_whole_command_on_a_small_trial(tmp_path, skip_unless_able):
-    skip_unless_able("fused")
-    words = [
-        "device=cpu",
-        "tiny=true",
-        "stages=parity,bench,repeat",
-        f"output={tmp_path / 'out'}",
-        f"logs={tmp_path / 'logs'}",
-    ]
-    assert verify.verify(words) == 0

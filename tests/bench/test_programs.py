@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -10,15 +11,17 @@ import torch
 import compile_all
 import layer_cases
 import one_pass
+from device_cases import DTYPES, groups
 from emulated_gpu import A100, H100, traced
 from recurlab.backends import fused
 from recurlab.backends.call import Call
-from recurlab.bench import measure, parity, programs
+from recurlab.bench import families, measure, parity, programs
 from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.errors import RecurlabError
 from recurlab.fuse import cuda, gpu, kernel, nvrtc, scan
+from test_cuda import LARGE, PRECISIONS
 
 CUDA = torch.device("cuda")
 
@@ -91,22 +94,39 @@ def test_a_measurement_asks_for_nothing_else(sizes, asked):
     assert asked == set(programs.of_items(plan, CUDA))
 
 
+def run_cases(cases):
+    """Run layers of given precisions; those that no kernel has room for ask for nothing."""
+    scan._kernels.clear()  # which would not ask again
+    for case, precision in cases:
+        with tf32(precision == "tf32"), suppress(RecurlabError):
+            layer_cases.run(case, "fused", DTYPES[precision], device="meta")
+
+
 @pytest.mark.slow
-def test_large_and_watched_layers_ask_for_nothing_else(asked, monkeypatch):
+def test_watched_listed_and_large_layers_ask_for_nothing_else(asked):
     for dtype in (torch.float32, torch.bfloat16):
         for sizes in one_pass.LAYERS:
             layer, x, masks = one_pass.prepared(compile_all.META, *sizes, dtype)
             layer(x, **masks)[0].float().square().sum().backward()
     assert asked == set(compile_all.of_one_pass(CUDA))
-    asked.clear()
-    monkeypatch.setattr(scan, "_kernels", {})  # which would not ask again
-    from test_cuda import LARGE, PRECISIONS
+    for wanted, cases in (
+        (compile_all.of_groups, [(c, g.precision) for g in groups() if g.backend == "fused" for c in g.cases]),
+        (compile_all.of_large, product(LARGE.values(), PRECISIONS)),
+    ):
+        asked.clear()
+        run_cases(cases)
+        assert asked == set(wanted(CUDA))
 
-    for case in LARGE.values():
-        for precision, dtype in PRECISIONS.items():
-            with tf32(precision == "tf32"), suppress(RecurlabError):  # no kernel has room for it
-                layer_cases.run(case, "fused", dtype, device="meta")
-    assert asked == set(compile_all.of_large(CUDA))
+
+@pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tiny", "full"])
+def test_the_first_minutes_ask_for_nothing_else(tiny, asked):
+    for family in families.FAMILIES:
+        for layer in families.layers(family, tiny=tiny):
+            for precision in families.PRECISIONS.values():
+                with tf32(precision.tf32), suppress(RecurlabError):
+                    work = families.work_of(layer, "fused", compile_all.META, precision.dtype, precision.dtype)
+                    families.outcome(work, precision.dtype)
+    assert asked == set(families.sources(CUDA, tiny=tiny))
 
 
 def test_options_need_programs_of_their_own(device):
@@ -130,11 +150,13 @@ SOURCES = [f'extern "C" __global__ void kernel(int *x) {{ *x = {number}; }}' for
 
 def test_programs_are_compiled_once_and_found_again(kept, capsys, monkeypatch):
     assert programs.compile_all([*SOURCES, *SOURCES], (9, 0), 60) == []
-    assert capsys.readouterr().out.startswith("3 programs in ")
+    assert capsys.readouterr().out.startswith("0 of 3 programs are there already\n3 programs in ")
     assert {path.read_text() for path in kept.glob("*.cu")} == set(SOURCES)
     monkeypatch.setattr(nvrtc, "_compile", lambda *_: pytest.fail("compiled again"))
     for source in SOURCES:
         assert nvrtc.cubin(source, (9, 0))
+    assert programs.compile_all(SOURCES, (9, 0), 60) == []
+    assert capsys.readouterr().out == "3 of 3 programs are there already\n"
 
 
 def test_a_program_that_is_wrong_is_named_and_the_others_are_made(kept):
@@ -145,4 +167,5 @@ def test_a_program_that_is_wrong_is_named_and_the_others_are_made(kept):
 
 def test_time_that_is_up_leaves_the_rest(kept, capsys):
     assert programs.compile_all(SOURCES, (9, 0), 0) == []
-    assert capsys.readouterr().out.startswith("time is up: 3 programs are not compiled\n0 programs in ")
+    out = capsys.readouterr().out
+    assert "time is up: 3 programs are not compiled\n0 programs in " in out

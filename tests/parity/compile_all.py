@@ -1,7 +1,8 @@
-"""Compile, on all cores, what the bench, the large layers of test_cuda.py and one_pass.py will run on this GPU.
+"""Compile, on all cores, what gpu_verify will run on a GPU: here, or on one known by its name.
 
-Usage: python compile_all.py TINY SECONDS; TINY: True or False, SECONDS: no more is compiled after these. What is left
-is compiled by who runs it, one program after the other.
+Usage: python compile_all.py TINY NAME SECONDS; TINY: True or False, NAME: of `recurlab.bench.devices`, "" for this
+machine's GPU, SECONDS: no more is compiled after these. What is left is compiled by who runs it, one program after the
+other.
 """
 
 import sys
@@ -10,7 +11,7 @@ import warnings
 import torch
 
 import recurlab
-from recurlab.bench import programs
+from recurlab.bench import devices, families, programs
 from recurlab.bench.candidates import Work
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.fuse import gpu
@@ -19,11 +20,13 @@ META = torch.device("meta")  # sizes without numbers
 
 
 def needed(device, tiny):
-    """Yield the sources of all those programs."""
-    yield from programs.of_items(items(TINY if tiny else FULL, device.type, ""), device)
-    yield from of_one_pass(device)
+    """Yield the sources of all those programs, in the order of the stages."""
+    yield from families.sources(device, tiny=tiny)
+    yield from of_groups(device)
     if not tiny:
         yield from of_large(device)
+    yield from programs.of_items(items(TINY if tiny else FULL, device.type, ""), device)
+    yield from of_one_pass(device)
 
 
 def of_one_pass(device):
@@ -36,28 +39,48 @@ def of_one_pass(device):
             yield from programs.of_layer(Work(layer, layer, x, masks), device, allow_tf32=False)
 
 
+def of_groups(device):
+    """Yield the sources of the fixed list of layers."""
+    from device_cases import groups
+
+    for group in groups():
+        if group.backend == "fused":
+            for case in group.cases:
+                yield from _of_case(case, group.precision, device)
+
+
 def of_large(device):
     """Yield the sources of the large layers."""
-    from layer_cases import CELLS, flags_of
     from test_cuda import LARGE, PRECISIONS
 
     for case in LARGE.values():
-        for precision, dtype in PRECISIONS.items():
-            made = {**CELLS[case.cell], **case.options, "dtype": dtype, "device": META, "backend": "fused"}
-            layer = recurlab.RNN(case.features, case.units, case.layers, **made)
-            x = torch.empty(case.steps, case.batch, case.features, dtype=dtype, device=META)
-            masks = {name: flag.to(META) for name, flag in flags_of(case).items()}
-            yield from programs.of_layer(Work(layer, layer, x, masks), device, allow_tf32=precision == "tf32")
+        for precision in PRECISIONS:
+            yield from _of_case(case, precision, device)
 
 
-def main(tiny, seconds):
+def _of_case(case, precision, device):
+    from device_cases import DTYPES
+    from layer_cases import CELLS
+
+    dtype = DTYPES[precision]
+    made = {**CELLS[case.cell], **case.options, "dtype": dtype, "device": META, "backend": "fused"}
+    layer = recurlab.RNN(case.features, case.units, case.layers, **made).train(case.training)
+    x = torch.empty(case.steps, case.batch, case.features, dtype=dtype, device=META)
+    flag = torch.empty(case.steps, case.batch, dtype=torch.bool, device=META)
+    flags = {"mask": case.padding != "none", "resets": case.resets}  # lengths are a mask to a kernel
+    masks = {name: flag for name, given in flags.items() if given}
+    return programs.of_layer(Work(layer, layer, x, masks), device, allow_tf32=precision == "tf32")
+
+
+def main(tiny, name, seconds):
     device = torch.device("cuda")
     warnings.simplefilter("ignore", RuntimeWarning)  # that the kernels are not measured on this device
-    wrong = programs.compile_all(needed(device, tiny), gpu.properties(device).capability, seconds)
+    with devices.taken_for(name):
+        wrong = programs.compile_all(needed(device, tiny), gpu.properties(device).capability, seconds)
     for line in wrong:
         print(line)
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] == "True", float(sys.argv[2])))
+    sys.exit(main(sys.argv[1] == "True", sys.argv[2], float(sys.argv[3])))

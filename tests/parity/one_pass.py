@@ -8,6 +8,7 @@ import sys
 import torch
 
 import recurlab
+from recurlab.bench.machine import lost
 
 # Cell, recurrence, units, batch, steps: one block and several, and for the last ones a time axis cut into chunks.
 LAYERS = (
@@ -43,17 +44,24 @@ def one_pass(*given):
 
 
 def main(device="cuda"):
-    ran = 0
+    ran, failed = 0, False
     for dtype in (torch.float32, torch.bfloat16):
         for layer in LAYERS:
+            print(f"{layer} {dtype}: ", end="", flush=True)
             try:
                 one_pass(device, *layer, dtype)
             except recurlab.RecurlabError as refusal:
-                print(f"{layer} {dtype}: not served: {refusal}", flush=True)
+                print(f"not served: {refusal}", flush=True)
+            except Exception as error:  # whatever one does, the others are watched
+                failed = True
+                print(f"failed: {type(error).__name__}: {error}", flush=True)
             else:
                 ran += 1
-                print(f"{layer} {dtype}: done", flush=True)
-    return 0 if ran else 1
+                print("done", flush=True)
+            if (reason := lost(torch.device(device))) is not None:
+                print(f"the device is lost to this process: {reason}", flush=True)
+                return 1
+    return 0 if ran and not failed else 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 
 import recurlab
 from recurlab.bench.settings import Settings
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, one_line
 from recurlab.training.provenance import processor, provenance
 
 # It ends with its parent, should that be killed.
@@ -81,3 +81,14 @@ def check_device(device: str) -> None:
     """Raise unless torch can use the device."""
     if device == "cuda" and not torch.cuda.is_available():
         raise RecurlabError("device='cuda': this machine has none that torch can use; allowed is cpu")
+
+
+def lost(device: torch.device) -> str | None:
+    """Return why a device can't be used any more in this process, or None."""
+    try:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.zeros(1, device=device).item()
+    except RuntimeError as error:
+        return one_line(error)
+    return None

@@ -53,8 +53,13 @@ def compile_all(sources: Iterable[str], capability: tuple[int, int], seconds: fl
         seconds: after these the rest is left to whoever needs it.
     """
     start, spent, wrong = time.monotonic(), list[float](), list[str]()
+    every = dict.fromkeys(sources)
+    missing = [source for source in every if not nvrtc.kept(source, capability)]
+    print(f"{len(every) - len(missing)} of {len(every)} programs are there already", flush=True)
+    if not missing:
+        return wrong
     # The longest texts, those of dense gradients, take longest: none of them is to be the last.
-    tasks = [(source, capability) for source in sorted(dict.fromkeys(sources), key=len, reverse=True)]
+    tasks = [(source, capability) for source in sorted(missing, key=len, reverse=True)]
     # Not forked from this one, which has threads and may have a GPU; the server keeps the environment of its first use.
     context, here = multiprocessing.get_context("forkserver"), dict(os.environ)
     with context.Pool(os.cpu_count(), _enter, (here,)) as pool:

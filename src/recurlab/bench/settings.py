@@ -113,6 +113,30 @@ def parse(words: Iterable[str]) -> Settings:
     return Settings(**{key: _value(key, text) for key, text in texts.items()})
 
 
+def given(words: Iterable[str], defaults: dict[str, str]) -> dict[str, str]:
+    """Return the text of each key of a command by its ``key=value`` words.
+
+    Raises:
+        RecurlabError: for an unknown key.
+    """
+    found = dict(defaults)
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise RecurlabError(f"{word!r}: an argument has the form key=value")
+        if key not in defaults:
+            raise unknown_key(key, text, defaults)
+        found[key] = text
+    return found
+
+
+def seconds_of(key: str, text: str) -> float:
+    """Return a number of seconds; raise RecurlabError unless it is more than 0."""
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) == 0:
+        raise RecurlabError(f"{key}={text!r}: must be a number of seconds above 0")
+    return float(text)
+
+
 def complete(word: str) -> list[str]:
     """Return what the last word of a command line may become: a key, or a name in its list."""
     key, equals, text = word.partition("=")

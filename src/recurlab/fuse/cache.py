@@ -52,9 +52,8 @@ def obtain(
     Raises:
         OSError, RecurlabError: those of `build` and `load`, if the kernel can't be made outside the cache either.
     """
-    key = hashlib.sha256("\0".join((FORMAT, source, *identity)).encode(errors="surrogateescape")).hexdigest()
     try:
-        entry = _directory() / f"{key}{suffixes[1]}"
+        entry = _entry(source, identity, suffixes)
         if (kernel := _cached(entry, load)) is None:
             with _turn(entry.with_suffix(".lock")):
                 if (kernel := _cached(entry, load)) is None:
@@ -64,6 +63,14 @@ def obtain(
         problem = f"can't keep compiled kernels in {cache_root()}: {one_line(error)}"
     with tempfile.TemporaryDirectory(prefix="recurlab-") as work:
         return load(_made(source, suffixes, build, Path(work))), problem
+
+
+def holds(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> bool:
+    """Return whether a source's kernel is in the cache, whole and ours; the arguments are those of `obtain`."""
+    try:
+        return _cached(_entry(source, identity, suffixes), content) is not None
+    except (OSError, RuntimeError):
+        return False
 
 
 def warn(problem: str) -> None:
@@ -84,6 +91,12 @@ def content(path: Path) -> bytes:
     if hashlib.sha256(sealed[:-CHECKSUM]).digest() != sealed[-CHECKSUM:]:
         raise OSError(f"{path} is damaged")
     return sealed[:-CHECKSUM]
+
+
+def _entry(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> Path:
+    """Return the path of a kernel in the cache; raise OSError or RuntimeError if there can be none."""
+    key = hashlib.sha256("\0".join((FORMAT, source, *identity)).encode(errors="surrogateescape")).hexdigest()
+    return _directory() / f"{key}{suffixes[1]}"
 
 
 def _cached(entry: Path, load: Callable[[Path], T]) -> T | None:

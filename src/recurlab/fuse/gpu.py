@@ -33,7 +33,7 @@ class Properties:
         capability: the compute capability, e.g. ``(9, 0)``.
         multiprocessors: how many.
         shared: the most bytes of shared memory that a block may have.
-        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, one block a multiprocessor; empty where it
+        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, one block a multiprocessor; empty if it
             has none, or nobody knows.
     """
 

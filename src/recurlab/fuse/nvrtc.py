@@ -20,6 +20,7 @@ from recurlab.fuse import cache
 OLDEST = (7, 5)  # compute capability: that of NVRTC 13
 # A function without a qualifier is the device's, and no header is included.
 FLAGS = ("-std=c++17", "-default-device")
+SUFFIXES = (".cu", ".cubin")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,25 @@ def unavailable() -> str | None:
     return found if isinstance(found, str) else None
 
 
+def version() -> str | None:
+    """Return the version of the NVRTC in use, which each kernel in the cache is named by; None without one."""
+    with cache.lock:
+        found = _compiler()
+    return None if isinstance(found, str) else found.version
+
+
+def kept(source: str, capability: tuple[int, int]) -> bool:
+    """Return whether `cubin` finds a source compiled in the cache."""
+    with cache.lock:
+        compiler = _compiler()
+        if isinstance(compiler, str):
+            return False
+        try:
+            return cache.holds(source, _identity(compiler, _flags(compiler, capability)), SUFFIXES)
+        except RecurlabError:  # what it can't compile for is not there
+            return False
+
+
 def cubin(source: str, capability: tuple[int, int]) -> bytes:
     """Return CUDA C++ `source` compiled for a compute capability, e.g. ``(9, 0)``.
 
@@ -48,14 +68,13 @@ def cubin(source: str, capability: tuple[int, int]) -> bytes:
         compiler = _compiler()
         if isinstance(compiler, str):
             raise RecurlabError(compiler)
-        flags = (f"--gpu-architecture=sm_{_architecture(compiler, capability)}", *FLAGS)
+        flags = _flags(compiler, capability)
 
         def build(work: Path) -> None:
             (work / "kernel.cubin").write_bytes(_compile(compiler.api, source, flags))
 
-        identity = (f"nvrtc {compiler.version}", *flags)
         try:
-            image, problem = cache.obtain(source, identity, (".cu", ".cubin"), build, cache.content)
+            image, problem = cache.obtain(source, _identity(compiler, flags), SUFFIXES, build, cache.content)
         except (OSError, RecurlabError) as error:
             raise RecurlabError(f"NVRTC {compiler.version} can't build a kernel: {one_line(error)}") from None
     if problem is not None:
@@ -92,6 +111,14 @@ def _load_builtins(major: int, minor: int) -> None:
     with suppress(OSError), Path("/proc/self/maps").open() as file:
         for library in {Path(line.split(maxsplit=5)[-1].strip()) for line in file if "/libnvrtc.so." in line}:
             ctypes.CDLL(str(library.with_name(f"libnvrtc-builtins.so.{major}.{minor}")))
+
+
+def _flags(compiler: _Compiler, capability: tuple[int, int]) -> tuple[str, ...]:
+    return (f"--gpu-architecture=sm_{_architecture(compiler, capability)}", *FLAGS)
+
+
+def _identity(compiler: _Compiler, flags: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"nvrtc {compiler.version}", *flags)
 
 
 def _architecture(compiler: _Compiler, capability: tuple[int, int]) -> int:
