@@ -11,9 +11,11 @@ from measured import rows_in
 from recurlab.backends import BACKENDS, eager, select
 from recurlab.bench import machine, report
 from recurlab.bench.candidates import Candidate, Case, candidates, prepare, reference
+from recurlab.bench.clock import elapsed
 from recurlab.bench.measure import peak_bytes
 from recurlab.bench.parity import difference
-from recurlab.bench.results import FIELDS
+from recurlab.bench.plan import FULL, items
+from recurlab.bench.results import FIELDS, OLDER, Results
 from recurlab.bench.settings import Shape, parse
 
 TINY = ["shapes=5x2x3x4", "repeats=1"]
@@ -99,7 +101,67 @@ def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path
     assert len(rows_of(tmp_path)) == 6  # another dtype is another measurement, of the reference too
 
 
-def test_a_backend_with_wrong_numbers_gets_no_speed(recurlab, tmp_path, add_backend):
+def test_rows_that_do_not_tell_their_kind_of_device_are_of_a_cpu(tmp_path):
+    (tmp_path / "abacus.csv").write_text(f"{','.join(OLDER)}\n{','.join('7' for _ in OLDER)}\n")
+    Results(str(tmp_path), "Abacus").add([dict.fromkeys(FIELDS, "8") | {"kind": "cuda"}])
+    assert [(tuple(row), row["device"], row["kind"]) for row in rows_in(tmp_path)] == [
+        (FIELDS, "7", "cpu"), (FIELDS, "8", "cuda")
+    ]  # fmt: skip
+
+
+def test_a_plan_for_a_gpu_begins_with_what_matters_most():
+    plan = items(FULL, "cuda", "somewhere")
+    groups = dict.fromkeys((item.settings.cells, item.settings.dtype, bool(item.settings.options)) for item in plan)
+    diagonal = ("indrnn", "indy_gru", "indy_lstm")
+    assert list(groups)[:6] == [
+        (("gru",), "bfloat16", False), (("lstm",), "bfloat16", False),
+        (("gru",), "float32", False), (("lstm",), "float32", False),
+        (diagonal, "float32", False), (diagonal, "bfloat16", False),
+    ]  # fmt: skip
+    assert [item.shape for item in plan[:32:2]] == list(FULL.dense)
+    assert all(item.settings.tf32 for item in plan)
+
+
+@pytest.fixture
+def stream(monkeypatch):
+    """Return what a GPU is asked to do, in its order."""
+    asked = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            asked.append("record")
+
+        def synchronize(self):
+            asked.append("wait")
+
+        def elapsed_time(self, end):
+            return 1500.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *device: asked.append("wait"))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: asked.append(cycles))
+    return asked
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_gpu_sleeps_while_what_is_timed_is_launched(stream, queued):
+    found = elapsed(lambda: stream.append("work"), torch.device("cuda"), queued=queued)
+    assert found == (1.5, None)
+    assert stream == ["wait", *([10_000_000] if queued else []), "record", "work", "record", "wait"]
+
+
+def test_the_peak_of_a_gpu_is_what_came_on_top(stream, monkeypatch):
+    held = {"now": 5, "most": 90}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: held.update(most=held["now"]))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held["most"])
+    assert peak_bytes(lambda: held.update(most=held["now"] + 8), "cuda") == 8
+
+
+def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, tmp_path, add_backend):
     assert recurlab("bench", "cells=rnn", "backends=eager", *TINY)[0] == 0
     add_backend("fake", lambda output: output * 1.001)
     code, out, err = recurlab("bench", "cells=rnn", "backends=fake,eager", *TINY)
@@ -107,7 +169,10 @@ def test_a_backend_with_wrong_numbers_gets_no_speed(recurlab, tmp_path, add_back
     (wrong,) = [row for row in rows_of(tmp_path) if row["backend"] == "fake"]
     assert wrong["status"] == "parity failed"
     assert float(wrong["parity_gap"]) > 2e-5
-    assert not [name for name in FIELDS if name.endswith(("_ms", "_ratio", "_mib")) and wrong[name]]
+    assert 0 < float(wrong["forward_ms"]) <= float(wrong["forward_backward_ms"])
+    assert not [name for name in FIELDS if name.endswith("_ratio") and wrong[name]]
+    (shown,) = [line for line in out.splitlines() if line.startswith("rnn ") and "│ fake" in line]
+    assert [cell.strip() for cell in shown.split("│")[5:]] == ["parity failed", "", "", "", ""]
     (line,) = [line for line in out.splitlines() if line.startswith("rnn dense fake 5x2x3x4: parity failed: ")]
     assert line.endswith("of its largest magnitude, allowed is 2e-05")
     assert [row["status"] for row in rows_of(tmp_path) if row["backend"] != "fake"] == ["ok", "ok"]

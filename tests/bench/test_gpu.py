@@ -35,13 +35,13 @@ for name in ("hydra", "omegaconf", "pytorch_lightning", "lightning", "rich", "ma
 @pytest.fixture
 def short(monkeypatch):
     """Keep three items of the plan."""
-    monkeypatch.setattr(gpu, "items", lambda *given: [items(*given)[place] for place in (0, 2, 4)])
+    monkeypatch.setattr(gpu, "items", lambda *given: [items(*given)[place] for place in (8, 10, 4)])
 
 
 @pytest.mark.slow
 def test_the_plan_runs_and_says_what_was_missed(tmp_path, capsys, monkeypatch, skip_unless_able):
     skip_unless_able("fused")
-    some = (0, 2, 3, 5, 12, 15, 22, 24)  # of each kind; test_the_whole_command_on_a_small_trial has all
+    some = (8, 10, 11, 6, 12, 15, 22, 24)  # of each kind; test_the_whole_command_on_a_small_trial has all
     monkeypatch.setattr(gpu, "items", lambda *given: [items(*given)[place] for place in some])
     gpu.run("cpu", str(tmp_path), tiny=True, seconds=600)
     out = capsys.readouterr().out

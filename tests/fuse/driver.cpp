@@ -64,9 +64,6 @@ int cuFuncGetAttribute(int *value, int id, void *kernel) {
     return *value = 16, say("attribute %d of %p", id, kernel);
 }
 int cuFuncSetAttribute(void *kernel, int id, int value) { return say("attribute %d of %p = %d", id, kernel, value); }
-int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *kernel, int threads, size_t shared) {
-    return *blocks = 3, say("blocks of %p: %d threads, %zu bytes", kernel, threads, shared);
-}
 int cuOccupancyMaxActiveClusters(int *clusters, void *kernel, const Config *config) {
     say("clusters of %p", kernel);
     return *clusters = 7, show(config), 0;
@@ -92,7 +89,7 @@ int cuGetProcAddress_v2(const char *symbol, void **found, int, uint64_t, int *st
         HAS(cuInit), HAS(cuDriverGetVersion), HAS(cuDeviceGet), HAS(cuDevicePrimaryCtxRetain), HAS(cuModuleLoadData),
         {"cuCtxPushCurrent", (void *)cuCtxPushCurrent_v2}, {"cuCtxPopCurrent", (void *)cuCtxPopCurrent_v2},
         HAS(cuThreadExchangeStreamCaptureMode), HAS(cuModuleGetFunction), HAS(cuFuncGetAttribute),
-        HAS(cuFuncSetAttribute), HAS(cuOccupancyMaxActiveBlocksPerMultiprocessor), HAS(cuOccupancyMaxActiveClusters),
+        HAS(cuFuncSetAttribute), HAS(cuOccupancyMaxActiveClusters),
         HAS(cuLaunchKernelEx), HAS(cuGetErrorString), {"cuGetProcAddress", (void *)cuGetProcAddress_v2},
     };
     *found = nullptr;

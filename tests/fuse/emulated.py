@@ -10,17 +10,23 @@ from recurlab.fuse import compiler
 
 DEVICE = files("recurlab.fuse").joinpath("templates", "cuda", "device.h").read_text()
 _abandoned: list[ctypes.Structure] = []
-BLOCKS, NUMBERS, ENGINE, NAMES = (
-    Path(__file__).with_name(name).read_text()
-    for name in ("emulation_blocks.h", "emulation_numbers.h", "emulation_blocks.cpp", "emulation.h")
-)
-EMULATION = "\n".join((BLOCKS, NUMBERS, NAMES))
+
+
+def _text(*names: str) -> str:
+    return "\n".join(Path(__file__).with_name(name).read_text() for name in names)
+
+
+EMULATION = _text("emulation_blocks.h", "emulation_numbers.h", "emulation.h")
+ENGINE = _text(
+    "emulation_blocks.h", "emulation_numbers.h", "emulation_threads.cpp", "emulation_products.cpp",
+    "emulation_flights.cpp", "emulation_blocks.cpp",
+)  # fmt: skip
 
 
 @cache
 def _engine() -> ctypes.c_void_p:
     """Return what runs the threads of all kernels."""
-    engine = compiler.load("\n".join((BLOCKS, NUMBERS, ENGINE))).engine
+    engine = compiler.load(ENGINE).engine
     engine.restype = ctypes.c_void_p
     return ctypes.c_void_p(engine())
 
@@ -61,10 +67,6 @@ class Emulated:
         if failure is not None:
             _abandoned.append(problem)  # threads that did not end still read it
         assert failure is None, f"{name}: {self._with_lines(failure.decode())}"
-
-    def resident(self, name: str, *, threads: int, shared: int, cluster: int = 1) -> int:
-        """Return how many blocks, or clusters of several, there is room for."""
-        return self.room // cluster
 
     def _with_lines(self, message: str) -> str:
         lines = self.text.splitlines()

@@ -32,9 +32,14 @@ DEVICE unsigned block_index() { return emulation::here->index; }
 DEVICE unsigned block_count() { return emulation::here->launch->blocks; }
 DEVICE char *shared_memory() { return emulation::here->shared; }
 DEVICE void block_barrier(HERE) { emulation::wait(emulation::AT_BLOCK_BARRIER, line); }
+DEVICE void warp_barrier() {}  // what a thread has loaded is there at once
 
 struct alignas(16) Words {
     unsigned w[4];
+};
+struct Fault {  // as long as that of device.h: what waits in vain is told otherwise here
+    void *record;
+    int kernel, steps, batch, units;
 };
 namespace emulation {
 DEVICE void copy(unsigned *to, const unsigned *from) {
@@ -58,26 +63,21 @@ DEVICE cluster_pointer in_cluster(const void *mine, unsigned rank) {
         emulation::stop("in_cluster: place %ld of block %ld's shared memory", place, rank);
     return launch.block[b.index - launch.first - cluster_rank() + rank].shared + place;
 }
-DEVICE void cluster_store(cluster_pointer to, Words v) {
-    const emulation::Block &b = *emulation::here;
-    const emulation::Launch &launch = *b.launch;
-    bool found = false;
-    for (int rank = 0; rank < launch.cluster; rank++) {
-        const emulation::Block &other = launch.block[b.index - launch.first - cluster_rank() + rank];
-        found |= to >= other.shared && to + sizeof v <= other.shared + launch.shared && !emulation::look(other.over);
-    }
-    if (!found) emulation::stop("cluster_store: past the shared memory, or to a block that has ended");
-    emulation::copy((unsigned *)to, v.w);
+typedef unsigned long long Arrivals;
+DEVICE void arrivals_start(Arrivals *at) { emulation::engine->start((char *)at); }
+DEVICE void arrivals_expect(Arrivals *at, unsigned bytes) { emulation::engine->expect((char *)at, bytes); }
+DEVICE void cluster_send(cluster_pointer to, Words v, cluster_pointer arrivals) {
+    emulation::engine->send(to, v.w, arrivals);
+}
+DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &, HERE) {
+    emulation::engine->await((char *)at, parity, line);
 }
 
 // ---- the grid --------------------------------------------------------------------------------------------
 
-DEVICE Words load_coherent(const Words *from) {
-    Words v;
-    emulation::copy(v.w, from->w);
-    return v;
-}
 DEVICE void store_coherent(Words *to, Words v) { emulation::copy(to->w, v.w); }
+DEVICE void copy_coherent(Words *to, const Words *from) { emulation::engine->copy(to->w, from->w); }
+DEVICE void copies_arrived() { emulation::engine->copies_arrived(); }
 DEVICE void signal(unsigned *counter) {
     emulation::Block &b = *emulation::here;
     emulation::dawdle(b);
@@ -85,7 +85,7 @@ DEVICE void signal(unsigned *counter) {
     emulation::increment(b.launch->events);
     emulation::dawdle(b);
 }
-DEVICE void await(const unsigned *counter, unsigned target, HERE) {
+DEVICE void await(const unsigned *counter, unsigned target, const Fault &, HERE) {
     emulation::Thread &t = emulation::here->thread[thread_index()];
     t.counter = counter, t.target = target;
     emulation::dawdle(*emulation::here);

@@ -1,96 +1,13 @@
-// The engine: see emulation_blocks.h, which stands above, and emulation_numbers.h.
-#include <errno.h>
-#include <sched.h>
-#include <sys/mman.h>
-#include <ucontext.h>
+// The engine: see emulation_blocks.h; emulation_threads.cpp, emulation_products.cpp and emulation_flights.cpp stand above.
 
 namespace emulation {
 constexpr int GUARD_BYTES = 256;
-constexpr long STACK_BYTES = 1 << 17;
 constexpr unsigned BUSY = ~0u;
 const char *const NAMES[] = {"work", "multiply of line %d;", "block_barrier of line %d;", "cluster_barrier of line %d;",
-                             "await of line %d;", "its end;"};
-
-static thread_local Block *here;
-
-static void fail(Launch &launch, const char *format, long a = 0, long b = 0) {
-    if (__atomic_exchange_n(&launch.failing, 1, __ATOMIC_SEQ_CST)) return;
-    __builtin_snprintf(launch.message, sizeof launch.message, format, a, b);
-    put(launch.failed, 1);
-}
-
-// ---- chance ----------------------------------------------------------------------------------------------
-
-static unsigned draw(Block &b, unsigned below) {
-    b.random ^= b.random << 13, b.random ^= b.random >> 17, b.random ^= b.random << 5;
-    return b.random % below;
-}
-static void dawdle(Block &b) {
-    if (b.launch->seed == 0 || draw(b, 4)) return;
-    const timespec time = {0, (long)draw(b, 100000)};
-    nanosleep(&time, nullptr);
-}
-static void shuffle(Block &b, int *order, int n) {
-    for (int i = n - 1; i > 0 && b.launch->seed; i--) {
-        const int other = draw(b, i + 1), kept = order[i];
-        order[i] = order[other], order[other] = kept;
-    }
-}
-
-// ---- fibers ----------------------------------------------------------------------------------------------
-
-// Leaves the thread that runs, until the scheduler resumes it.
-__attribute__((noinline)) static void wait(State state, int line) {
-    Thread &t = here->thread[here->current];
-    t.state = state, t.line = line;
-    if (!_setjmp(t.at)) _longjmp(here->scheduler, 1);
-}
-static void stop(const char *format, long a = 0, long b = 0) {
-    fail(*here->launch, format, a, b);
-    wait(RETURNED, 0);
-}
-static void begin() {
-    here->launch->body(here->launch->problem);
-    wait(RETURNED, 0);
-}
-__attribute__((noinline)) static void resume(Block &b, int index) {
-    Thread &t = b.thread[index];
-    b.current = index;
-    if (_setjmp(b.scheduler)) return;
-    if (t.begun) _longjmp(t.at, 1);
-    t.begun = true;
-    ucontext_t context;
-    getcontext(&context);
-    context.uc_stack.ss_sp = t.stack, context.uc_stack.ss_size = STACK_BYTES, context.uc_link = nullptr;
-    makecontext(&context, begin, 0);
-    setcontext(&context);
-}
+                             "await of line %d;", "arrivals_await of line %d;", "its end;"};
 
 // ---- warps -----------------------------------------------------------------------------------------------
 
-DEVICE float operand(Kind kind, unsigned word, int half) {
-    const unsigned short bits = word >> 16 * half;
-    return kind == TF32 ? float_of(word & ~0x1fffu) : kind == BF16 ? from_bf16(bits) : from_f16(bits);
-}
-// The threads of the warp hold the fragments of the matrices that PTX gives them.
-static void multiply(Thread *lane) {
-    const Kind kind = lane->kind;
-    const int packed = kind == TF32 ? 1 : 2, depth = 8 * packed;
-    float a[16][16], b[16][8];
-    for (int i = 0; i < 32; i++)
-        for (int half = 0; half < packed; half++) {
-            const int group = i / 4, place = i % 4 * packed + half;
-            for (int r = 0; r < 4; r++)
-                a[group + r % 2 * 8][place + r / 2 * (depth / 2)] = operand(kind, lane[i].a[r], half);
-            for (int r = 0; r < 2; r++) b[place + r * (depth / 2)][group] = operand(kind, lane[i].b[r], half);
-        }
-    for (int i = 0; i < 32; i++)
-        for (int r = 0; r < 4; r++) {
-            double sum = lane[i].c[r];
-            for (int k = 0; k < depth; k++) sum += (double)a[i / 4 + r / 2 * 8][k] * b[k][i % 4 * 2 + r % 2];
-            lane[i].c[r] = (float)sum;
-        }
-}
 static bool multiplies(const Thread *lane) {
     for (int i = 0; i < 32; i++)
         if (lane[i].state != AT_MULTIPLY || lane[i].line != lane->line || lane[i].kind != lane->kind) return false;
@@ -116,9 +33,6 @@ static void run_warp(Block &b, int warp) {
 
 // ---- blocks ----------------------------------------------------------------------------------------------
 
-static bool reached(const unsigned *counter, unsigned target) {
-    return (int)(__atomic_load_n(counter, __ATOMIC_SEQ_CST) - target) >= 0;
-}
 // Whether all blocks of the cluster have come to their barrier, as this one has.
 static bool cluster_is_complete(Block &b) {
     Launch &launch = *b.launch;
@@ -132,6 +46,11 @@ static bool cluster_is_complete(Block &b) {
     b.goal = 0;
     dawdle(b);
     return true;
+}
+// Returns a warp that for some turns does not see that what it waits for has come, or -1.
+static int sleeper(Block &b) {
+    if (b.launch->seed && !b.sleep && !draw(b, 8)) b.sleeper = draw(b, b.launch->threads / 32), b.sleep = draw(b, 32);
+    return b.sleep ? b.sleep--, b.sleeper : -1;
 }
 // Says how many threads wait where.
 static void report(Block &b, const char *what) {
@@ -154,16 +73,19 @@ static bool settle(Block &b) {
     Launch &launch = *b.launch;
     const int threads = launch.threads;
     if (look(launch.failed)) return false;
+    if (launch.seed) land_by_chance(b);
     const unsigned seen = look(launch.events);
     int count[STATES] = {};
     bool together = true;
+    const int sleeping = sleeper(b);
     for (int i = 0; i < threads; i++) {
         Thread &t = b.thread[i];
-        if (t.state == AT_AWAIT && reached(t.counter, t.target)) t.state = RUNS;
+        if ((t.state == AT_AWAIT || t.state == AT_ARRIVALS) && i / 32 != sleeping && reached(t.counter, t.target))
+            t.state = RUNS;
         count[t.state]++;
         together &= t.line == b.thread->line;
     }
-    if (count[RETURNED] == threads) return false;
+    if (count[RETURNED] == threads && !b.sends) return false;
     const bool barrier = together && count[AT_BLOCK_BARRIER] == threads;
     const bool cluster = together && count[AT_CLUSTER_BARRIER] == threads;
     if (barrier || (cluster && cluster_is_complete(b))) {
@@ -172,7 +94,9 @@ static bool settle(Block &b) {
         count[RUNS] = threads;
     }
     if (count[RUNS]) return put(b.idle, BUSY), true;
-    if (!cluster && !count[AT_AWAIT]) return report(b, "threads wait apart"), false;
+    if (sleeping >= 0) return sched_yield(), true;
+    if (b.sends) return launch.seed ? land_by_chance(b) : land_sends(b), true;
+    if (!cluster && !count[AT_AWAIT] && !count[AT_ARRIVALS]) return report(b, "threads wait apart"), false;
     put(b.idle, look(launch.events) == seen ? seen : BUSY);
     bool dead = true;
     for (int i = 0; i < launch.together; i++) dead &= look(launch.block[i].over) || look(launch.block[i].idle) == seen;
@@ -193,6 +117,11 @@ static void *run_block(void *argument) {
         for (int i = 0; i < threads / 32; i++) run_warp(b, b.warps[i]);
     for (int i = 0; i < GUARD_BYTES; i++)
         if (b.shared[b.launch->shared + i]) fail(*b.launch, "block %ld: wrote past its shared memory", b.index);
+    if (!look(b.launch->failed)) {
+        if (b.flights) fail(*b.launch, "block %ld: ends with copies that were not waited for", b.index);
+        for (int i = 0; i < b.counters; i++)
+            if (look(b.counter[i].now)) fail(*b.launch, "block %ld: ends in the middle of a round of arrivals", b.index);
+    }
     put(b.over, 1);
     increment(b.launch->events);
     sem_post(&b.launch->ended);
@@ -233,6 +162,7 @@ static bool run(Launch &launch, timespec deadline) {
     }
     for (int i = 0; i < launch.together; i++) {
         pthread_join(launch.block[i].system, nullptr);
+        for (int t = 0; t < launch.threads; t++) free(launch.block[i].thread[t].flight);
         munmap(launch.block[i].shared - 16, shared), munmap(launch.block[i].stacks, (launch.threads + 1) * STACK_BYTES);
     }
     return !launch.failed;
@@ -259,6 +189,7 @@ static const char *launch(void (*body)(const void *), const void *problem, int t
 
 extern "C" const emulation::Engine *engine() {
     using namespace emulation;
-    static const Engine found = {[] { return here; }, wait, stop, dawdle, launch};
+    static const Engine found = {[] { return here; }, wait, stop, dawdle, copy, copies_arrived,
+                                 start,               expect, send, await, launch};
     return &found;
 }

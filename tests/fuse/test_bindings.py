@@ -34,8 +34,7 @@ problem = Problem(1.5, -7, 0xabc)
 module.launch("kernel", problem, blocks=32, threads=256)
 module.launch("kernel", problem, blocks=64, threads=128, shared=200000, cluster=16, cooperative=True)
 print("--", flush=True)
-print(module.resident("kernel", threads=256, shared=100), flush=True)
-print(module.resident("kernel", threads=256, shared=100, cluster=4), flush=True)
+print(module.clusters("kernel", threads=256, shared=100, cluster=4), flush=True)
 print("--", flush=True)
 try: module.launch("kernel", problem, blocks=0, threads=32)
 except ValueError as error: print(error)
@@ -66,10 +65,6 @@ launch 0xf0: 1.5 -7 0xabc, no extra
   cooperative 1
 pop
 --
-push 0xc0
-blocks of 0xf0: 256 threads, 100 bytes
-pop
-396
 push 0xc0
 clusters of 0xf0
   grid 4 1 1, block 256 1 1, shared 100, stream (nil), attributes 1

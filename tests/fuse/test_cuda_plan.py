@@ -1,5 +1,7 @@
 """How the planner lays CUDA kernels out: within what a GPU has, and as the templates count."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -122,7 +124,7 @@ template <int K = 0> constexpr long rest_of() {
 extern "C" long extent() {
     const long full = (CLUSTERED ? 2L : 1L) * SAMPLES * Sizes::stride * 4;
     const long sums = 2L * WARPS_K * CHUNK * Sizes::sums * 4;
-    return full + sums + SAMPLES * GATES * UNITS * sizeof(Store) + rest_of();
+    return sizeof(Words) + full + sums + SAMPLES * GATES * UNITS * sizeof(Store) + rest_of();
 }
 """
 
@@ -190,6 +192,15 @@ def test_a_long_sequence_of_few_units_is_cut_into_chunks():
     assert diagonal(task("rnn", 128, steps=5000, batch=1, backward=True), GPUS["h100"]).chunks > 32
     assert diagonal(task("rnn", 128, steps=5000, batch=1), GPUS["h100"]).chunks == 1
     assert diagonal(task("rnn", 2048, steps=5000, batch=64, backward=True), GPUS["h100"]).chunks == 1
+
+
+def test_as_many_teams_run_side_by_side_as_the_driver_says():
+    of = task("lstm", 512, "bfloat16", batch=300)
+    for counts, most in (((), 7), ((66, 33, 16, 8), 8), ((66, 33, 16, 5), 5)):
+        layout = Layout(of, replace(GPUS["h100"], clusters=counts), 32, 8, 8, 1)
+        assert (layout.team, layout.clustered, layout.teams) == (16, True, most)
+    refused = Layout(of, replace(GPUS["h100"], clusters=(66, 33, 16, 0)), 32, 8, 8, 1)
+    assert not refused.clustered
 
 
 def test_without_clusters_a_team_meets_in_the_cache():

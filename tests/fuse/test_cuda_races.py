@@ -1,4 +1,4 @@
-"""Each barrier of the dense CUDA kernels is needed, and those that are there are enough, under emulation.
+"""Each barrier and wait of the dense CUDA kernels is needed, and those that are there are enough, under emulation.
 
 Without a barrier the threads that the emulation lets run first, or blocks that dawdle, see what is not there yet.
 """
@@ -17,7 +17,7 @@ from recurlab.bench.machine import tf32
 from recurlab.fuse.source import template
 
 SEEDS = range(1, 7)
-BARRIER = re.compile(r"\b(?:block_barrier|cluster_barrier|await|signal)\([^;]*\);")
+BARRIER = re.compile(r"\b(?:block_barrier|cluster_barrier|await|signal|copies_arrived|arrivals_\w+)\([^;]*\);")
 BARRIERS = [
     (name, place, template(name)[found.start() :].partition(";")[0])
     for name in (

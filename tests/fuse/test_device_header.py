@@ -7,7 +7,7 @@ from emulated import DEVICE
 nvrtc = pytest.importorskip("recurlab.fuse.nvrtc")
 
 ALL = """
-struct Problem { float *x; Words *words; unsigned *counter; };
+struct Problem { float *x; Words *words; unsigned *counter; Fault fault; };
 ENTRY(all) {
     float *const mine = (float *)shared_memory();
     Words *const words = (Words *)(mine + THREADS);
@@ -15,7 +15,7 @@ ENTRY(all) {
     const float x = p.x[block_index() * THREADS + i];
     const unsigned short brain = to_bf16(x), half = to_f16(x);
     mine[i] = from_bf16(brain) + from_f16(half) + exp2_fast(x) * reciprocal_fast(x);
-    words[i] = load_coherent(p.words + i);
+    words[i] = p.words[i];
     block_barrier();
     Words v = words[i ^ 1];
     v.w[0] ^= multiply_high(v.w[1], bits_of(float_of(v.w[2]) + 1));
@@ -23,7 +23,7 @@ ENTRY(all) {
     block_barrier();
     if (i == 0) {
         signal(p.counter);
-        await(p.counter, block_count());
+        await(p.counter, block_count(), p.fault);
     }
     block_barrier();
     float c[4] = {};
@@ -42,12 +42,25 @@ ENTRY(tensor) {
     for (int k = 0; k < 4; k++) p.x[thread_index() * 4 + k] = c[k];
 }
 """
-CLUSTER = """
-ENTRY(clustered) {
+COPIES = """
+ENTRY(copies) {
     Words *const mine = (Words *)shared_memory() + thread_index();
+    copy_coherent(mine, p.words + thread_index());
+    copies_arrived();
+    block_barrier();
+    p.words[thread_index()] = mine[1];
+}
+"""
+CLUSTER = """
+ENTRY(sends) {
+    Arrivals *const arrivals = (Arrivals *)shared_memory();
+    Words *const mine = (Words *)(arrivals + 2) + thread_index();
+    const unsigned other = cluster_rank() ^ 1;
+    if (thread_index() == 0) arrivals_start(arrivals);
     cluster_barrier();
-    cluster_store(in_cluster(mine, cluster_rank() ^ 1), p.words[thread_index()]);
-    cluster_barrier();
+    if (thread_index() == 0) arrivals_expect(arrivals, THREADS * 16);
+    cluster_send(in_cluster(mine, other), p.words[thread_index()], in_cluster(arrivals, other));
+    arrivals_await(arrivals, 0, p.fault);
     p.words[thread_index()] = *mine;
 }
 """
@@ -56,5 +69,5 @@ ENTRY(clustered) {
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)])
 def test_all_of_it_compiles(capability):
     parts = ["constexpr int THREADS = 256;", DEVICE, ALL]
-    parts += [TENSOR] * (capability >= (8, 0)) + [CLUSTER] * (capability >= (9, 0))
+    parts += [TENSOR, COPIES] * (capability >= (8, 0)) + [CLUSTER] * (capability >= (9, 0))
     assert nvrtc.cubin("\n".join(parts), capability)

@@ -1,5 +1,9 @@
 """The numbers of the emulation: products of matrices from the fragments that PTX documents, conversions, rounding."""
 
+import itertools
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -39,20 +43,70 @@ LOAD_WORDS = """
 """
 
 
-@pytest.mark.parametrize("kind", ["bf16", "f16", "tf32"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_warps_multiply_matrices(kind, seed):
-    depth, warps = 8 if kind == "tf32" else 16, 3
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randint(-99, 100, (warps, 16, depth), generator=generator) / 8
-    b = torch.randint(-99, 100, (warps, depth, 8), generator=generator) / 4
-    c = torch.randint(-99, 100, (warps, 16, 8), generator=generator) / 2
+def multiplied(kind, a, b, c, seed=0):
+    """Return c + a b for each of several warps, (warps, 16, depth) by (warps, depth, 8)."""
     x = torch.cat([a.flatten(1), b.flatten(1)], 1).contiguous()
     load, convert = (LOAD_WORDS, "round_tf32") if kind == "tf32" else (LOAD_HALVES, f"to_{kind}")
     body = PRODUCT.replace("LOAD", load).replace("MULTIPLY", f"multiply_{kind}")
-    body = body.replace("CONVERT", convert).replace("K", str(depth))
-    y = run(body, x, c.clone(), threads=32 * warps, seed=seed)
-    assert torch.equal(y, c + a @ b)  # all exact
+    body = body.replace("CONVERT", convert).replace("K", str(a.shape[2]))
+    return run(body, x, c.clone(), threads=32 * len(a), seed=seed)
+
+
+DEPTHS = {"bf16": 16, "f16": 16, "tf32": 8}
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_warps_multiply_matrices(kind, seed):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(-99, 100, (3, 16, DEPTHS[kind]), generator=generator) / 8
+    b = torch.randint(-99, 100, (3, DEPTHS[kind], 8), generator=generator) / 4
+    c = torch.randint(-99, 100, (3, 16, 8), generator=generator) / 2
+    assert torch.equal(multiplied(kind, a, b, c, seed), c + a @ b)  # all exact
+
+
+def cut(x: Fraction, last: int) -> Fraction:
+    """Drop the bits of a number that are worth less than 2 to the power of `last`."""
+    return math.trunc(x / Fraction(2) ** last) * Fraction(2) ** last
+
+
+def on_tensor_cores(row, column, before):
+    """Return before + row * column as those of a Hopper GPU sum it."""
+    factors = [(x, y) for x, y in zip(row, column, strict=True) if x * y]
+    exponents = [math.frexp(x)[1] + math.frexp(y)[1] - 2 for x, y in factors]
+    last = max([*exponents, *([math.frexp(before)[1] - 1] if before else [])]) - 25
+    total = sum((cut(Fraction(x) * Fraction(y), last) for x, y in factors), cut(Fraction(before), last))
+    return float(cut(total, math.frexp(float(abs(total)))[1] - 24)) if total else 0.0
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+def test_sums_of_products_are_cut_off_as_a_gpu_does(kind):
+    generator = torch.Generator().manual_seed(2)
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16, "tf32": torch.float16}[kind]  # tf32 has as many bits
+
+    def wide(*shape):
+        return torch.randn(shape, generator=generator) * 2.0 ** torch.randint(-6, 6, shape, generator=generator)
+
+    a, b = (wide(2, *shape).to(dtype).float() for shape in ((16, DEPTHS[kind]), (DEPTHS[kind], 8)))
+    c = wide(2, 16, 8) * 2.0 ** torch.randint(-9, 9, (2, 16, 8), generator=generator)
+    c[:, 0] = 0
+    wanted = torch.empty_like(c)
+    for w, i, j in itertools.product(range(2), range(16), range(8)):
+        wanted[w, i, j] = on_tensor_cores(a[w, i].tolist(), b[w, :, j].tolist(), c[w, i, j].item())
+    found = multiplied(kind, a, b, c)
+    assert torch.equal(found, wanted)
+    assert (found != (c.double() + a.double() @ b.double()).float()).float().mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("before", "product", "after"),
+    [(1, 1.5 * 2**-23, 1 + 2**-23), (1, -(2**-25), 1 - 2**-24), (1, -(2**-26), 1),
+     (-1, 2**-26, -1), (0, 2**-70, 2**-70)],
+)  # fmt: skip
+def test_what_a_tensor_core_drops(before, product, after):
+    a, b, c = torch.zeros(1, 16, 16), torch.zeros(1, 16, 8), torch.full((1, 16, 8), float(before))
+    a[:, :, 3], b[:, 3] = product * 2**30, 2**-30
+    assert torch.equal(multiplied("bf16", a, b, c), torch.full_like(c, after))
 
 
 def test_tf32_products_drop_the_last_bits():

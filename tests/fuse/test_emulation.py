@@ -5,17 +5,10 @@ import torch
 
 from emulated import Emulated
 from recurlab.fuse import compiler
-from tiny_kernels import Problem, run, same, source
+from tiny_kernels import Problem, run, same, source, without
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")
 SEEDS = range(6)
-
-
-def without(body: str, line: str, which: int = 0) -> str:
-    """Drop one of the lines that are equal to `line`."""
-    lines = body.splitlines()
-    del lines[[i for i, text in enumerate(lines) if text.strip() == line][which]]
-    return "\n".join(lines)
 
 
 # ---- a block ------------------------------------------------------------------------------------------------
@@ -62,7 +55,7 @@ def test_shared_memory_starts_as_nan():
     [
         ("if (i > 2) block_barrier();", "61 from thread 3 on at block_barrier of `if"),
         ("if (i < 32) block_barrier();\nelse block_barrier();", "32 from thread 32 on at block_barrier of `else"),
-        ("if (i == 0) await(p.counter, 1);\nblock_barrier();", "deadlock: 1 from thread 0 on at await of `if"),
+        ("if (i == 0) await(p.counter, 1, {});\nblock_barrier();", "deadlock: 1 from thread 0 on at await of `if"),
         ("cluster_barrier();\nif (i) cluster_barrier();", "1 from thread 0 on at its end"),
         (
             "float c[4]; unsigned a[4];\nif (i != 40) multiply_f16(c, a, 0, 0);",
@@ -91,66 +84,25 @@ def test_a_thread_in_a_loop_is_given_up():
 
 # ---- clusters and grids -------------------------------------------------------------------------------------
 
-# At each of n steps a block gives its own sums to the others and takes the mean of all.
-EXCHANGE = """
-    Words *const room = (Words *)shared_memory();  // of each block, for even and odd steps
-    const unsigned i = thread_index();
-    float mine = p.x[block_index()];
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_send_to_a_block_that_has_ended_is_told(seed):
+    body = """
+    Arrivals *const counter = (Arrivals *)shared_memory();
+    if (thread_index() == 0) arrivals_start(counter);
     cluster_barrier();
-    for (int step = 0; step < p.n; step++) {
-        Words *const now = room + step % 2 * 4;
-        if (i < 4) {
-            const Words words = {{bits_of(mine), bits_of(mine), bits_of(mine), bits_of(mine)}};
-            cluster_store(in_cluster(now + cluster_rank(), i), words);
-        }
-        cluster_barrier();
-        float sum = 0;
-        for (int rank = 0; rank < 4; rank++) sum += float_of(now[rank].w[i % 4]);
-        mine += sum;
-    }
-    p.y[block_index() * THREADS + i] = mine;
-    cluster_barrier();
-"""
-
-
-def expected_of_exchange(x, steps):
-    x = x.view(-1, 4).clone()
-    for _ in range(steps):
-        x += x.sum(1, keepdim=True)
-    return x.view(-1, 1).expand(-1, 64)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_cluster_exchanges(seed):
-    x = torch.arange(8.0)
-    y = run(EXCHANGE, x, torch.zeros(8, 64), 5, blocks=8, cluster=4, seed=seed, shared=8 * 16)
-    assert torch.equal(y, expected_of_exchange(x, 5))
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_missing_cluster_barrier_is_noticed(which):
-    x, wrong = torch.arange(4.0), 0
-    body = without(EXCHANGE, "cluster_barrier();", which)
-    for seed in range(1, 12):
-        try:
-            y = run(body, x, torch.zeros(4, 64), 5, blocks=4, cluster=4, seed=seed, shared=8 * 16)
-        except AssertionError:
-            wrong += 1
-        else:
-            wrong += not same(y, expected_of_exchange(x, 5))
-    assert wrong >= 1
-
-
-def test_a_store_into_a_block_that_has_ended_is_told():
-    body = "if (cluster_rank() == 0) return;\nfor (;;) cluster_store(in_cluster(shared_memory(), 0), Words());"
+    const cluster_pointer to = in_cluster(counter + 2, 0);
+    for (; cluster_rank(); block_barrier()) cluster_send(to, Words(), in_cluster(counter, 0));
+    """
     with pytest.raises(AssertionError, match="to a block that has ended"):
-        run(body, torch.zeros(64), torch.zeros(64), blocks=2, cluster=2, shared=16)
+        run(body, torch.zeros(64), torch.zeros(64), blocks=2, cluster=2, shared=32, seed=seed)
 
 
 # All blocks of the grid meet at each of n steps.
 GRID = """
     Words *const all = (Words *)p.y;  // of each block, for even and odd steps
     const unsigned i = thread_index(), blocks = block_count();
+    Words *const room = (Words *)shared_memory() + i * blocks;
     float mine = p.x[block_index()];
     for (unsigned step = 0; step < (unsigned)p.n; step++) {
         Words *const now = all + step % 2 * blocks * THREADS;
@@ -159,10 +111,12 @@ GRID = """
         store_coherent(now + block_index() * THREADS + i, words);
         block_barrier();
         if (i == 0) signal(p.counter);
-        if (i == 0) await(p.counter, blocks * (step + 1));
+        if (i == 0) await(p.counter, blocks * (step + 1), {});
         block_barrier();
         const Words *const others = now + (i + 5) % THREADS;
-        for (unsigned b = 0; b < blocks; b++) mine += float_of(load_coherent(others + b * THREADS).w[b % 4]);
+        for (unsigned b = 0; b < blocks; b++) copy_coherent(room + b, others + b * THREADS);
+        copies_arrived();
+        for (unsigned b = 0; b < blocks; b++) mine += float_of(room[b].w[b % 4]);
     }
     for (int k = 0; k < 4; k++) p.y[((2 * blocks + block_index()) * THREADS + i) * 4 + k] = mine;
 """
@@ -171,7 +125,7 @@ GRID = """
 def grid(body, seed, steps=6, blocks=3, cooperative=True):
     x = torch.arange(1.0, blocks + 1)
     y = torch.full((3, blocks, 64, 4), torch.nan)
-    run(body, x, y, steps, blocks=blocks, seed=seed, cooperative=cooperative)
+    run(body, x, y, steps, blocks=blocks, seed=seed, cooperative=cooperative, shared=64 * blocks * 16)
     for _ in range(steps):
         x = x + x.sum()
     return same(y[2], x.view(-1, 1, 1).expand_as(y[2]))
@@ -182,12 +136,15 @@ def test_a_grid_meets(seed):
     assert grid(GRID, seed)
 
 
-AWAIT = "if (i == 0) await(p.counter, blocks * (step + 1));"
+AWAIT = "if (i == 0) await(p.counter, blocks * (step + 1), {});"
 
 
 @pytest.mark.parametrize(("line", "which"), [(AWAIT, 0), ("block_barrier();", 0), ("block_barrier();", 1)])
 def test_a_grid_that_does_not_meet_is_noticed(line, which):
     assert not all(grid(without(GRID, line, which), seed) for seed in range(1, 8))
+
+
+# ---- launches -----------------------------------------------------------------------------------------------
 
 
 def test_blocks_count_on_each_other_in_cooperative_launches_only():
@@ -204,4 +161,3 @@ def test_launches_that_a_gpu_refuses():
     module = Emulated(source("", 64))
     with pytest.raises(AssertionError, match="number of threads"):
         module.launch("kernel", Problem(), blocks=1, threads=32)
-    assert module.resident("kernel", threads=64, shared=0, cluster=4) == 2

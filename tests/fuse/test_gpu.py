@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recurlab.errors import RecurlabError
-from recurlab.fuse import gpu
+from recurlab.fuse import faults, gpu
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring them
     pytest.importorskip("cuda.bindings.driver")
@@ -39,8 +39,8 @@ class Driver:
         self.answers = {
             "cuDeviceGet": "device", "cuDevicePrimaryCtxRetain": "context", "cuModuleLoadData": "module",
             "cuModuleGetFunction": "function", "cuFuncGetAttribute": 16, "cuCtxPopCurrent": "context",
-            "cuThreadExchangeStreamCaptureMode": "old mode", "cuOccupancyMaxActiveBlocksPerMultiprocessor": 3,
-            "cuOccupancyMaxActiveClusters": 7, "cuGetErrorString": b"the  meaning",
+            "cuThreadExchangeStreamCaptureMode": "old mode", "cuOccupancyMaxActiveClusters": 7,
+            "cuGetErrorString": b"the  meaning",
         }  # fmt: skip
 
     def __getattr__(self, name):
@@ -79,11 +79,13 @@ def describe(config):
 def device(monkeypatch):
     """Return the properties of the GPU that torch finds; its current stream is the device's index and 0x50."""
     found = SimpleNamespace(**vars(HOPPER))
+    faults.record()  # in memory that needs no GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda one: SimpleNamespace(cuda_stream=0x50 + one.index))
     yield found
-    for kept in (gpu._properties, gpu._load, gpu._driver, gpu._config):
+    for kept in (gpu._properties, gpu._load, gpu._driver, gpu._config, gpu._with_clusters):
         kept.cache_clear()
 
 
@@ -170,25 +172,24 @@ def test_what_a_kernel_needs_more_is_asked_for_once(driver):
     assert driver.asked[-2][1] == ((32, 1, 1), (64, 1, 1), 50000, 0x51, wanted)
 
 
-def test_resident_counts_blocks_or_clusters(driver):
-    module = gpu.Module(SOURCE, GPU)
-    assert module.resident("kernel", threads=256, shared=1000) == 3 * 132
-    assert ("cuOccupancyMaxActiveBlocksPerMultiprocessor", "function", 256, 1000) in driver.asked
-    assert attributes(driver) == []
-    assert module.resident("kernel", threads=256, shared=200000, cluster=16) == 7
-    name, function, config = driver.asked[-2]
-    assert (name, function) == ("cuOccupancyMaxActiveClusters", "function")
-    assert describe(config)[:3] == ((16, 1, 1), (256, 1, 1), 200000)
-    assert describe(config)[4] == {"CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION": (16, 1, 1)}
-    assert len(attributes(driver)) == 2
+def test_the_driver_is_asked_once_for_clusters_of_blocks_alone_on_a_multiprocessor(driver):
+    for _ in range(2):
+        assert gpu.properties(GPU).clusters == (7, 7, 7, 7)
+    found = [given for name, *given in driver.asked if name == "cuOccupancyMaxActiveClusters"]
+    for (function, config), size in zip(found, (2, 4, 8, 16), strict=True):
+        wanted = {"CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION": (size, 1, 1)}
+        assert function == "function"
+        assert describe(config) == ((size, 1, 1), (256, 1, 1), 232448 // 2 + 1024, 0, wanted)
 
 
-def test_nothing_is_resident_that_the_device_can_not_hold(driver, device):
-    device.major = 8
-    module = gpu.Module(SOURCE, GPU)
-    assert module.resident("kernel", threads=256, shared=232449) == 0
-    assert module.resident("kernel", threads=256, shared=0, cluster=2) == 0
-    assert "cuModuleGetFunction" not in driver.names()
+@pytest.mark.parametrize("why", ["no clusters", "driver"])
+def test_clusters_of_which_nobody_knows(driver, device, why):
+    if why == "no clusters":
+        device.major = 8
+    else:
+        driver.failing["cuOccupancyMaxActiveClusters"] = 1
+    assert gpu.properties(GPU).clusters == ()
+    assert ("cuOccupancyMaxActiveClusters" in driver.names()) == (why == "driver")
 
 
 FAILURES = {"cuLaunchKernelEx": 720, "cuModuleGetFunction": 500, "cuFuncSetAttribute": 1}
@@ -208,6 +209,14 @@ def test_what_the_driver_refuses_is_said_in_a_line(driver, name):
     assert driver.names().count("cuCtxPushCurrent") == driver.names().count("cuCtxPopCurrent")
     driver.failing.clear()
     module.launch("kernel", Problem(), blocks=1, threads=64)
+
+
+def test_a_launch_after_a_wait_in_vain_says_where_it_was(driver, monkeypatch):
+    module = gpu.Module(SOURCE, GPU)
+    driver.failing["cuLaunchKernelEx"] = 719
+    monkeypatch.setattr(gpu, "fault", lambda: "kernel forward of GRU waited")
+    with pytest.raises(RecurlabError, match=r"^kernel 'kernel' .*\); before that, kernel forward of GRU waited$"):
+        module.launch("kernel", Problem(), blocks=1, threads=64)
 
 
 def test_a_module_that_can_not_be_loaded_leaves_the_thread_as_it_was(driver):

@@ -29,3 +29,18 @@ def run(body: str, x: Tensor, y: Tensor, n: int = 0, *, threads=64, blocks=1, se
 def same(a: Tensor, b: Tensor) -> bool:
     """Tell whether the numbers are equal, NaNs among themselves too."""
     return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(0), b.nan_to_num(0))
+
+
+def without(body: str, line: str, which: int = 0) -> str:
+    """Drop one of the lines that are equal to `line`."""
+    lines = body.splitlines()
+    del lines[[i for i, text in enumerate(lines) if text.strip() == line][which]]
+    return "\n".join(lines)
+
+
+def sums_of_clusters(x: Tensor, steps: int) -> Tensor:
+    """Return what each of 64 threads has after steps that each add the numbers of the four blocks of its cluster."""
+    x = x.view(-1, 4).clone()
+    for _ in range(steps):
+        x += x.sum(1, keepdim=True)
+    return x.view(-1, 1).expand(-1, 64)

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import recurlab
+from waiting import nothing_waits
 
 T, B, FEATURES, H = 20, 6, 12, 48
 LAYERS = {
@@ -60,11 +61,8 @@ def test_nothing_waits_for_the_device():
     layer = recurlab.RNN(FEATURES, H, cell="indy_gru", zoneout=0.2, backend="fused", device="cuda")
     x = draw(4)
     train(layer, x)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         train(layer, x)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_kernel_runs_on_the_stream_of_its_caller(layer):

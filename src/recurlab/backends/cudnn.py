@@ -27,6 +27,18 @@ CELLS = {type(cell) for cell in FUNCTIONS}  # a user's own need not be hashable
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def name_of(cell: Cell) -> str:
+    """Return the name by which measurements know one of cuDNN's cells."""
+    return FUNCTIONS[cell][1].lower()
+
+
+def tf32_allowed() -> bool:
+    """Return whether cuDNN may multiply float32 matrices in TF32."""
+    # From torch 2.9 on; the older flag can't be read where layers of other kinds have another precision.
+    precision = getattr(torch.backends.cudnn.rnn, "fp32_precision", None)
+    return bool(torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32")
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _present() -> bool:
     cudnn = torch.backends.cudnn

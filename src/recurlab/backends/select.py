@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from recurlab.backends import BACKENDS
+from recurlab.backends import BACKENDS, ranking
 from recurlab.backends.call import Call
 from recurlab.backends.scan import exporting
 from recurlab.errors import RecurlabError, check_choice
@@ -26,7 +26,10 @@ def choose(name: str, call: Call) -> str:
     if exporting():
         return "eager"  # whose step goes into the graph; a kernel of this process could not be called from there
     if name == "auto":
-        return next(candidate for candidate, module in MODULES.items() if module.supports(call) is None)
+        first = next(candidate for candidate, module in MODULES.items() if module.supports(call) is None)
+        if first == "cudnn" and ranking.fused_is_faster(call) and MODULES["fused"].supports(call) is None:
+            return "fused"
+        return first
     reason = MODULES[name].supports(call)
     if reason is not None:
         able = [candidate for candidate, module in MODULES.items() if module.supports(call) is None]
@@ -36,5 +39,13 @@ def choose(name: str, call: Call) -> str:
 
 def passed_over(name: str, taken: str, call: Call) -> dict[str, str]:
     """Return a line of reason for each backend but the one taken when `name` was asked for."""
-    idle = f"{taken} comes before it" if name == "auto" else f"backend={name!r} was asked for"
-    return {other: module.supports(call) or idle for other, module in MODULES.items() if other != taken}
+    usual = f"{taken} comes before it" if name == "auto" else f"backend={name!r} was asked for"
+    reasons = {}
+    for other, module in MODULES.items():
+        if other == taken:
+            continue
+        reason = module.supports(call)
+        if reason is None and name == "auto" and {taken, other} == {"cudnn", "fused"}:
+            reason = ranking.known(call) if taken == "fused" else f"{usual}: {ranking.known(call)}"
+        reasons[other] = reason or usual
+    return reasons

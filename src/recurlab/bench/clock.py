@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-CYCLES = 4_000_000  # two milliseconds of a GPU, in which Python gets ahead of it
+CYCLES = 10_000_000  # five milliseconds of a GPU, in which Python launches both directions of a layer with noise
 
 
 def elapsed(work: Callable[[], T], device: torch.device, *, queued: bool = False) -> tuple[float, T]:

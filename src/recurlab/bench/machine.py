@@ -36,6 +36,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "copy_gb_s": "",
         "commit": commits[0] + ("+changes" if origin["dirty"] else "") if commits else "",
         "date": origin["time"],
+        "kind": settings.device,
+        "capability": "{}.{}".format(*torch.cuda.get_device_capability()) if settings.device == "cuda" else "",
     }
 
 

@@ -81,14 +81,14 @@ def _ordered(sizes: Sizes, common: Settings) -> Iterator[Item]:
         return Item(wanted, beside)
 
     first, *others = sizes.many
+    for dtype in ("bfloat16", "float32"):
+        for shape in sizes.dense:
+            for cell in ("gru", "lstm"):
+                yield item((cell,), shape, dtype, beside=True)
     for dtype in PRECISIONS[:2]:
         yield item(diagonal, first, dtype)
     for dtype in PRECISIONS[:2]:
         yield item(("indy_gru",), sizes.beside, dtype, beside=True)
-    for cell in ("gru", "lstm"):
-        for dtype in PRECISIONS[:2]:
-            for shape in sizes.dense:
-                yield item((cell,), shape, dtype, beside=True)
     for cell, shape in (("indy_gru", wide), ("gru", square), ("lstm", square), ("indrnn", wide), ("indy_lstm", wide)):
         for dtype in PRECISIONS[:2]:
             yield item((cell,), shape, dtype, options=True)

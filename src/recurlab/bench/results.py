@@ -18,9 +18,16 @@ KEYS = (*PLACE, "shape", "cell", "recurrence", "heads", "option", "backend")
 FIELDS = (
     *KEYS, "status", "parity_gap", "repeats", "forward_ms", "forward_min_ms", "forward_backward_ms",
     "forward_backward_min_ms", "recurrence_forward_ms", "recurrence_backward_ms", "reference", "forward_ratio",
-    "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date",
+    "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "kind", "capability",
 )  # fmt: skip
+OLDER = FIELDS[: FIELDS.index("kind")]  # of files from before there were rows of another kind of device than cpu
 Row = dict[str, str]
+
+
+def csv_path(folder: Path, machine: str) -> Path:
+    """Return the file of a machine, or of whatever has such a name: in small letters, joined by dashes."""
+    plain = re.sub(r"\((r|tm)\)", "", machine.lower())
+    return folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
 
 
 class Results:
@@ -33,8 +40,7 @@ class Results:
 
     def __init__(self, output: str, machine: str) -> None:
         self.folder = Path(output).expanduser()
-        plain = re.sub(r"\((r|tm)\)", "", machine.lower())
-        self.csv = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
+        self.csv = csv_path(self.folder, machine)
         self.rows: list[Row] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +48,9 @@ class Results:
                 return
             with self.csv.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != FIELDS:
+                if tuple(reader.fieldnames or ()) not in (FIELDS, OLDER):
                     raise RecurlabError(f"output={output!r}: {self.csv.name} has other columns; move it away")
-                self.rows = list(reader)
+                self.rows = [{"kind": "cpu"} | row for row in reader]
         except (OSError, UnicodeError) as error:
             raise RecurlabError(f"output={output!r}: can't be used: {getattr(error, 'strerror', error)}") from error
 
@@ -83,7 +89,7 @@ def _row(candidate: Candidate, results: dict[Candidate, Result], shape: Shape, s
         "repeats": str(settings.repeats),
         "reference": _name(beside) if beside in results else "",
     }
-    if result.status != "ok":
+    if not result.forward:
         return row
     forward, both = result.medians
     row |= {
@@ -95,7 +101,7 @@ def _row(candidate: Candidate, results: dict[Candidate, Result], shape: Shape, s
     }
     if result.alone is not None:
         row |= dict(zip(("recurrence_forward_ms", "recurrence_backward_ms"), map(_ms, result.alone), strict=True))
-    if beside in results and results[beside].status == "ok":
+    if result.status == "ok" and beside in results and results[beside].status == "ok":
         usual = results[beside].medians
         row |= {"forward_ratio": f"{forward / usual[0]:.4g}", "forward_backward_ratio": f"{both / usual[1]:.4g}"}
     return row

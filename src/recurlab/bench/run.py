@@ -3,7 +3,7 @@
 from recurlab.backends import BACKENDS
 from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import check_device, environment, prepared
-from recurlab.bench.measure import UNSUPPORTED, Result, measure
+from recurlab.bench.measure import UNSUPPORTED, WRONG, Result, measure
 from recurlab.bench.report import picture, table
 from recurlab.bench.results import PLACE, Results, Row, to_rows
 from recurlab.bench.settings import Settings, Shape
@@ -46,13 +46,13 @@ def bench(settings: Settings, draw: bool = True) -> int:
 
 
 def _troubles(results: dict[Candidate, Result], shape: Shape) -> list[str]:
-    """Return a line for each candidate without a speed."""
+    """Return a line for each candidate whose speed is not reported."""
     lines = []
     for candidate, result in results.items():
         gap = result.gap
         why = f": {gap.place} is off by {gap.size:.2g} of its largest magnitude, allowed is {gap.allowed:g}"
         if result.status != "ok":
-            lines.append(f"{candidate} {shape}: {result.status}{why if result.status == 'parity failed' else ''}")
+            lines.append(f"{candidate} {shape}: {result.status}{why if result.status == WRONG else ''}")
     return lines
 
 

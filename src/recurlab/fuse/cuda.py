@@ -11,15 +11,14 @@ from torch import Tensor
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
 from recurlab.errors import RecurlabError
-from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, nvrtc
+from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, measured, nvrtc
 from recurlab.fuse.cuda_plan import Plan, Task
 from recurlab.fuse.cuda_source import cuda_source
+from recurlab.fuse.faults import Fault, fault_of, watch
 from recurlab.fuse.kernel import Kernel, Pass, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
 START, CUT, SKIPPED = -1, -2, -3  # see `Origin` in the template problem.h
-# Compute capabilities on which the kernels have been run and measured; experiments/speed has the figures.
-MEASURED: frozenset[tuple[int, int]] = frozenset()
 OLDEST, OLDEST_DENSE = (7, 5), (8, 0)
 
 
@@ -33,7 +32,7 @@ def unavailable(device: torch.device) -> str | None:
 
 @lru_cache
 def _note_unmeasured(device: gpu.Properties) -> None:
-    if device.capability not in MEASURED:
+    if _dotted(device.capability) not in measured.capabilities():
         warnings.warn(
             f"backend='fused': its CUDA kernels have not been measured on {device.name} "
             f"(compute capability {_dotted(device.capability)}); compare with backend='eager' once",
@@ -55,7 +54,7 @@ class CudaKernel(Kernel):
         self.device = device
         _note_unmeasured(gpu.properties(device))
         self.structs = _structs(len(cell.states), max(1, len(cell.phases)))
-        self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], gpu.Module] = {}
+        self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[gpu.Module, int]] = {}
 
     def forward(self, work: Work) -> None:  # noqa: D102
         plan = self._plan(work, backward=False)
@@ -115,7 +114,7 @@ class CudaKernel(Kernel):
     def _task(self, steps: int, batch: int, units: int, width: int, directions: int, **others: Any) -> Task:
         product = 0
         if self.storage == torch.float32:
-            product = 1 if _tf32_allowed() else 2
+            product = 1 if tf32_allowed() else 2
         phases = cuda_plan.phases_of(self.cell.phases)
         storage = STORAGES.index(self.storage)
         return Task(
@@ -151,8 +150,12 @@ class CudaKernel(Kernel):
     def _launch(self, plan: Plan, name: str, problem: ctypes.Structure) -> None:
         compiled = plan.program, plan.constants  # the same for many plans
         if compiled not in self.modules:
-            self.modules[compiled] = gpu.Module(self._source(plan), self.device)
-        self.modules[compiled].launch(
+            source = self._source(plan)
+            module = gpu.Module(source, self.device)
+            self.modules[compiled] = module, watch(f"{plan.program} of {type(self.cell).__name__}", source)
+        module, number = self.modules[compiled]
+        problem.fault = fault_of(number, problem.steps, problem.batch, problem.units)
+        module.launch(
             name, problem, blocks=plan.blocks, threads=plan.threads, shared=plan.shared, cluster=plan.cluster,
             cooperative=plan.cooperative,
         )  # fmt: skip
@@ -185,7 +188,7 @@ class CudaKernel(Kernel):
         return result, kept
 
 
-def _tf32_allowed() -> bool:
+def tf32_allowed() -> bool:
     """Return whether float32 matrices may be multiplied in TF32."""
     matmul = torch.backends.cuda.matmul
     # From torch 2.9 on; once it has been set, the older flag can't be read.
@@ -252,7 +255,7 @@ def _structs(states: int, phases: int) -> tuple[type[ctypes.Structure], type[cty
         "d_x_step", "d_x_sample", "chunks", "chunk_steps",
     ]  # fmt: skip
     fields = dict.fromkeys(numbers, ctypes.c_long)
-    fields |= {"exchange": one, "exchange_size": ctypes.c_long, "counters": one}
+    fields |= {"exchange": one, "exchange_size": ctypes.c_long, "counters": one, "fault": Fault}
     fields |= dict.fromkeys(("directions", "hold", "training", "grad"), ctypes.c_int)
     fields |= {"zoneout": ctypes.c_float * states, "limit": ctypes.c_uint * states}
     fields["direction"] = direction * 2  # type: ignore[operator]

@@ -8,16 +8,20 @@ import ctypes
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from recurlab.errors import RecurlabError, one_line
+from recurlab.fuse.faults import fault, record
 from recurlab.fuse.nvrtc import cubin
 
 # What a kernel may have without asking: bytes of dynamic shared memory, blocks of a cluster.
 SHARED, CLUSTER = 48 * 1024, 8
+CLUSTERS = (2, 4, 8, 16)  # their sizes
+# The least of a kernel: what it says of clusters holds for all that leave a multiprocessor room for one block alone.
+LEAST = 'extern "C" __global__ void least() {}'
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,20 @@ class Properties:
         capability: the compute capability, e.g. ``(9, 0)``.
         multiprocessors: how many.
         shared: the most bytes of shared memory that a block may have.
+        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, one block a multiprocessor; empty if it
+            has none, or nobody knows.
     """
 
     name: str
     capability: tuple[int, int]
     multiprocessors: int
     shared: int
+    clusters: tuple[int, ...] = ()
 
 
 def properties(device: torch.device) -> Properties:
     """Return the properties of a cuda device, the current one if it has no index."""
-    return _properties(_index(device))
+    return _with_clusters(_index(device))
 
 
 class Module:
@@ -77,7 +84,7 @@ class Module:
             cooperative: whether all blocks have to be resident at once.
 
         Raises:
-            RecurlabError: if the driver refuses, with its reason.
+            RecurlabError: if the driver refuses, with its reason; and where an earlier kernel has waited in vain.
         """
         stream = torch.cuda.current_stream(self.device).cuda_stream
         config = _config(blocks, threads, shared, cluster, cooperative, stream)
@@ -87,23 +94,16 @@ class Module:
                 _call("cuLaunchKernelEx", config, self._kernel(name, shared, cluster), ctypes.addressof(parameters), 0)
         except RecurlabError as error:
             size = f"{blocks=}, {threads=}, {shared=}, {cluster=}, {cooperative=}"
-            raise RecurlabError(f"kernel {name!r} on {properties(self.device).name}: {error} ({size})") from None
+            earlier = "" if (what := fault()) is None else f"; before that, {what}"
+            where = f"kernel {name!r} on {_properties(self.device.index).name}"
+            raise RecurlabError(f"{where}: {error} ({size}){earlier}") from None
 
-    def resident(self, name: str, *, threads: int, shared: int, cluster: int = 1) -> int:
-        """Return how many blocks of a kernel, or clusters of more than one, the whole device can hold at once.
-
-        0 if it can't hold one.
-        """
-        device = properties(self.device)
-        if shared > device.shared or (cluster > 1 and device.capability < (9, 0)):
-            return 0
+    def clusters(self, name: str, *, threads: int, shared: int, cluster: int) -> int:
+        """Return how many clusters of blocks of a kernel the whole device can hold at once."""
         with _current(self._context):
             kernel = self._kernel(name, shared, cluster)
-            if cluster > 1:
-                config = _config(cluster, threads, shared, cluster, False, 0)
-                return int(_call("cuOccupancyMaxActiveClusters", kernel, config))
-            blocks = int(_call("cuOccupancyMaxActiveBlocksPerMultiprocessor", kernel, threads, shared))
-        return blocks * device.multiprocessors
+            config = _config(cluster, threads, shared, cluster, False, 0)
+            return int(_call("cuOccupancyMaxActiveClusters", kernel, config))
 
     def _kernel(self, name: str, shared: int, cluster: int) -> Any:
         """Return the handle of a kernel that may be launched with this much, in the current context."""
@@ -114,13 +114,33 @@ class Module:
             # Constant values: two threads that set them at once do no harm.
             if shared > SHARED:
                 static = _call("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, kernel)
-                most = properties(self.device).shared - static
+                most = _properties(self.device.index).shared - static
                 _call("cuFuncSetAttribute", kernel, attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
             if cluster > CLUSTER:
                 allowed = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
                 _call("cuFuncSetAttribute", kernel, allowed, 1)
             self._kernels[key] = kernel
         return self._kernels[key]
+
+
+@functools.cache
+def _with_clusters(index: int) -> Properties:
+    """Return a device's properties, after its driver was asked for its clusters."""
+    found = _properties(index)
+    if found.capability < (9, 0):
+        return found
+    counts = tuple(
+        _clusters(index, size, found.shared // 2 + 1024) for size in CLUSTERS
+    )  # no block fits beside another
+    return replace(found, clusters=counts) if any(counts) else found
+
+
+def _clusters(index: int, size: int, shared: int) -> int:
+    """Return how many clusters of a size a device holds, 0 if it can't be asked or refuses them."""
+    try:
+        return Module(LEAST, torch.device("cuda", index)).clusters("least", threads=256, shared=shared, cluster=size)
+    except (RecurlabError, RuntimeError):  # the latter where there is no driver
+        return 0
 
 
 @functools.cache
@@ -147,6 +167,7 @@ def _load(source: str, index: int) -> tuple[Any, Any]:
     mode = _call("cuThreadExchangeStreamCaptureMode", relaxed)
     try:
         with _current(context):
+            record()  # takes memory, once
             return context, _call("cuModuleLoadData", image)
     finally:
         _call("cuThreadExchangeStreamCaptureMode", mode)

@@ -5,24 +5,26 @@ from typing import TYPE_CHECKING
 import torch
 
 from recurlab.backends import select
+from recurlab.errors import check_integer
 from recurlab.layers.sequence import Sequence
 
 if TYPE_CHECKING:
     from recurlab.layers.rnn import RNN
 
 
-def explain(rnn: "RNN", source: bool) -> str:
+def explain(rnn: "RNN", source: bool, batch_size: int) -> str:
     """Return, for each layer, its cell, the backend taken for a plain call and a line of reason for each other one.
 
     With `source`, also what was generated for it, once where layers share it.
     """
+    check_integer("batch_size", batch_size)
     probe = next(rnn.parameters()).new_zeros
-    states = tuple(probe(rnn.num_layers * rnn.num_directions, 1, rnn.hidden_size) for _ in rnn.cell.states)
+    states = tuple(probe(rnn.num_layers * rnn.num_directions, batch_size, rnn.hidden_size) for _ in rnn.cell.states)
     lines: list[str] = []
     for layer in range(rnn.num_layers):
         features = rnn.input_size if layer == 0 else rnn.hidden_size * rnn.num_directions
         sequence = Sequence(
-            probe(1, 1, features), mask=None, lengths=None, resets=None, batched=True, restore=lambda x: x
+            probe(1, batch_size, features), mask=None, lengths=None, resets=None, batched=True, restore=lambda x: x
         )
         device = sequence.input.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # explaining must not change a run

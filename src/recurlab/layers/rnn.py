@@ -231,9 +231,12 @@ class RNN(RecurrentWeights):
     def carried_state(self, state: State | None) -> None:
         self._carried = state
 
-    def explain(self, *, source: bool = False) -> str:
-        """Return, for each layer, the backend taken, the reason for each other one, and the `source` generated."""
-        return explain(self, source)
+    def explain(self, *, source: bool = False, batch_size: int = 1) -> str:
+        """Return, for each layer, the backend taken, the reason for each other one, and the `source` generated.
+
+        On a GPU `auto` goes by the batch size too.
+        """
+        return explain(self, source, batch_size)
 
     def extra_repr(self) -> str:
         """Return what distinguishes this layer."""

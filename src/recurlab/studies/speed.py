@@ -110,7 +110,8 @@ def _measured(folder: Path) -> list[Row]:
     Those of results.csv, where all were kept once, come first: newer ones of the same case take their place.
     """
     files = [read(path) for path in sorted(folder.glob("*.csv"), key=lambda path: (path.stem != "results", path))]
-    return [row for rows in files for row in rows if {"forward_backward_ms", "peak_mib"} <= row.keys()]
+    found = [row for rows in files for row in rows if {"forward_backward_ms", "peak_mib"} <= row.keys()]
+    return [{"kind": "cpu"} | row for row in found]  # which older files do not tell
 
 
 def _machines(study: Speed) -> Iterator[Machine]:
@@ -119,6 +120,7 @@ def _machines(study: Speed) -> Iterator[Machine]:
         settings = study.settings(scale)
         shapes = {str(shape): shape for shape in settings.shapes}
         wanted = {
+            "kind": settings.device,
             "dtype": settings.dtype,
             "tf32": str(settings.tf32).lower(),
             "busy": str(settings.busy),

@@ -32,7 +32,7 @@ DEVICE vec sigmoid(vec x) { return reciprocal_fast(1.0f + exp2_fast(-LOG2_E * x)
 // 1 - 2 / (e^2|x| + 1) loses digits near 0, where an odd polynomial takes its place; neither waits for the other.
 DEVICE vec tanh(vec x) {
     const float size = ::fabsf(x), z = x * x;
-    const float far = 1.0f - 2.0f * reciprocal_fast(1.0f + exp2_fast(2.0f * LOG2_E * size));
+    const float far = 1.0f - reciprocal_fast(0.5f + 0.5f * exp2_fast(2.0f * LOG2_E * size));
     // tanh x = x + x z (c0 + c1 z + ...), minimax for |x| <= 0.55: 1.3e-8
     float tail = -0.00661022782f;
     tail = tail * z + 0.02130938866f;

@@ -43,8 +43,12 @@ struct Team {
     Store *slice;                       // this block's part of it: SAMPLES rows of gates * UNITS
     float *sums;                        // of the warps that share the depth
     Words *rest;                        // this thread's weights that are not in registers
-    int full_size;                      // words of one buffer of `full`
-    int rounds, turn;                   // exchanges and products so far
+    Arrivals *arrivals;                 // of what is on its way into each buffer of `full`
+    Words *exchange;                    // the team's buffers in the L2 cache, one after the other
+    long exchange_size;                 // pieces of 16 bytes of one of them
+    unsigned *counter;                  // of the team's blocks that have stored there
+    unsigned full_size;                 // words of one buffer of `full`
+    unsigned rounds, turn;              // exchanges and products so far
 };
 DEVICE bool take(Team &team, long item) {
     const Problem &p = team.p;
@@ -90,7 +94,11 @@ template <int STRIDE, int SUMS, int GATES> DEVICE Team team_of(const Problem &p)
     team.rank = block_index() % TEAM;
     team.team = block_index() / TEAM;
     team.thread = thread_index();
-    team.full = (unsigned *)shared_memory();
+    team.exchange_size = p.exchange_size;
+    team.exchange = p.exchange + team.team * 2 * p.exchange_size;
+    team.counter = p.counters + team.team;
+    team.arrivals = (Arrivals *)shared_memory();
+    team.full = (unsigned *)((Words *)shared_memory() + 1);
     team.full_size = SAMPLES * STRIDE;
     team.sums = (float *)(team.full + buffers * team.full_size);
     team.slice = (Store *)(team.sums + 2 * WARPS_K * CHUNK * SUMS);
@@ -98,7 +106,9 @@ template <int STRIDE, int SUMS, int GATES> DEVICE Team team_of(const Problem &p)
     // What is never written is multiplied with weights of 0, and so must be a number.
     for (int i = team.thread; i < buffers * team.full_size; i += THREADS) team.full[i] = 0;
     for (int i = team.thread; i < SAMPLES * GATES * UNITS; i += THREADS) team.slice[i] = write(0);
-    if (CLUSTERED && TEAM > 1) cluster_barrier();
-    else block_barrier();
+    if (CLUSTERED && TEAM > 1) {
+        if (team.thread < buffers) arrivals_start(team.arrivals + team.thread);
+        cluster_barrier();
+    } else block_barrier();
     return team;
 }

@@ -12,7 +12,8 @@ using Sizes = Largest<Backward>;
 
 // What a thread reads of an element's step.
 struct Past {
-    Store x[G], recur[G], before[S], d_output;
+    Store x[G], recur[G], d_output;
+    unsigned before[S];  // words of Store, or of a float where the origin is START
     int origin;
 };
 // What a thread keeps of an element.
@@ -31,30 +32,68 @@ struct Cells {
     float bias_ih[G], sum_ih[G], sum_hh[G];  // of the thread's one unit; the sums are over time and its samples
 };
 
-DEVICE void fetch(const Team &team, Cells &cells, long i) {
-    if (i < 0) return;
+// Where the tensors of a step are; see those of the forward.
+struct Rows {
+    const Store *x, *recur, *d_output;  // of the step that is fetched next
+    const Store *output, *saved[S];     // the states before it
+    Store *d_x, *d_recur;               // of the step that is written next
+    bool given;                         // whether there is a gradient of the output
+    long way;
+};
+DEVICE Rows rows_of(const Team &team) {
     const Problem &p = team.p;
     const Direction &d = *team.d;
-    const long t = time_of(p, team.direction, i), step = t * p.batch * HIDDEN;
-    const Store *x = d.x + t * p.x_step, *d_output = d.d_output + t * p.d_step;
-    const int before = plain_origin(p, team.direction, i);
-    const Store *output = d.output + before * p.h_step;
-    each_element(team, [&](int place, const Element &at) {
-        Cell &cell = cells.of[place];
-        Past &past = cell.coming;
+    const long t = time_of(p, team.direction, p.steps - 1), way = team.direction ? 1 : -1, row = t * p.batch * HIDDEN;
+    Rows rows = {d.x + t * p.x_step, d.recur + row * Step::KEPT, d.d_output + t * p.d_step, d.output + (t + way) * p.h_step};
 #pragma unroll
-        for (int g = 0; g < G; g++) {
-            past.x[g] = x[cell.x_place + g * HIDDEN];
-            if (Step::KEPT_PLACE[g] >= 0)
-                past.recur[g] = d.recur[(step + at.b * HIDDEN) * Step::KEPT + Step::KEPT_PLACE[g] * HIDDEN + at.j];
-        }
-        past.d_output = d.d_output ? d_output[cell.d_place] : write(0);
-        past.origin = NOISY ? origin_of(p, d, team.direction, i, at.b) : before;
-        if (past.origin < 0) return;
-        past.before[0] = NOISY ? d.output[past.origin * p.h_step + cell.h_place] : output[cell.h_place];
+    for (int s = 1; s < S; s++) rows.saved[s] = d.saved[s] + row + way * p.batch * HIDDEN;
+    rows.d_x = d.d_x + t * p.d_x_step;
+    rows.d_recur = d.d_recur + row * Step::OWN;
+    rows.given = d.d_output;
+    rows.way = way;
+    return rows;
+}
+DEVICE void move_fetched(const Team &team, Rows &rows) {
+    const Problem &p = team.p;
+    const long row = rows.way * p.batch * HIDDEN;
+    rows.x += rows.way * p.x_step;
+    rows.recur += row * Step::KEPT;
+    rows.d_output += rows.way * p.d_step;
+    rows.output += rows.way * p.h_step;
 #pragma unroll
-        for (int s = 1; s < S; s++) past.before[s] = d.saved[s][past.origin * p.batch * HIDDEN + at.row()];
-    });
+    for (int s = 1; s < S; s++) rows.saved[s] += row;
+}
+DEVICE void move_written(const Team &team, Rows &rows) {
+    rows.d_x += rows.way * team.p.d_x_step;
+    rows.d_recur += rows.way * team.p.batch * HIDDEN * Step::OWN;
+}
+
+DEVICE void fetch(const Team &team, const Rows &rows, Cell &cell, const Element &at, long i) {
+    Past &past = cell.coming;
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        past.x[g] = rows.x[cell.x_place + g * HIDDEN];
+        if (Step::KEPT_PLACE[g] >= 0) past.recur[g] = rows.recur[at.b * HIDDEN * Step::KEPT + Step::KEPT_PLACE[g] * HIDDEN + at.j];
+    }
+    past.d_output = rows.given ? rows.d_output[cell.d_place] : write(0);
+    past.origin = NOISY ? origin_of(team.p, *team.d, team.direction, i, at.b) : i > 0 ? 0 : START;
+#pragma unroll
+    for (int s = 0; s < S; s++) {
+        if (past.origin == START) past.before[s] = bits_of(team.d->start[s][at.row()]);
+        if (past.origin < 0) continue;
+        if (!NOISY) past.before[s] = word_in(s ? rows.saved[s][at.row()] : rows.output[cell.h_place]);
+        else if (s) past.before[s] = word_in(team.d->saved[s][past.origin * team.p.batch * HIDDEN + at.row()]);
+        else past.before[s] = word_in(team.d->output[past.origin * team.p.h_step + cell.h_place]);
+    }
+}
+
+// Waits for what has been fetched, of dead elements too: else the next fetch could not tell whether the last one is over.
+DEVICE void fetched(const Team &team, Cells &cells) {
+#pragma unroll
+    for (int place = 0; place < CHUNKS * SHARE; place++) {
+        Store &x = cells.of[place].coming.x[0];
+        x = store_in(loaded(word_in(x), nothing_in(team.p)));
+    }
 }
 
 DEVICE void start(const Team &team, Cells &cells) {
@@ -77,7 +116,15 @@ DEVICE void start(const Team &team, Cells &cells) {
         cell.draws.four = -1;
         cell.held = 0;
     });
-    fetch(team, cells, p.steps - 1);
+    // Else what is fetched in the loop would be waited for with these.
+#pragma unroll
+    for (int g = 0; g < G; g++) cells.bias_ih[g] = arrived(cells.bias_ih[g], nothing_in(p));
+    each_element(team, [&](int place, const Element &) {
+        Cell &cell = cells.of[place];
+#pragma unroll
+        for (int s = 0; s < S; s++) cell.d_state[s] = arrived(cell.d_state[s], nothing_in(p));
+        if (NOISY) cell.drop = arrived(cell.drop, nothing_in(p));
+    });
 }
 
 DEVICE void unpack(const Team &team, const Cells &cells, Cell &cell, const Element &at) {
@@ -91,9 +138,7 @@ DEVICE void unpack(const Team &team, const Cells &cells, Cell &cell, const Eleme
     }
 #pragma unroll
     for (int s = 0; s < S; s++)
-        cell.state[s] = past.origin >= 0       ? read(past.before[s])
-                        : past.origin == START ? team.d->start[s][at.row()]
-                                               : 0;
+        cell.state[s] = past.origin >= 0 ? read(store_in(past.before[s])) : past.origin == START ? float_of(past.before[s]) : 0;
 }
 
 // The first stage: from the gradients of output and new states to those of the gates and, in part, of the old states.
@@ -150,22 +195,17 @@ DEVICE void finish(Cells &cells, Cell &cell) {
     for (int s = 0; s < S; s++) cell.d_state[s] = NOISY && cell.origin == CUT ? 0 : cell.d_state[s] + cell.d_before[s];
 }
 
-// Writes the gradients of step t; right after an exchange, since that waits for what was written before it.
-DEVICE void store(const Team &team, const Cells &cells, long t) {
-    Store *d_x = team.d->d_x + t * team.p.d_x_step;
-    const long step = t * team.p.batch * HIDDEN;
-    each_element(team, [&](int place, const Element &at) {
-        const Cell &cell = cells.of[place];
+// Writes the gradients of the step where the rows are.
+DEVICE void store(const Rows &rows, const Cell &cell, const Element &at) {
 #pragma unroll
-        for (int g = 0; g < G; g++) {
-            d_x[cell.d_x_place + g * HIDDEN] = cell.left_x[g];
-            if (Step::OWN_PLACE[g] < 0) continue;
-            team.d->d_recur[(step + at.b * HIDDEN) * Step::OWN + Step::OWN_PLACE[g] * HIDDEN + at.j] = cell.left_recur[g];
-        }
-    });
+    for (int g = 0; g < G; g++) {
+        rows.d_x[cell.d_x_place + g * HIDDEN] = cell.left_x[g];
+        if (Step::OWN_PLACE[g] < 0) continue;
+        rows.d_recur[at.b * HIDDEN * Step::OWN + Step::OWN_PLACE[g] * HIDDEN + at.j] = cell.left_recur[g];
+    }
 }
 
-template <int K> DEVICE void backward_phases(Team &team, Cells &cells, const AllWeights<Backward> &weights, long i) {
+template <int K> DEVICE void backward_phases(Team &team, Cells &cells, const AllWeights<Backward> &weights, Rows &rows, long i, bool first) {
     if constexpr (K >= 0) {
         each_element(team, [&](int place, const Element &at) {
 #pragma unroll
@@ -174,12 +214,18 @@ template <int K> DEVICE void backward_phases(Team &team, Cells &cells, const All
                 team.slice[(at.n * gates_in(K) + gate) * UNITS + own_unit(team)] = write_operand(gradient);
             }
         });
-        const unsigned *full = exchange<gates_in(K), Backward<K>::STRIDE>(team);
-        if (K == PHASES - 1 && i + 1 < team.p.steps) store(team, cells, time_of(team.p, team.direction, i + 1));
-        multiply_all(team, weights.template phase<K>(), full, [&](int place, const Element &at) {
-            operand_back<K>(cells.of[place], total<Backward<K>>(team, own_unit(team), at.n));
+        const unsigned *full = exchange<gates_in(K), Backward<K>::STRIDE>(team, [&] {
+            if (K < PHASES - 1) return;
+            if (i > 0) each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at, i - 1); });
+            move_fetched(team, rows);
+            if (first) return;
+            each_element(team, [&](int place, const Element &at) { store(rows, cells.of[place], at); });
+            move_written(team, rows);
         });
-        backward_phases<K - 1>(team, cells, weights, i);
+        multiply_all<1>(team, weights.template phase<K>(), full, [&](int place, const Element &, const float *sum) {
+            operand_back<K>(cells.of[place], *sum);
+        });
+        backward_phases<K - 1>(team, cells, weights, rows, i, first);
     }
 }
 
@@ -203,15 +249,20 @@ DEVICE void run_backward(const Problem &p) {
         Cells cells;
         weights.load(team, team.rest);
         start(team, cells);
+        Rows rows = rows_of(team);
+        each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at, p.steps - 1); });
+        move_fetched(team, rows);
+        bool first = true;
         for (long i = p.steps - 1; i >= 0; i--) {
-            const long t = time_of(p, team.direction, i);
+            const long t = NOISY ? time_of(p, team.direction, i) : 0;
+            fetched(team, cells);
             each_element(team, [&](int place, const Element &at) { advance_back(team, cells, cells.of[place], t, at); });
-            fetch(team, cells, i - 1);
-            backward_phases<PHASES - 1>(team, cells, weights, i);
+            backward_phases<PHASES - 1>(team, cells, weights, rows, i, first);
             each_element(team, [&](int place, const Element &) { finish(cells, cells.of[place]); });
+            first = false;
         }
-        store(team, cells, time_of(p, team.direction, 0));
         each_element(team, [&](int place, const Element &at) {
+            store(rows, cells.of[place], at);
 #pragma unroll
             for (int s = 0; s < S; s++) team.d->d_start[s][at.row()] = cells.of[place].d_state[s];
         });

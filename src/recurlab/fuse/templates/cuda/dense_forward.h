@@ -18,23 +18,13 @@ struct Cell {
     Store coming[G];     // the projected input of the next step, and its origin
     int coming_origin;
     Store output, saved[S], sums[G];  // of the last step, not yet written
+    Store entering;                   // of the phase at hand, likewise
     long x_place, h_place;            // of the element in a step's x and output
 };
 struct Cells {
     Cell of[CHUNKS * SHARE];
     float bias_ih[G], bias_hh[G];  // of the thread's one unit
 };
-
-DEVICE void fetch(const Team &team, Cells &cells, long i) {
-    if (i >= team.p.steps) return;
-    const Store *x = team.d->x + time_of(team.p, team.direction, i) * team.p.x_step;
-    each_element(team, [&](int place, const Element &at) {
-        Cell &cell = cells.of[place];
-#pragma unroll
-        for (int g = 0; g < G; g++) cell.coming[g] = x[cell.x_place + g * HIDDEN];
-        cell.coming_origin = origin_of(team.p, *team.d, team.direction, i, at.b);
-    });
-}
 
 DEVICE void start(const Team &team, Cells &cells) {
     const Problem &p = team.p;
@@ -55,15 +45,26 @@ DEVICE void start(const Team &team, Cells &cells) {
         cell.draws.four = -1;
         cell.begun = false;
     });
-    fetch(team, cells, 0);
+    // Else what is fetched in the loop would be waited for with these.
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        cells.bias_ih[g] = arrived(cells.bias_ih[g], nothing_in(p));
+        cells.bias_hh[g] = arrived(cells.bias_hh[g], nothing_in(p));
+    }
+    each_element(team, [&](int place, const Element &) {
+        Cell &cell = cells.of[place];
+#pragma unroll
+        for (int s = 0; s < S; s++) cell.state[s] = arrived(cell.state[s], nothing_in(p));
+        if (NOISY) cell.drop = arrived(cell.drop, nothing_in(p));
+    });
 }
 
 // What enters phase K: for the exchange and, where asked, for the weight's gradient.
-template <int K> DEVICE void enter(const Team &team, const Cell &cell, long t, const Element &at) {
+template <int K> DEVICE void enter(const Team &team, Cell &cell, const Element &at) {
     float operand = Step::operand(Phase<K>{}, cell.x, cell.state, cell.recur);
     if (NOISY) operand *= cell.drop;
     team.slice[at.n * UNITS + own_unit(team)] = write_operand(operand);
-    if (team.d->entering[K]) team.d->entering[K][t * team.p.batch * HIDDEN + at.row()] = write(operand);
+    cell.entering = write(operand);
 }
 
 // The end of a step: zoneout and mask.
@@ -83,49 +84,97 @@ DEVICE void finish(const Team &team, Cell &cell, long t, const Element &at) {
 }
 
 // A phase's recurrence for one element, and what the backward needs of it.
-template <int K> DEVICE void receive(const Team &team, const Cells &cells, Cell &cell, const Element &at) {
+template <int K> DEVICE void receive(const Cells &cells, Cell &cell, const float *sum) {
 #pragma unroll
     for (int i = 0; i < gates_in(K); i++) {
         const int g = Step::SLOTS[Step::START[K] + i];
-        cell.recur[g] = total<Forward<K>>(team, i * UNITS + own_unit(team), at.n) + cells.bias_hh[g];
+        cell.recur[g] = sum[i] + cells.bias_hh[g];
         cell.sums[g] = write(Step::KEPT_PLACE[g] < 0 ? cell.x[g] + cell.recur[g] : cell.recur[g]);
     }
 }
 
-// Writes the results of step t. An exchange waits until all that was written before it has arrived, so that results are
-// written right after one.
-DEVICE void store(const Team &team, const Cells &cells, long t) {
-    const Problem &p = team.p;
+// Where the tensors of a step are. Pointers that move on cost less than a product of a step's number with its size.
+struct Rows {
+    const Store *coming;  // the projected input of the next step
+    Store *x, *output, *saved[S], *recur, *entering[MORE];
+    bool keeps[MORE];  // what enters a phase
+    long way;
+};
+DEVICE Rows rows_of(const Team &team) {
     const Direction &d = *team.d;
-    Store *x = d.x + t * p.x_step, *output = d.output + t * p.h_step;
-    const long step = t * p.batch * HIDDEN;
-    each_element(team, [&](int place, const Element &at) {
-        const Cell &cell = cells.of[place];
-        output[cell.h_place] = cell.output;
-        if (!p.grad) return;
+    const long t = time_of(team.p, team.direction, 0), row = t * team.p.batch * HIDDEN;
+    Rows rows = {d.x + t * team.p.x_step, d.x + t * team.p.x_step, d.output + t * team.p.h_step};
 #pragma unroll
-        for (int s = 1; s < S; s++) d.saved[s][step + at.row()] = cell.saved[s];
+    for (int s = 1; s < S; s++) rows.saved[s] = d.saved[s] + row;
+    rows.recur = d.recur + row * Step::KEPT;
 #pragma unroll
-        for (int g = 0; g < G; g++) {
-            if (Step::PHASE[g] < 0) continue;
-            if (Step::KEPT_PLACE[g] < 0) x[cell.x_place + g * HIDDEN] = cell.sums[g];
-            else d.recur[(step + at.b * HIDDEN) * Step::KEPT + Step::KEPT_PLACE[g] * HIDDEN + at.j] = cell.sums[g];
-        }
-    });
+    for (int k = 0; k < PHASES; k++) {
+        rows.keeps[k] = (k > 0 || NOISY || !Step::OPERAND_IS_STATE) && d.entering[k];
+        rows.entering[k] = d.entering[k] + row;
+    }
+    rows.way = team.direction ? -1 : 1;
+    return rows;
+}
+DEVICE void move_on(const Team &team, Rows &rows) {
+    const long row = rows.way * team.p.batch * HIDDEN;
+    rows.x += rows.way * team.p.x_step;
+    rows.output += rows.way * team.p.h_step;
+#pragma unroll
+    for (int s = 1; s < S; s++) rows.saved[s] += row;
+    rows.recur += row * Step::KEPT;
 }
 
-template <int K> DEVICE void forward_phases(Team &team, Cells &cells, const AllWeights<Forward> &weights, long i) {
+DEVICE void fetch(const Team &team, const Rows &rows, Cell &cell, const Element &at, long i) {
+#pragma unroll
+    for (int g = 0; g < G; g++) cell.coming[g] = rows.coming[cell.x_place + g * HIDDEN];
+    if (NOISY) cell.coming_origin = origin_of(team.p, *team.d, team.direction, i, at.b);
+}
+
+// Waits for what has been fetched, of dead elements too: else the next fetch could not tell whether the last one is over.
+DEVICE void fetched(const Team &team, Cells &cells) {
+#pragma unroll
+    for (int place = 0; place < CHUNKS * SHARE; place++) {
+        Store &x = cells.of[place].coming[0];
+        x = store_in(loaded(word_in(x), nothing_in(team.p)));
+    }
+}
+
+// Writes the results of the step where the rows are.
+DEVICE void store(const Team &team, const Rows &rows, const Cell &cell, const Element &at) {
+    rows.output[cell.h_place] = cell.output;
+    if (!team.p.grad) return;
+#pragma unroll
+    for (int s = 1; s < S; s++) rows.saved[s][at.row()] = cell.saved[s];
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        if (Step::PHASE[g] < 0) continue;
+        if (Step::KEPT_PLACE[g] < 0) rows.x[cell.x_place + g * HIDDEN] = cell.sums[g];
+        else rows.recur[at.b * HIDDEN * Step::KEPT + Step::KEPT_PLACE[g] * HIDDEN + at.j] = cell.sums[g];
+    }
+}
+
+template <int K> DEVICE void forward_phases(Team &team, Cells &cells, const AllWeights<Forward> &weights, Rows &rows, long i, unsigned left) {
     if constexpr (K < PHASES) {
-        const long t = time_of(team.p, team.direction, i);
-        const unsigned *full = exchange<1, Forward<K>::STRIDE>(team);
-        if (K == 0 && i > 0) store(team, cells, time_of(team.p, team.direction, i - 1));
-        multiply_all(team, weights.template phase<K>(), full, [&](int place, const Element &at) {
+        const bool more = left > 1;
+        const unsigned *full = exchange<1, Forward<K>::STRIDE>(team, [&] {
+            if (K == 0 && more) rows.coming += rows.way * team.p.x_step;
+            const auto fetch_next = [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at, i + more); };
+            if (K == 0) each_element(team, fetch_next);
+            each_element(team, [&](int place, const Element &at) {
+                if (K == 0 && i > 0) store(team, rows, cells.of[place], at);
+                if (rows.keeps[K]) rows.entering[K][at.row()] = cells.of[place].entering;
+            });
+            if (K == 0 && i > 0) move_on(team, rows);
+            if (rows.keeps[K]) rows.entering[K] += rows.way * team.p.batch * HIDDEN;
+        });
+        const long t = NOISY ? time_of(team.p, team.direction, i) : 0;
+        multiply_all<gates_in(K)>(team, weights.template phase<K>(), full, [&](int place, const Element &at, const float *sum) {
             Cell &cell = cells.of[place];
-            receive<K>(team, cells, cell, at);
-            if constexpr (K + 1 < PHASES) enter<K + 1>(team, cell, t, at);
+            receive<K>(cells, cell, sum);
+            if constexpr (K + 1 < PHASES) enter<K + 1>(team, cell, at);
             else finish(team, cell, t, at);
         });
-        forward_phases<K + 1>(team, cells, weights, i);
+        forward_phases<K + 1>(team, cells, weights, rows, i, left);
     }
 }
 
@@ -136,23 +185,25 @@ DEVICE void run_forward(const Problem &p) {
         Cells cells;
         weights.load(team, team.rest);
         start(team, cells);
-        for (long i = 0; i < p.steps; i++) {
-            const long t = time_of(p, team.direction, i);
+        Rows rows = rows_of(team);
+        each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at, 0); });
+        unsigned left = loaded(p.steps, nothing_in(p));  // counted, since the compiler would look up the number of steps in each
+        for (long i = 0; left > 0; i++, left--) {
+            if (CHUNKS * SHARE > 1) fetched(team, cells);
             each_element(team, [&](int place, const Element &at) {
                 Cell &cell = cells.of[place];
-                cell.origin = cell.coming_origin;
+                cell.origin = NOISY ? cell.coming_origin : 0;
 #pragma unroll
                 for (int g = 0; g < G; g++) cell.x[g] = read(cell.coming[g]) + cells.bias_ih[g];
                 if (NOISY && cell.origin == CUT)
 #pragma unroll
                     for (int s = 0; s < S; s++) cell.state[s] = 0;
-                enter<0>(team, cell, t, at);
+                enter<0>(team, cell, at);
             });
-            fetch(team, cells, i + 1);
-            forward_phases<0>(team, cells, weights, i);
+            forward_phases<0>(team, cells, weights, rows, i, left);
         }
-        store(team, cells, time_of(p, team.direction, p.steps - 1));
         each_element(team, [&](int place, const Element &at) {
+            store(team, rows, cells.of[place], at);
 #pragma unroll
             for (int s = 0; s < S; s++) team.d->end[s][at.row()] = cells.of[place].state[s];
         });

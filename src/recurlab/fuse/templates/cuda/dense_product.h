@@ -67,6 +67,12 @@ template <class P> DEVICE Words *load_fragments(Fragments<P> &f, Words *rest, co
                 if (g < Fragments<P>::HERE) f.here[m][g][tile] = words;
                 else *f.place(m, g, tile) = words;
             }
+#pragma unroll
+    for (int m = 0; m < P::TILES_OF_WARP; m++)
+#pragma unroll
+        for (int g = 0; g < Fragments<P>::HERE; g++)
+#pragma unroll
+            for (int i = 0; i < 8; i++) f.here[m][g][i / 4].w[i % 4] = loaded(f.here[m][g][i / 4].w[i % 4], nothing_in(team.p));
     return rest + P::TILES_OF_WARP * (P::GROUPS_OF_WARP - Fragments<P>::HERE) * 2 * THREADS;
 }
 
@@ -137,14 +143,22 @@ template <class P> DEVICE float total(const Team &team, int row, int n) {
     return sum;
 }
 
-// Calls f(place, element) for each live element, when the totals of its sample can be read.
-template <class P, class F> DEVICE void multiply_all(Team &team, const Fragments<P> &f, const unsigned *full, const F &use) {
+// Calls use(place, element, sums) for each live element with the totals of its sample: `sums` has those of its unit in
+// each of ROWS parts of the weights' rows.
+template <int ROWS, class P, class F> DEVICE void multiply_all(Team &team, const Fragments<P> &f, const unsigned *full, const F &use) {
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        if (chunk * CHUNK >= team.live) break;
+        if (chunk > 0 && chunk * CHUNK >= team.live) break;
         multiply_chunk<P>(team, f, full, chunk);
         block_barrier();  // one is enough, since the sums of the next chunk have another place
-        each_element(team, chunk, use);
+        float sums[SHARE][ROWS];
+#pragma unroll
+        for (int e = 0; e < SHARE; e++)
+#pragma unroll
+            for (int row = 0; row < ROWS; row++)
+                sums[e][row] = total<P>(team, row * UNITS + own_unit(team), element_of(team, chunk, e).n);
+        warp_barrier();
+        each_element(team, chunk, [&](int place, const Element &at) { use(place, at, sums[place - chunk * SHARE]); });
         team.turn++;
     }
 }

@@ -1,7 +1,7 @@
 // All that kernels take from the GPU, outside any namespace: tests give these names other bodies, that run on a CPU.
 // THREADS, how many threads a block has, is defined above this text; launches are one-dimensional.
 // Not every GPU has everything, and what it lacks can't be compiled for it once it is called: multiply_bf16,
-// multiply_tf32 and round_tf32 need compute capability 8.0, clusters 9.0.
+// multiply_tf32, round_tf32 and copy_coherent need compute capability 8.0, clusters 9.0.
 
 #define INLINE __device__ __forceinline__
 #define DEVICE [[maybe_unused]] static INLINE
@@ -16,15 +16,51 @@ DEVICE unsigned block_count() { return gridDim.x; }
 // The block's dynamic shared memory.
 DEVICE char *shared_memory() {
     extern __shared__ __align__(16) char dynamic_shared_memory[];
-    return dynamic_shared_memory;
+    unsigned place = (unsigned)__cvta_generic_to_shared(dynamic_shared_memory);
+    asm volatile("" : "+r"(place));  // kept in a register: to find it again takes long on a GPU with clusters
+    return (char *)__cvta_shared_to_generic(place);
 }
 
 DEVICE void block_barrier() { __syncthreads(); }
+DEVICE void warp_barrier() { __syncwarp(); }
 
 // 16 bytes, moved together.
 struct alignas(16) Words {
     unsigned w[4];
 };
+
+// ---- waits that end --------------------------------------------------------------------------------------
+
+// A wait in vain would hold the GPU for ever: after some seconds it ends the kernel, and says where it was.
+// Only a barrier can't: that of a block or of a cluster, whose PTX has no way to ask whether all have arrived.
+constexpr long long PATIENCE = 1ll << 33;  // clock cycles
+
+struct FaultRecord {
+    unsigned set;  // by the one thread that fills it
+    int kernel, steps, batch, units, line;
+    unsigned block, seen, wanted;
+};
+// Where a kernel that waits in vain says so, and what it says of itself.
+struct Fault {
+    FaultRecord *record;  // in the host's memory: nothing else can be read once a kernel has trapped; or null
+    int kernel, steps, batch, units;
+};
+
+// Called after each look in vain; `since` is 0 before the first one.
+DEVICE void be_patient(long long &since, const Fault &fault, unsigned seen, unsigned wanted, int line) {
+    const long long now = clock64();
+    if (!since) since = now;
+    if (now - since < PATIENCE) return;
+    FaultRecord *const r = fault.record;
+    const bool first = r && !atomicExch_system(&r->set, 1u);
+    if (first) {
+        r->kernel = fault.kernel, r->steps = fault.steps, r->batch = fault.batch, r->units = fault.units;
+        r->line = line, r->block = block_index(), r->seen = seen, r->wanted = wanted;
+        __threadfence_system();
+    }
+    // Others let the first one write.
+    if (first || !r || now - since > 2 * PATIENCE) __trap();
+}
 
 // ---- a cluster of blocks ---------------------------------------------------------------------------------
 
@@ -49,27 +85,57 @@ DEVICE cluster_pointer in_cluster(const void *mine, unsigned rank) {
     return there;
 }
 
-DEVICE void cluster_store(cluster_pointer to, Words v) {
-    asm volatile("st.shared::cluster.v4.b32 [%0], {%1, %2, %3, %4};"
-                 ::"r"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
+// A counter in shared memory of the bytes that blocks of the cluster send there, one round after the other. A round is
+// over when the block has said how many it expects, and all of them have arrived.
+typedef unsigned long long Arrivals;
+
+// One thread, once; a cluster_barrier() then lets the others send.
+DEVICE void arrivals_start(Arrivals *at) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.mbarrier_init.release.cluster;"
+                 ::"r"((unsigned)__cvta_generic_to_shared(at)) : "memory");
+}
+
+// One thread of the block, once a round; some of the bytes may have arrived before.
+DEVICE void arrivals_expect(Arrivals *at, unsigned bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;"
+                 ::"r"((unsigned)__cvta_generic_to_shared(at)), "r"(bytes) : "memory");
+}
+
+// Stores without waiting, and then counts 16 bytes as arrived; both are in the same block.
+DEVICE void cluster_send(cluster_pointer to, Words v, cluster_pointer arrivals) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];"
+                 ::"r"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]), "r"(arrivals) : "memory");
+}
+
+// Each thread that reads what has arrived waits for each round in turn: the parity is that of the rounds before it.
+// No more than the block's own shared memory has to be seen anew: to acquire from the cluster would empty the first cache.
+DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &fault, int line = __builtin_LINE()) {
+    for (long long since = 0;; be_patient(since, fault, 0, 0, line)) {
+        unsigned over;
+        asm volatile("{\n\t.reg .pred over;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n\t"
+                     "selp.u32 %0, 1, 0, over;\n\t}"
+                     : "=r"(over) : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(parity) : "memory");
+        if (over) return;
+    }
 }
 
 // ---- the grid --------------------------------------------------------------------------------------------
-
-// Reads from L2, past the multiprocessor's own cache, where a line may be older than what another block has stored.
-DEVICE Words load_coherent(const Words *from) {
-    Words v;
-    asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
-                 : "l"(__cvta_generic_to_global(from))
-                 : "memory");
-    return v;
-}
 
 DEVICE void store_coherent(Words *to, Words v) {
     asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};"
                  ::"l"(__cvta_generic_to_global(to)), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
 }
+
+// From L2, past the multiprocessor's own cache, where a line may be older than what another block has stored, to the block's
+// shared memory, without waiting: it is there once the thread has called copies_arrived(), for others after a block_barrier()
+// behind that.
+DEVICE void copy_coherent(Words *to, const Words *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                 ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(__cvta_generic_to_global(from)) : "memory");
+}
+
+DEVICE void copies_arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // One thread adds 1 after a block_barrier(). The release is cumulative: it covers what that barrier has ordered before
 // it, the stores of the whole block.
@@ -78,13 +144,15 @@ DEVICE void signal(unsigned *counter) {
 }
 
 // One thread waits until the counter has reached the target, modulo 2^32; a block_barrier() then lets the others see
-// with load_coherent() what was stored before the signals.
-DEVICE void await(const unsigned *counter, unsigned target) {
-    unsigned value;
-    do {
+// with copy_coherent() what was stored before the signals.
+DEVICE void await(const unsigned *counter, unsigned target, const Fault &fault, int line = __builtin_LINE()) {
+    for (long long since = 0;;) {
+        unsigned value;
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
                      : "=r"(value) : "l"(__cvta_generic_to_global(counter)) : "memory");
-    } while ((int)(value - target) < 0);
+        if ((int)(value - target) >= 0) return;
+        be_patient(since, fault, value, target, line);
+    }
 }
 
 // ---- a warp's matrix products ----------------------------------------------------------------------------
@@ -117,6 +185,14 @@ DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, uns
 #endif
 }
 #undef MULTIPLY
+
+// ---- order -----------------------------------------------------------------------------------------------
+
+// The word, which has to be there before what is written below is done; `nothing` is 0, and the compiler can't know it.
+DEVICE unsigned loaded(unsigned word, unsigned nothing) {
+    asm volatile("xor.b32 %0, %0, %1;" : "+r"(word) : "r"(nothing) : "memory");
+    return word;
+}
 
 // ---- numbers ---------------------------------------------------------------------------------------------
 

@@ -38,6 +38,19 @@ template <bool ALL> DEVICE void fetch(const Problem &p, const Place &at, long la
     }
 }
 
+// A batch of steps and the origins that were asked for with it, as in the forward.
+DEVICE Past arrived(Past past, unsigned nothing) {
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++) {
+#pragma unroll
+        for (int g = 0; g < G; g++) past.x[k][g] = arrived(past.x[k][g], nothing);
+#pragma unroll
+        for (int s = 0; s < S; s++) past.before[k][s] = arrived(past.before[k][s], nothing);
+        past.d_output[k] = arrived(past.d_output[k], nothing);
+    }
+    return past;
+}
+
 // A step of one unit as the backward sees it.
 struct Moment {
     float x[G], before[S], d_output;
@@ -114,30 +127,37 @@ DEVICE void write_sums(const Problem &p, const Place &at, const Sums &sums) {
         }
 }
 
-// Calls step(past, k, i, origin) for each step of the thread's chunk, the last one first.
+// Calls step(past, k, i, origin) for each step of the thread's chunk, the last one first. ALL: the chunk has as many steps
+// left, and each of them one before it, so that without masks no origin is looked at.
 template <bool ALL, class F> DEVICE void steps_back(const Past &past, long last, long from, const int *origin, const F &step) {
 #pragma unroll
     for (int k = 0; k < AHEAD; k++)
-        if (ALL || last - k >= from) step(past, k, last - k, origin[k]);
+        if (ALL || last - k >= from) step(past, k, last - k, ALL && !NOISY ? 0 : origin[k]);
+}
+DEVICE long first_step(const Problem &p, const Place &at) { return at.chunk * p.chunk_steps; }
+DEVICE long last_step(const Problem &p, const Place &at) {
+    const long end = first_step(p, at) + p.chunk_steps;
+    return (end < p.steps ? end : p.steps) - 1;
 }
 template <class F> DEVICE void each_step_back(const Problem &p, const Place &at, const F &step) {
-    const long from = at.chunk * p.chunk_steps, end = from + p.chunk_steps, until = end < p.steps ? end : p.steps;
+    const long from = first_step(p, at);
     Past now, later;
     int origin[AHEAD], next[AHEAD], after[AHEAD];
-    fetch_origins(p, at, until - 1, from, next);
-    fetch<false>(p, at, until - 1, from, next, later);
-    fetch_origins(p, at, until - 1 - AHEAD, from, after);
-    for (long last = until - 1; last >= from; last -= AHEAD) {
-        now = later;
+    long last = last_step(p, at);
+    fetch_origins(p, at, last, from, next);
+    fetch<false>(p, at, last, from, next, later);
+    fetch_origins(p, at, last - AHEAD, from, after);
+    for (; last >= from; last -= AHEAD) {
+        now = arrived(later, nothing_in(p));
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) {
             origin[k] = next[k];
-            next[k] = after[k];
+            next[k] = NOISY ? (int)loaded((unsigned)after[k], nothing_in(p)) : after[k];
         }
         if (last - 2 * AHEAD + 1 >= from) fetch<true>(p, at, last - AHEAD, from, next, later);
         else fetch<false>(p, at, last - AHEAD, from, next, later);
         fetch_origins(p, at, last - 2 * AHEAD, from, after);
-        if (last - AHEAD + 1 >= from) steps_back<true>(now, last, from, origin, step);
+        if (last - AHEAD + 1 >= (from > 0 ? from : 1)) steps_back<true>(now, last, from, origin, step);
         else steps_back<false>(now, last, from, origin, step);
     }
 }
@@ -150,7 +170,8 @@ DEVICE void run_backward(const Problem &p) {
     Sums sums = {};
     Draws draws[VECTOR];
     float d[VECTOR][VARS] = {};
-    const long row = at.b * p.units + at.j, all = p.batch * p.units;
+    const long row = at.b * p.units + at.j, all = p.batch * p.units, way = at.direction ? p.d_x_step : -p.d_x_step;
+    Store *to = at.d->d_x + at_d_x(p, time_of(p, at.direction, last_step(p, at)), at.b) + at.j;
 #pragma unroll
     for (int v = 0; v < VECTOR; v++) {
         draws[v].four = -1;
@@ -172,7 +193,8 @@ DEVICE void run_backward(const Problem &p) {
             for (int g = 0; g < G; g++) d_x[g].value[v] = write(given.d_x[g]);
         }
 #pragma unroll
-        for (int g = 0; g < G; g++) put(at.d->d_x + at_d_x(p, t, at.b) + g * p.units + at.j, d_x[g]);
+        for (int g = 0; g < G; g++) put(to + g * p.units, d_x[g]);
+        to += way;
     });
     write_sums(p, at, sums);
     if (at.chunk > 0) return;

@@ -16,6 +16,18 @@ template <bool ALL> DEVICE void fetch(const Problem &p, const Place &at, long fi
     }
 }
 
+// A batch of steps, all of it loaded before the next one is asked for. A warp counts the loads of both together, so that
+// to wait for a part of this one later would be to wait for the whole of the next.
+DEVICE Inputs arrived(Inputs in, unsigned nothing) {
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++) {
+#pragma unroll
+        for (int g = 0; g < G; g++) in.x[k][g] = arrived(in.x[k][g], nothing);
+        if (NOISY) in.origin[k] = (int)loaded((unsigned)in.origin[k], nothing);
+    }
+    return in;
+}
+
 struct Carried {
     float state[S][VECTOR];
     Draws draws[VECTOR];
@@ -84,7 +96,7 @@ DEVICE void run_forward(const Problem &p) {
     Inputs now, later;
     fetch<false>(p, at, 0, later);
     for (long first = 0; first < p.steps; first += AHEAD) {
-        now = later;
+        now = arrived(later, nothing_in(p));
         if (first + 2 * AHEAD <= p.steps) fetch<true>(p, at, first + AHEAD, later);
         else fetch<false>(p, at, first + AHEAD, later);
         if (first + AHEAD <= p.steps) forward_steps<true>(p, at, units, now, first, to, c);

@@ -36,6 +36,7 @@ struct Problem {
     Words *exchange;                  // of the dense kernels, between the blocks of a team: two buffers for each team
     long exchange_size;               // pieces of 16 bytes of one buffer
     unsigned *counters;               // one a team, zero before the launch
+    Fault fault;
     int directions, hold, training, grad;
     float zoneout[S];                 // probabilities
     unsigned limit[S];                // a unit keeps its previous value where the draw is at most this
@@ -44,6 +45,9 @@ struct Problem {
 
 // Where the state before a step comes from: the step whose output it is, or one of these.
 enum Origin { START = -1, CUT = -2, SKIPPED = -3 };  // the first states; zeros; the step does not count
+
+// 0, which the compiler does not know.
+DEVICE unsigned nothing_in(const Problem &p) { return (unsigned)p.directions >> 2; }
 
 DEVICE long at_x(const Problem &p, long t, long b) { return t * p.x_step + b * p.x_sample; }
 DEVICE long at_h(const Problem &p, long t, long b) { return t * p.h_step + b * p.h_sample; }

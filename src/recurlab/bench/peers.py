@@ -1,0 +1,200 @@
+"""Our fused layer beside whatever else runs a GRU or an LSTM: torch's layers, and packages that are installed."""
+
+import csv
+import gc
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module, metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import recurlab
+from recurlab.bench.candidates import candidates
+from recurlab.bench.clock import elapsed
+from recurlab.bench.machine import check_device, environment, tf32
+from recurlab.bench.measure import UNSUPPORTED, Result, Runner, measure, seconds
+from recurlab.bench.others import PEERS, PRECISIONS, Peer, Problem
+from recurlab.bench.plan import FULL, TINY, Sizes
+from recurlab.bench.results import Row, csv_path
+from recurlab.bench.settings import Settings
+from recurlab.errors import one_line
+
+OURS = "recurlab"
+TRIAL = replace(TINY, dense=TINY.dense[:1])
+FIELDS = (
+    "peer", "version", "cell", "dtype", "tf32", "shape", "forward_ms", "forward_backward_ms", "forward_ratio_to_ours",
+    "forward_backward_ratio_to_ours", "status", "device", "date", "torch",
+)  # fmt: skip
+WARM = 2  # calls of each pass that are not counted: kernels are compiled and chosen in them
+
+
+def run(device: str, output: str, *, tiny: bool, seconds: float) -> int:
+    """Time our fused layer and every peer at the shapes of the plan; say how they compare.
+
+    Args:
+        device: cuda, or cpu for a trial.
+        output: the folder of <device>-peers.csv, which is written anew.
+        tiny: small shapes, for a trial.
+        seconds: nothing is begun after these.
+
+    Returns:
+        1 if our layer failed, else 0, whatever a peer did.
+    """
+    check_device(device)
+    end = time.monotonic() + seconds
+    there = dict(_imported())
+    plan = list(order(TRIAL if tiny else FULL, device, list(there)))
+    shared = {name: value for name, value in environment(Settings(device=device)).items() if name in FIELDS}
+    folder = Path(output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = csv_path(folder, f"{shared['device']} peers")
+    rows: list[Row] = []
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        for row in _measured(plan, there, end):
+            writer.writerow(shared | row)
+            file.flush()
+            rows.append(row)
+    print("\n".join([*summary(rows), f"results: {path}"]))
+    ours = [row["status"] for row in rows if row["peer"] == OURS]
+    return 0 if all(status == "ok" or status.startswith(UNSUPPORTED) for status in ours) else 1
+
+
+def _imported() -> Iterator[tuple[str, Any]]:
+    """Yield the peers that are installed, with their modules; print a line for each other one."""
+    for name, peer in PEERS.items():
+        try:
+            yield name, import_module(peer.module)
+        except Exception as error:  # some look for a compiler or a GPU
+            absent = isinstance(error, ModuleNotFoundError) and error.name == peer.module
+            reason = "is not installed" if absent else f"can't be imported: {type(error).__name__}: {one_line(error)}"
+            print(f"skipped: {name} {reason}", flush=True)
+
+
+def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Problem, str]]:
+    """Yield what is timed in its order: ours before the others of a problem; what no peer has is left out."""
+    wanted = [(cell, shape) for shape in sizes.dense for cell in ("gru", "lstm")]
+    wanted += [("indrnn", shape) for shape in (sizes.many[0], sizes.few[0])]
+    problems = [
+        Problem(cell, shape, precision, device, sizes.repeats) for cell, shape in wanted for precision in PRECISIONS
+    ]
+    begun = set()
+    for last in (False, True):
+        for problem in problems:
+            names = [name for name in there if PEERS[name].last == last and PEERS[name].serves(problem)]
+            if names and problem not in begun:
+                yield problem, OURS
+                begun.add(problem)
+            for name in names:
+                yield problem, name
+
+
+def _measured(plan: Sequence[tuple[Problem, str]], there: Mapping[str, Any], end: float) -> Iterator[Row]:
+    """Yield a row for each part of the plan, until the time is up or the device answers no more."""
+    own: dict[Problem, Result] = {}
+    for place, (problem, name) in enumerate(plan):
+        if time.monotonic() > end:
+            print(f"time is up: the last {len(plan) - place} of {len(plan)} were not begun, from {problem} {name} on")
+            return
+        with tf32(problem.settings.tf32):
+            if name == OURS:
+                found = own[problem] = _ours(problem)
+            else:
+                found = _timed(PEERS[name], there[name], problem)
+        row = _row(problem, name, found, own[problem])
+        told = f"{row['forward_backward_ms']} ms, {row['forward_backward_ratio_to_ours'] or 'not'} times ours"
+        print(f"{problem} {name}: {told if found.status == 'ok' else found.status}", flush=True)
+        yield row | {"version": _version(name, there)}
+        if found.status.startswith("failed") and (reason := _lost(torch.device(problem.device))):
+            print(f"the device is lost to this process: {reason}")
+            return
+
+
+def _ours(problem: Problem) -> Result:
+    """Return what the bench finds of our layer, of its numbers too."""
+    try:
+        found, refused = candidates(problem.settings, beside=False)
+        results = measure(found, problem.shape, problem.settings)
+    except Exception as error:  # whatever happens, the others are timed
+        return Result(f"failed: {type(error).__name__}: {one_line(error)}")
+    (result,) = [*results.values(), *(Result(f"{UNSUPPORTED}{why}") for why in refused.values())]
+    return result
+
+
+def _timed(peer: Peer, module: Any, problem: Problem) -> Result:
+    """Return the times of a peer; its numbers are its own affair."""
+    try:
+        runner = Runner(peer.build(module, problem), input_grad=False)
+        rounds = [
+            (seconds(runner, runner.forward), seconds(runner, runner.both)) for _ in range(WARM + problem.repeats)
+        ]
+    except Exception as error:  # see above
+        return Result(f"failed: {type(error).__name__}: {one_line(error)}")
+    forward, both = (list(times) for times in zip(*rounds[WARM:], strict=True))
+    return Result("ok", forward=forward, both=both)
+
+
+def _row(problem: Problem, name: str, found: Result, ours: Result) -> Row:
+    settings = problem.settings
+    row = dict.fromkeys(FIELDS[: FIELDS.index("device")], "") | {
+        "peer": name,
+        "cell": problem.cell,
+        "dtype": settings.dtype,
+        "tf32": str(settings.tf32).lower(),
+        "shape": str(problem.shape),
+        "status": found.status,
+    }
+    if found.forward:
+        for what, time_of in zip(("forward", "forward_backward"), found.medians, strict=True):
+            row[f"{what}_ms"] = f"{1000 * time_of:.6g}"
+    if found.status == ours.status == "ok":
+        for what, theirs, own in zip(("forward", "forward_backward"), found.medians, ours.medians, strict=True):
+            row[f"{what}_ratio_to_ours"] = f"{theirs / own:.4g}"
+    return row
+
+
+def _version(name: str, there: Mapping[str, Any]) -> str:
+    module = there.get(name, recurlab)
+    try:
+        return str(getattr(module, "__version__", "") or metadata.version(module.__name__))
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _lost(device: torch.device) -> str | None:
+    """Return why the device can't be used any more, or None."""
+    try:
+        elapsed(lambda: torch.zeros(1, device=device), device)
+    except RuntimeError as error:
+        return one_line(error)
+    return None
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Return lines: how many times as long as ours each peer took, and what it could not do."""
+    ratios: dict[str, list[float]] = {}
+    troubles: dict[str, int] = {}
+    for row in rows:
+        precision = "tf32" if (row["dtype"], row["tf32"]) == ("float32", "true") else row["dtype"]
+        if row["status"] != "ok":
+            line = f"{row['peer']} {row['cell']} {precision}: {row['status']}"
+            troubles[line] = troubles.get(line, 0) + 1
+        elif row["peer"] != OURS and (ratio := row["forward_backward_ratio_to_ours"]):
+            ratios.setdefault(f"{row['peer']} {row['cell']} {precision}", []).append(float(ratio))
+    return [
+        "peers: times as long as ours, forward and backward: median, least and most",
+        *(f"{median(v):8.3g} {min(v):8.3g} {max(v):8.3g}  {name}, {len(v)} shapes" for name, v in ratios.items()),
+        *(f"{line}: {count} shapes" for line, count in troubles.items()),
+    ]
+
+
+if __name__ == "__main__":
+    gc.freeze()  # see gpu.py
+    where, into, small, limit = sys.argv[1:]
+    sys.exit(run(where, into, tiny=small == "True", seconds=float(limit)))
