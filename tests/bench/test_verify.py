@@ -246,8 +246,11 @@ def test_the_scripts_need_no_installation(name, tmp_path):
 @pytest.mark.slow
 def test_the_whole_command_on_a_small_trial(words, tmp_path, skip_unless_able):
     skip_unless_able("fused")
-    assert verify.verify([*words, "tiny=true", "stages=smoke,parity,bench", "limit=1500", "limits=smoke:800"]) == 0
+    assert (
+        verify.verify([*words, "tiny=true", "stages=smoke,parity,bench,peers", "limit=1500", "limits=smoke:800"]) == 0
+    )
     kept = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert len(kept) <= 8
     assert {"summary.txt", "logs.tgz"} < set(kept)
+    assert any(name.endswith("-peers.csv") for name in kept)
     assert {Path(name).suffix for name in kept} == {".csv", ".png", ".tgz", ".txt"}

@@ -21,6 +21,8 @@ META = torch.device("meta")  # sizes without numbers
 
 def needed(device, tiny):
     """Yield the sources of all those programs, in the order of the stages."""
+    if gpu.properties(device).capability >= (9, 0):
+        yield gpu.LEAST  # which the driver is asked about clusters with
     yield from families.sources(device, tiny=tiny)
     yield from of_groups(device)
     if not tiny:
@@ -75,8 +77,12 @@ def _of_case(case, precision, device):
 def main(tiny, name, seconds):
     device = torch.device("cuda")
     warnings.simplefilter("ignore", RuntimeWarning)  # that the kernels are not measured on this device
-    with devices.taken_for(name):
-        wrong = programs.compile_all(needed(device, tiny), gpu.properties(device).capability, seconds)
+    sources = []
+    for properties in devices.variants(name) if name else [None]:
+        with devices.taken_for(properties):
+            sources += needed(device, tiny)
+            capability = gpu.properties(device).capability
+    wrong = programs.compile_all(sources, capability, seconds)
     for line in wrong:
         print(line)
     return 1 if wrong else 0

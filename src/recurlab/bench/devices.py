@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from recurlab.errors import check_choice
 from recurlab.fuse import gpu
@@ -20,20 +21,29 @@ GPUS = {
 }
 
 
-@contextmanager
-def taken_for(name: str) -> Iterator[None]:
-    """Let kernels be planned for a GPU of `GPUS` that need not be there; for this machine's own if the name is empty.
+# How many clusters of 2, 4, 8 and 16 blocks a Hopper of 132 multiprocessors may hold, which plans depend on: the ones
+# that are switched off differ from one GPU of a model to the next. Empty: its driver was not asked.
+HOPPER = ((), (66, 33, 16, 8), (66, 32, 15, 7), (66, 32, 14, 5))
+
+
+def variants(name: str) -> list[Properties]:
+    """Return what GPUs of a name may be like.
 
     Raises:
         RecurlabError: if there is no GPU of this name.
     """
-    if not name:
-        yield
-        return
     check_choice("name", name, GPUS)
+    found = GPUS[name]
+    return [replace(found, clusters=clusters) for clusters in (HOPPER if found.capability == (9, 0) else ((),))]
+
+
+@contextmanager
+def taken_for(properties: Properties | None) -> Iterator[None]:
+    """Let kernels be planned for a GPU that need not be there; for this machine's own if None."""
     here = gpu.properties
     try:
-        gpu.properties = lambda device: GPUS[name]
+        if properties is not None:
+            gpu.properties = lambda device: properties
         yield
     finally:
         gpu.properties = here
