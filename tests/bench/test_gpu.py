@@ -74,7 +74,7 @@ def test_an_item_that_was_lost_is_noted_and_the_next_ones_are_measured(short, tm
 
 
 def test_a_lost_device_ends_the_process_after_its_rows_are_kept(short, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu, "_broken", lambda device: "an illegal memory access")
+    monkeypatch.setattr(gpu.machine, "lost", lambda device: "an illegal memory access")
     assert gpu.run("cpu", str(tmp_path), tiny=True, seconds=600) == BROKEN
     assert "the device is lost to this process: an illegal memory access\n" in capsys.readouterr().out
     assert rows_in(tmp_path)

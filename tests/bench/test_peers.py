@@ -113,7 +113,7 @@ def test_nothing_is_begun_when_the_time_is_up_and_what_is_known_is_kept(ask, mon
 
 
 def test_a_device_that_a_peer_has_broken_ends_it_after_its_row(ask, monkeypatch, capsys):
-    monkeypatch.setattr(peers, "_lost", lambda device: "an illegal memory access")
+    monkeypatch.setattr(peers, "lost", lambda device: "an illegal memory access")
     code, rows = ask({"broken": Peer("torch", ("gru", "lstm"), ("float32",), broken)})
     assert (code, [row["peer"] for row in rows]) == (0, ["recurlab", "broken"])
     assert "the device is lost to this process: an illegal memory access\n" in capsys.readouterr().out

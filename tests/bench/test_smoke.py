@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recurlab.bench import smoke
+from recurlab.bench import machine, smoke
 from recurlab.bench.families import FAMILIES, PRECISIONS, Layer, layers, verdict
 from recurlab.bench.machine import lost
 from recurlab.bench.smoke import LIMITS, run
@@ -145,6 +145,8 @@ def test_a_device_is_lost_once_it_answers_with_an_error(kind, reason, monkeypatc
 
     monkeypatch.setattr(torch.cuda, "synchronize", fail)
     assert lost(torch.device(kind)) == reason
+    monkeypatch.setattr(machine, "fault", lambda: "kernel dense_forward of GRU: block 3 waited in vain")
+    assert lost(torch.device(kind)) == (reason and machine.fault())
 
 
 def test_a_lost_device_ends_the_family(monkeypatch, capsys):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import torch
 
+from recurlab.bench import machine
 from recurlab.bench.candidates import Candidate, candidates, cases
 from recurlab.bench.clock import copy_bandwidth
 from recurlab.bench.goals import figures, summary
@@ -62,7 +63,7 @@ def run(
                 kept.add(_measured(item, shared))
             finally:
                 faulthandler.cancel_dump_traceback_later()
-            if (reason := _broken(place)) is not None:
+            if (reason := machine.lost(place)) is not None:
                 print(f"the device is lost to this process: {reason}", flush=True)
                 return BROKEN
     rows = [row for row in kept.rows if row["date"] >= since and row["device"] == shared["device"]]
@@ -90,17 +91,6 @@ def _noted(item: Item, shared: Row, status: str) -> list[Row]:
     """Return a row of a status for each case of an item."""
     results = {Candidate(case, "fused"): Result(status) for case in cases(item.settings)}
     return to_rows(results, item.shape, item.settings, shared | {"dtype": item.settings.dtype})
-
-
-def _broken(device: torch.device) -> str | None:
-    """Return why the device can't be used any more, or None."""
-    try:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            torch.zeros(1, device=device).item()
-    except RuntimeError as error:
-        return one_line(error)
-    return None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 import recurlab
 from recurlab.bench.settings import Settings
 from recurlab.errors import RecurlabError, one_line
+from recurlab.fuse.faults import fault
 from recurlab.training.provenance import processor, provenance
 
 # It ends with its parent, should that be killed.
@@ -84,11 +85,11 @@ def check_device(device: str) -> None:
 
 
 def lost(device: torch.device) -> str | None:
-    """Return why a device can't be used any more in this process, or None."""
+    """Return why a device answers no more in this process, above all where a kernel has waited in vain, or None."""
     try:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
             torch.zeros(1, device=device).item()
     except RuntimeError as error:
-        return one_line(error)
+        return fault() or one_line(error)
     return None

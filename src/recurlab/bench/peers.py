@@ -15,8 +15,7 @@ import torch
 
 import recurlab
 from recurlab.bench.candidates import candidates
-from recurlab.bench.clock import elapsed
-from recurlab.bench.machine import check_device, environment, tf32
+from recurlab.bench.machine import check_device, environment, lost, tf32
 from recurlab.bench.measure import UNSUPPORTED, Result, Runner, measure, seconds
 from recurlab.bench.others import PEERS, PRECISIONS, Peer, Problem
 from recurlab.bench.plan import FULL, TINY, Sizes
@@ -111,7 +110,7 @@ def _measured(plan: Sequence[tuple[Problem, str]], there: Mapping[str, Any], end
         told = f"{row['forward_backward_ms']} ms, {row['forward_backward_ratio_to_ours'] or 'not'} times ours"
         print(f"{problem} {name}: {told if found.status == 'ok' else found.status}", flush=True)
         yield row | {"version": _version(name, there)}
-        if found.status.startswith("failed") and (reason := _lost(torch.device(problem.device))):
+        if found.status.startswith("failed") and (reason := lost(torch.device(problem.device))):
             print(f"the device is lost to this process: {reason}")
             return
 
@@ -165,15 +164,6 @@ def _version(name: str, there: Mapping[str, Any]) -> str:
         return str(getattr(module, "__version__", "") or metadata.version(module.__name__))
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _lost(device: torch.device) -> str | None:
-    """Return why the device can't be used any more, or None."""
-    try:
-        elapsed(lambda: torch.zeros(1, device=device), device)
-    except RuntimeError as error:
-        return one_line(error)
-    return None
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
