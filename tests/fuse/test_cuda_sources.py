@@ -1,37 +1,25 @@
 """The CUDA kernels compile for the GPUs that they are for, without a GPU."""
 
-import functools
 import platform
 import struct
 import sys
 from itertools import product
 
 import pytest
-import torch
 
-import users_cells
+from cuda_programs import CELLS, STORAGES, compiled, task_of
 from emulated_gpu import GPUS
-from recurlab.cells.build import build_cell
 from recurlab.fuse import cuda_plan, nvrtc
 from recurlab.fuse.cuda_dense_plan import dense
-from recurlab.fuse.cuda_source import PROGRAMS, cuda_source
-from recurlab.fuse.generate import generate
-from recurlab.fuse.trace import trace
+from recurlab.fuse.cuda_source import PROGRAMS
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring them
     pytest.importorskip("cuda.bindings.nvrtc")
 
 pytestmark = pytest.mark.skipif(nvrtc.unavailable() is not None, reason="no NVRTC on this machine")
 
-BUILT_IN = {
-    "rnn": ("rnn", {}), "rnn_relu": ("rnn", {"activation": "relu"}), "gru_after": ("gru", {"reset": "after"}),
-    "gru_before": ("gru", {"reset": "before"}), "lstm": ("lstm", {}), "lstm_relu": ("lstm", {"activation": "relu"}),
-}  # fmt: skip
-CELLS = {name: build_cell(cell, "dense", 1, options)[0] for name, (cell, options) in BUILT_IN.items()}
-CELLS |= {name: users_cells.CELLS[name] for name in ("mingru", "two_phases_and_peepholes")}
 DENSE = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 DIAGONAL = [(7, 5), *DENSE]
-STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "float16": (2, 2, 0)}
 FRAME_SIZE, SIZED = 0x11, 4  # of what a cubin tells of a function: bytes of local memory; a value of some bytes
 
 
@@ -39,22 +27,6 @@ def quick(chosen, everything):
     """Return parameters of a test, of which the suite leaves all but some to `-m slow`: seconds to compile each."""
     assert set(chosen) <= set(everything)
     return [pytest.param(*each, marks=[] if each in chosen else pytest.mark.slow) for each in everything]
-
-
-def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True):
-    itemsize, place, product = STORAGES[storage]
-    phases = cuda_plan.phases_of(cell.phases)
-    shape = (len(cell.gates), len(cell.states), phases, steps, batch, units, units, 2)
-    return cuda_plan.Task(*shape, itemsize, place, noisy, backward, aligned=8, product=product)
-
-
-@functools.cache
-def step_of(cell):
-    return generate(trace(cell, torch.float32))
-
-
-def compiled(cell, plan, capability):
-    return nvrtc.cubin(cuda_source(step_of(cell), plan.program, dict(plan.constants)), capability)
 
 
 def local_memory(cubin):

@@ -3,7 +3,7 @@
 constexpr int VARS = NOISY ? S + 1 : S;
 
 struct Past {
-    Pack<VECTOR> x[AHEAD][G], before[AHEAD][S], d_output[AHEAD];
+    Fetched<VECTOR> x[AHEAD][G], before[AHEAD][S], d_output[AHEAD];
 };
 // The origins come one batch of steps before the values, whose places they are.
 DEVICE void fetch_origins(const Problem &p, const Place &at, long last, long from, int *origin) {
@@ -59,12 +59,12 @@ struct Moment {
 DEVICE Moment moment_of(const Problem &p, const Place &at, const Unit &unit, const Past &past, int k, int v, int origin) {
     Moment m;
     m.skipped = NOISY && origin == SKIPPED, m.cut = NOISY && origin == CUT;
-    m.d_output = at.d->d_output ? read(past.d_output[k].value[v]) : 0;
+    m.d_output = at.d->d_output ? read(past.d_output[k][v]) : 0;
 #pragma unroll
-    for (int g = 0; g < G; g++) m.x[g] = read(past.x[k][g].value[v]) + unit.w.bias_ih[g];
+    for (int g = 0; g < G; g++) m.x[g] = read(past.x[k][g][v]) + unit.w.bias_ih[g];
 #pragma unroll
     for (int s = 0; s < S; s++)
-        m.before[s] = origin >= 0 ? read(past.before[k][s].value[v]) : origin == START ? unit.start[s] : 0;
+        m.before[s] = origin >= 0 ? read(past.before[k][s][v]) : origin == START ? unit.start[s] : 0;
     return m;
 }
 

@@ -1,6 +1,6 @@
 // The forward of the diagonal recurrence.
 struct Inputs {
-    Pack<VECTOR> x[AHEAD][G];
+    Fetched<VECTOR> x[AHEAD][G];
     int origin[AHEAD];
 };
 // ALL: the sequence has as many steps left, so that none is asked for.
@@ -50,7 +50,7 @@ DEVICE void forward_step(const Problem &p, const Place &at, const Unit *units, c
 #pragma unroll
         for (int s = 0; s < S; s++) before[s] = cut ? 0 : c.state[s][v];
 #pragma unroll
-        for (int g = 0; g < G; g++) x[g] = read(in.x[k][g].value[v]) + units[v].w.bias_ih[g];
+        for (int g = 0; g < G; g++) x[g] = read(in.x[k][g][v]) + units[v].w.bias_ih[g];
         recurrences<0>(units[v].w, units[v].drop, NOISY, x, before, recur, entering);
         Step::advance(x, before, recur, next);
         if (NOISY) zoneout(p, *at.d, c.draws[v], to.t, at.b, at.j + v, before, next);

@@ -19,26 +19,32 @@ DEVICE Store store_in(unsigned word) {
 #endif
 }
 
-// N numbers side by side, moved in one access.
+// N numbers side by side, moved in one access: to memory, and from it. What has been fetched stays in whole words, since
+// where a word is taken apart it is waited for, and the compiler would do so at once.
 template <int N> struct alignas(N * sizeof(Store)) Pack {
     Store value[N];
 };
-template <int N> DEVICE Pack<N> get(const Store *from) { return *(const Pack<N> *)from; }
+template <int BYTES> struct WordOf {
+    typedef unsigned type;
+};
+template <> struct WordOf<2> {
+    typedef unsigned short type;
+};
+template <int N> struct alignas(N * sizeof(Store)) Fetched {
+    typedef typename WordOf<N * sizeof(Store)>::type Word;
+    static constexpr int WORDS = N * sizeof(Store) / sizeof(Word);
+    Word word[WORDS];
+    INLINE Store operator[](int i) const {
+        return store_in(sizeof(Store) == 4 ? word[i] : word[i / 2] >> i % 2 * 16);
+    }
+};
 template <int N> DEVICE void put(Store *to, const Pack<N> &pack) { *(Pack<N> *)to = pack; }
+template <int N> DEVICE Fetched<N> get(const Store *from) { return *(const Fetched<N> *)from; }
 
 // What has been loaded, waited for: what is written below is done after that. `nothing` is 0, see loaded().
 DEVICE float arrived(float x, unsigned nothing) { return float_of(loaded(bits_of(x), nothing)); }
-template <int N> DEVICE Pack<N> arrived(Pack<N> pack, unsigned nothing) {
-#if STORAGE == 0
+template <int N> DEVICE Fetched<N> arrived(Fetched<N> fetched, unsigned nothing) {
 #pragma unroll
-    for (int i = 0; i < N; i++) pack.value[i] = arrived(pack.value[i], nothing);
-#else
-#pragma unroll
-    for (int i = 0; i < N; i += 2) {
-        const unsigned high = N > 1 ? (unsigned)pack.value[i + (N > 1)] << 16 : 0, word = loaded(pack.value[i] | high, nothing);
-        pack.value[i] = (Store)word;
-        if (N > 1) pack.value[i + (N > 1)] = (Store)(word >> 16);
-    }
-#endif
-    return pack;
+    for (int i = 0; i < Fetched<N>::WORDS; i++) fetched.word[i] = loaded(fetched.word[i], nothing);
+    return fetched;
 }

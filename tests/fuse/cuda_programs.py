@@ -1,0 +1,38 @@
+"""The CUDA programs of cells as tests compile them, for a GPU that need not be there."""
+
+import functools
+
+import torch
+
+import users_cells
+from recurlab.cells.build import build_cell
+from recurlab.fuse import cuda_plan, nvrtc
+from recurlab.fuse.cuda_source import cuda_source
+from recurlab.fuse.generate import generate
+from recurlab.fuse.trace import trace
+
+BUILT_IN = {
+    "rnn": ("rnn", {}), "rnn_relu": ("rnn", {"activation": "relu"}), "gru_after": ("gru", {"reset": "after"}),
+    "gru_before": ("gru", {"reset": "before"}), "lstm": ("lstm", {}), "lstm_relu": ("lstm", {"activation": "relu"}),
+}  # fmt: skip
+CELLS = {name: build_cell(cell, "dense", 1, options)[0] for name, (cell, options) in BUILT_IN.items()}
+CELLS |= {name: users_cells.CELLS[name] for name in ("mingru", "two_phases_and_peepholes")}
+# Bytes and place of a type of storage, and the product.
+STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "float16": (2, 2, 0)}
+
+
+def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True, directions=2):
+    itemsize, place, product = STORAGES[storage]
+    phases = cuda_plan.phases_of(cell.phases)
+    shape = (len(cell.gates), len(cell.states), phases, steps, batch, units, units, directions)
+    return cuda_plan.Task(*shape, itemsize, place, noisy, backward, aligned=8, product=product)
+
+
+@functools.cache
+def step_of(cell):
+    return generate(trace(cell, torch.float32))
+
+
+def compiled(cell, plan, capability, edit=str):
+    """Return the cubin of a plan; `edit` changes the text of the kernel before."""
+    return nvrtc.cubin(edit(cuda_source(step_of(cell), plan.program, dict(plan.constants))), capability)
