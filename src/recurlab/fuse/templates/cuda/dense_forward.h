@@ -194,7 +194,7 @@ DEVICE void run_forward(const Problem &p) {
             if (CHUNKS * SHARE > 1) fetched(team, cells);
             each_element(team, [&](int place, const Element &at) {
                 Cell &cell = cells.of[place];
-                cell.origin = NOISY ? origin_of(cell.coming_marks, cell.last) : 0;
+                cell.origin = NOISY ? origin_of(arrived(cell.coming_marks, nothing_in(p)), cell.last) : 0;
 #pragma unroll
                 for (int g = 0; g < G; g++) cell.x[g] = read(cell.coming[g]) + cells.bias_ih[g];
                 if (NOISY && cell.origin == CUT)

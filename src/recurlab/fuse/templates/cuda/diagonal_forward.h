@@ -24,9 +24,7 @@ DEVICE Inputs arrived(Inputs in, unsigned nothing) {
     for (int k = 0; k < AHEAD; k++) {
 #pragma unroll
         for (int g = 0; g < G; g++) in.x[k][g] = arrived(in.x[k][g], nothing);
-        if (!NOISY) continue;
-        const unsigned both = loaded(in.marks[k].counts | in.marks[k].cut << 1, nothing);  // in one register
-        in.marks[k] = {both & 1, both >> 1};
+        if (NOISY) in.marks[k] = arrived(in.marks[k], nothing);
     }
     return in;
 }

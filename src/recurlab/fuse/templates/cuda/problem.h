@@ -62,6 +62,12 @@ DEVICE int origin_of(const Marks &marks, int last) { return !marks.counts ? SKIP
 // 0, which the compiler does not know.
 DEVICE unsigned nothing_in(const Problem &p) { return (unsigned)p.directions >> 2; }
 
+// As those of storage.h; in one register from then on.
+DEVICE Marks arrived(const Marks &marks, unsigned nothing) {
+    const unsigned both = loaded(marks.counts | marks.cut << 1, nothing);
+    return {both & 1, both >> 1};
+}
+
 DEVICE long at_x(const Problem &p, long t, long b) { return t * p.x_step + b * p.x_sample; }
 DEVICE long at_h(const Problem &p, long t, long b) { return t * p.h_step + b * p.h_sample; }
 DEVICE long at_d(const Problem &p, long t, long b) { return t * p.d_step + b * p.d_sample; }
