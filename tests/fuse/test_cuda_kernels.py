@@ -1,5 +1,6 @@
 """The CUDA kernels, emulated on the CPU, against the reference: all that a layer can be asked for."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import recurlab
 import users_cells
@@ -14,6 +16,7 @@ from emulated_gpu import AMPERE, HOPPER
 from gpu_cases import SMALL, TOLERANCE, WIDTH, assert_agree, case_of
 from layer_cases import CELLS, assert_near, cases, run
 from recurlab.bench.machine import tf32
+from recurlab.fuse import scan
 
 # Where a recurrence runs: what the GPU has decides how the blocks of a dense kernel exchange.
 PLACES = {"diagonal": HOPPER, "cluster": HOPPER, "cache": AMPERE}
@@ -179,3 +182,41 @@ def test_cells_of_users(gpu, name, recurrence):
         results.append(dict(named))
     assert_near(*results, TOLERANCE)
     assert {launch.name for launch in gpu.launches} == {"forward", "backward"}
+
+
+# ---- beside the kernels -----------------------------------------------------------------------------------------
+
+
+class Within(TorchDispatchMode):
+    """Count the operators of torch that a scan and its gradient call."""
+
+    def __init__(self):
+        super().__init__()
+        self.within, self.counts = 0, Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "recurlab":
+            self.within += 1
+            with self:
+                results = getattr(scan, func._opname)._init_fn(*args)
+            self.within -= 1
+            return results
+        self.counts[func] += self.within
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recurrence", ["dense", "block", "diagonal"])
+def test_masks_and_resets_cost_no_operator_of_torch(gpu, recurrence):
+    gpu.use(dense=SMALL)
+    heads = 2 if recurrence == "block" else 1
+    options = {"cell": "lstm", "recurrence": recurrence, "heads": heads, "recurrent_dropout": 0.3}
+    layer = recurlab.RNN(3, WIDTH * heads, backend="fused", bidirectional=True, **options)
+    x, counts = torch.randn(3, 5, 3), []
+    layer(x)  # the first launch of a process makes room for what a fault says
+    for flags in ({}, {"mask": torch.rand(3, 5) < 0.7}, {"resets": torch.rand(3, 5) < 0.3}):
+        with Within() as seen:
+            layer(x, **flags)[0].sum().backward()
+        del seen.counts[torch.ops.aten.select.int]  # a view, of each direction
+        counts.append(seen.counts)
+    assert counts[0][torch.ops.aten.new_empty.default] > 0, "they are seen"
+    assert counts[1:] == counts[:1] * 2

@@ -91,7 +91,8 @@ def flaws(cell, plan, edit=str):
 
 def diagonal_flaws(cell, way, steps, backward, noisy):
     # Inputs and origin of each step; in the backward its states before and the gradient of its output too.
-    loads = steps * (len(cell.gates) + noisy + backward * (1 + len(cell.states)))
+    marks = noisy * (1 if backward else 2)  # the origin, or the bytes of the mask and of the resets
+    loads = steps * (len(cell.gates) + marks + backward * (1 + len(cell.states)))
     late = len(loads_ahead(way)) != loads or waits_for_the_next_turn(way)
     return {*(["loads waited for"] if late else []), *(["meetings"] if meetings(way) else [])}
 

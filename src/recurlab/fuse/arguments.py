@@ -74,7 +74,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Results:
-    """What a scan gives, and what its gradient needs of it; all but `end` in the kernel's storage type.
+    """What a scan gives, and what its gradient needs of it; all but `end` and `origin` in the kernel's storage type.
 
     Attributes:
         output: (T, B, D*H).
@@ -83,6 +83,8 @@ class Results:
         saved: (D, S-1, T, B, H), the other states after each step.
         recur: (D, T, B, n*H), products of the gates for which x is not enough.
         entering: (D, n, T, B, H), what entered the phases whose operand is not simply the last output.
+        origin: int32, (D, T, B), where the state before each step came from, see `Origin` in the template problem.h;
+            (0,) of kernels that need none, and where nothing is masked or cut.
     """
 
     output: Tensor
@@ -91,6 +93,7 @@ class Results:
     saved: Tensor
     recur: Tensor
     entering: Tensor
+    origin: Tensor
 
 
 def allocate(made: Kernel, given: Arguments) -> Results:
@@ -98,9 +101,11 @@ def allocate(made: Kernel, given: Arguments) -> Results:
     steps, batch = given.input.shape[:2]
     directions, states, _, units = given.start.shape
     cell, products = made.cell, given.grad and made.kind == "dense"
-    plain = made.operand_is_state and given.dropout is None and given.mask is None and given.cuts is None
+    whole = given.mask is None and given.cuts is None
+    plain = made.operand_is_state and given.dropout is None and whole
     phases = (len(cell.phases) - int(plain and bool(cell.phases))) if products else 0
     kept, recur = states - 1 if given.grad else 0, len(made.kept_gates) * units if products else 0
+    origins = (directions, steps, batch) if given.grad and made.keeps_origins and not whole else 0
     return Results(
         given.empty(directions * units, made.storage),
         torch.empty_like(given.start),
@@ -108,6 +113,7 @@ def allocate(made: Kernel, given: Arguments) -> Results:
         empty(given.start, directions, kept, steps, batch, units, dtype=made.storage),
         empty(given.start, directions, steps, batch, recur, dtype=made.storage),
         empty(given.start, directions, phases, steps, batch, units, dtype=made.storage),
+        given.start.new_empty(origins, dtype=torch.int32),
     )
 
 
@@ -119,22 +125,26 @@ def passes(made: Kernel, given: Arguments, results: Results) -> list[Pass]:
     def of(d: int, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[d]
 
+    def all_of(d: int, tensor: Tensor) -> list[Tensor]:
+        return [*tensor[d].unbind(0)]  # sooner than an iteration over a tensor gives them
+
     return [
         Pass(
             x=results.x[..., d * rows : (d + 1) * rows],
             weight=given.weight_hh[d],
             output=results.output[..., d * units : (d + 1) * units],
-            start=list(given.start[d]),
-            end=list(results.end[d]),
+            start=all_of(d, given.start),
+            end=all_of(d, results.end),
             reverse=d == 1,
             bias_ih=of(d, given.bias_ih),
             bias_hh=of(d, given.bias_hh),
             dropout=of(d, given.dropout),
             cuts=of(d, given.cuts),
             seed=of(d, given.seed),
-            saved=[None] * (states - len(results.saved[d])) + list(results.saved[d]),
+            saved=[*[None] * (states - results.saved.shape[1]), *all_of(d, results.saved)],
             recur=results.recur[d] if results.recur.numel() else None,
-            entering=[None] * (phases - len(results.entering[d])) + list(results.entering[d]),
+            entering=[*[None] * (phases - results.entering.shape[1]), *all_of(d, results.entering)],
+            origin=results.origin[d] if results.origin.numel() else None,
         )
         for d in range(directions)
     ]

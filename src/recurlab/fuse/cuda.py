@@ -15,10 +15,9 @@ from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, measured, nvrtc
 from recurlab.fuse.cuda_plan import Plan, Task
 from recurlab.fuse.cuda_source import cuda_source
 from recurlab.fuse.faults import Fault, fault_of, watch
-from recurlab.fuse.kernel import Kernel, Pass, Work
+from recurlab.fuse.kernel import Kernel, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
-START, CUT, SKIPPED = -1, -2, -3  # see `Origin` in the template problem.h
 OLDEST, OLDEST_DENSE = (7, 5), (8, 0)
 
 
@@ -47,6 +46,8 @@ def _dotted(capability: tuple[int, int]) -> str:
 
 class CudaKernel(Kernel):
     """The kernels of one cell, recurrence and storage type on one device, each compiled when first needed."""
+
+    keeps_origins = True
 
     def __init__(self, cell: Cell, kind: str, storage: torch.dtype, device: torch.device) -> None:
         # Without a recurrence there is nothing to multiply.
@@ -171,10 +172,10 @@ class CudaKernel(Kernel):
         result.training, result.grad = work.training, work.grad
         result.zoneout[:] = list(work.zoneout)
         result.limit[:] = [max(0, limit(p)) for p in work.zoneout]
-        kept = [_origin(work.mask, one) for one in work.passes] if _masked(work) else []
+        result.mask = _pointer(work.mask)
+        kept: list[Tensor] = []
         for place, one in enumerate(work.passes):
             fill = result.direction[place]
-            fill.origin = _pointer(kept[place]) if kept else None
             for name, value in vars(one).items():
                 if isinstance(value, Tensor) and hasattr(fill, name):
                     setattr(fill, name, value.data_ptr())
@@ -196,26 +197,9 @@ def tf32_allowed() -> bool:
     return bool(matmul.allow_tf32 if precision is None else precision == "tf32")
 
 
-def _masked(work: Work) -> bool:
-    return work.mask is not None or work.passes[0].cuts is not None
-
-
 def _noisy(work: Work) -> bool:
-    return _masked(work) or any(work.zoneout) or work.passes[0].dropout is not None
-
-
-def _origin(mask: Tensor | None, one: Pass) -> Tensor:
-    """Return, int32 (T, B), the step whose output is the state before a step, or an `Origin`."""
-    steps, batch = one.output.shape[:2]
-    places = torch.arange(steps, dtype=torch.int32, device=one.output.device).unsqueeze(1).expand(steps, batch)
-    if mask is not None:  # of the last step that counts, so far
-        places = torch.where(mask.flip(0) if one.reverse else mask, places, -1).cummax(0).values
-    before = torch.cat([places.new_full((1, batch), -1), places[:-1]])
-    origin = torch.where(before < 0, START, steps - 1 - before if one.reverse else before)
-    origin = origin.flip(0) if one.reverse else origin
-    if one.cuts is not None:
-        origin = origin.masked_fill(one.cuts, CUT)
-    return (origin if mask is None else origin.masked_fill(~mask, SKIPPED)).to(torch.int32).contiguous()
+    first = work.passes[0]
+    return any(work.zoneout) or any(each is not None for each in (work.mask, first.cuts, first.dropout))
 
 
 def _aligned(work: Work) -> int:
@@ -244,9 +228,9 @@ def _structs(states: int, phases: int) -> tuple[type[ctypes.Structure], type[cty
     """Return the structs `Direction` and `Problem` of the kernels."""
     one, each, every = ctypes.c_void_p, ctypes.c_void_p * states, ctypes.c_void_p * phases
     fields: dict[str, Any] = {
-        "x": one, "weight": one, "bias_ih": one, "bias_hh": one, "dropout": one, "origin": one, "seed": one,
-        "start": each, "end": each, "output": one, "saved": each, "recur": one, "entering": every, "d_output": one,
-        "d_end": each, "d_x": one, "d_recur": one, "d_start": each, "d_weight": one, "d_bias_ih": one,
+        "x": one, "weight": one, "bias_ih": one, "bias_hh": one, "dropout": one, "cuts": one, "seed": one,
+        "start": each, "end": each, "output": one, "saved": each, "recur": one, "entering": every, "origin": one,
+        "d_output": one, "d_end": each, "d_x": one, "d_recur": one, "d_start": each, "d_weight": one, "d_bias_ih": one,
         "d_bias_hh": one, "transfer": one, "carry": one,
     }  # fmt: skip
     direction = type("Direction", (ctypes.Structure,), {"_fields_": list(fields.items())})
@@ -257,6 +241,6 @@ def _structs(states: int, phases: int) -> tuple[type[ctypes.Structure], type[cty
     fields = dict.fromkeys(numbers, ctypes.c_long)
     fields |= {"exchange": one, "exchange_size": ctypes.c_long, "counters": one, "fault": Fault}
     fields |= dict.fromkeys(("directions", "hold", "training", "grad"), ctypes.c_int)
-    fields |= {"zoneout": ctypes.c_float * states, "limit": ctypes.c_uint * states}
+    fields |= {"mask": one, "zoneout": ctypes.c_float * states, "limit": ctypes.c_uint * states}
     fields["direction"] = direction * 2  # type: ignore[operator]
     return direction, type("Problem", (ctypes.Structure,), {"_fields_": list(fields.items())})

@@ -93,7 +93,7 @@ def diagonal(task: Task, device: Properties) -> Plan:
     size = -(-task.steps // chunks)
     chunks = -(-task.steps // size)  # none of them empty
     loads = (task.gates + 1 + task.states if task.backward else task.gates) * max(1, vector * task.itemsize // 4)
-    ahead = min(32, max(2, power_of_two(IN_FLIGHT / (loads + task.noisy))))  # an origin is a load too
+    ahead = min(32, max(2, power_of_two(IN_FLIGHT / (loads + task.noisy))))  # what masks and cuts say is a load too
     lanes = chunks * task.elements // vector
     threads = max(WARP, min(128, power_of_two(lanes / (2 * device.multiprocessors))))
     program = "diagonal_forward" if not task.backward else "diagonal_chunks" if chunks > 1 else "diagonal_backward"

@@ -30,6 +30,7 @@ class Pass:
     saved: Sequence[Tensor | None] = ()
     recur: Tensor | None = None
     entering: Sequence[Tensor | None] = ()
+    origin: Tensor | None = None
     d_output: Tensor | None = None
     d_end: Sequence[Tensor | None] = ()
     d_x: Tensor | None = None
@@ -62,8 +63,11 @@ class Kernel(ABC):
         cell: the cell.
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         storage: the type of the sequences in memory.
+        keeps_origins: whether the backward is to be told where the states before masked and cut steps came from.
         operand_is_state, own_gates, kept_gates, text: what is known of the cell's step, see `generate`.
     """
+
+    keeps_origins = False
 
     def __init__(self, cell: Cell, kind: str, storage: torch.dtype, dtype: torch.dtype) -> None:
         self.cell, self.kind, self.storage = cell, kind, storage

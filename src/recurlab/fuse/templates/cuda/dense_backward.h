@@ -104,6 +104,7 @@ DEVICE void start(const Team &team, Cells &cells) {
         cells.bias_ih[g] = unit < WIDTH && team.d->bias_ih ? team.d->bias_ih[g * HIDDEN + team.unit + unit] : 0;
         cells.sum_ih[g] = cells.sum_hh[g] = 0;
     }
+    const Draws fresh = no_draws(p, *team.d);
     each_element(team, [&](int place, const Element &at) {
         Cell &cell = cells.of[place];
         cell.x_place = at.b * p.x_sample + at.j;
@@ -113,7 +114,7 @@ DEVICE void start(const Team &team, Cells &cells) {
 #pragma unroll
         for (int s = 0; s < S; s++) cell.d_state[s] = team.d->d_end[s][at.row()];
         cell.drop = NOISY && team.d->dropout ? team.d->dropout[at.row()] : 1;
-        cell.draws.four = -1;
+        cell.draws = fresh;
         cell.held = 0;
     });
     // Else what is fetched in the loop would be waited for with these.

@@ -13,10 +13,9 @@ using Sizes = Largest<Forward>;
 struct Cell {
     float state[S], x[G], recur[G], drop;
     Draws draws;
-    int origin;
-    bool begun;          // whether a step has counted
-    Store coming[G];     // the projected input of the next step, and its origin
-    int coming_origin;
+    int origin, last;    // of the state before the step at hand; the last step that has counted, or START
+    Store coming[G];     // the projected input of the next step, and its marks
+    Marks coming_marks;
     Store output, saved[S], sums[G];  // of the last step, not yet written
     Store entering;                   // of the phase at hand, likewise
     long x_place, h_place;            // of the element in a step's x and output
@@ -35,6 +34,7 @@ DEVICE void start(const Team &team, Cells &cells) {
         cells.bias_ih[g] = unit < WIDTH && team.d->bias_ih ? team.d->bias_ih[row] : 0;
         cells.bias_hh[g] = unit < WIDTH && team.d->bias_hh ? team.d->bias_hh[row] : 0;
     }
+    const Draws fresh = no_draws(p, *team.d);
     each_element(team, [&](int place, const Element &at) {
         Cell &cell = cells.of[place];
         cell.x_place = at.b * p.x_sample + at.j;
@@ -42,8 +42,8 @@ DEVICE void start(const Team &team, Cells &cells) {
 #pragma unroll
         for (int s = 0; s < S; s++) cell.state[s] = team.d->start[s][at.row()];
         cell.drop = NOISY && team.d->dropout ? team.d->dropout[at.row()] : 1;
-        cell.draws.four = -1;
-        cell.begun = false;
+        cell.draws = fresh;
+        cell.last = START;
     });
     // Else what is fetched in the loop would be waited for with these.
 #pragma unroll
@@ -76,9 +76,9 @@ DEVICE void finish(const Team &team, Cell &cell, long t, const Element &at) {
         if (NOISY) zoneout(team.p, *team.d, cell.draws, t, at.b, at.j, cell.state, next);
 #pragma unroll
         for (int s = 0; s < S; s++) cell.state[s] = next[s];
-        cell.begun = true;
+        cell.last = (int)t;
     }
-    cell.output = write(skipped && !(team.p.hold && cell.begun) ? 0 : cell.state[0]);
+    cell.output = write(skipped && !(team.p.hold && cell.last != START) ? 0 : cell.state[0]);
 #pragma unroll
     for (int s = 1; s < S; s++) cell.saved[s] = write(cell.state[s]);
 }
@@ -96,6 +96,7 @@ template <int K> DEVICE void receive(const Cells &cells, Cell &cell, const float
 // Where the tensors of a step are. Pointers that move on cost less than a product of a step's number with its size.
 struct Rows {
     const Store *coming;  // the projected input of the next step
+    long coming_place;    // of the next step and the first sample in a (T, B)
     Store *x, *output, *saved[S], *recur, *entering[MORE];
     bool keeps[MORE];  // what enters a phase
     long way;
@@ -103,7 +104,7 @@ struct Rows {
 DEVICE Rows rows_of(const Team &team) {
     const Direction &d = *team.d;
     const long t = time_of(team.p, team.direction, 0), row = t * team.p.batch * HIDDEN;
-    Rows rows = {d.x + t * team.p.x_step, d.x + t * team.p.x_step, d.output + t * team.p.h_step};
+    Rows rows = {d.x + t * team.p.x_step, t * team.p.batch, d.x + t * team.p.x_step, d.output + t * team.p.h_step};
 #pragma unroll
     for (int s = 1; s < S; s++) rows.saved[s] = d.saved[s] + row;
     rows.recur = d.recur + row * Step::KEPT;
@@ -124,10 +125,10 @@ DEVICE void move_on(const Team &team, Rows &rows) {
     rows.recur += row * Step::KEPT;
 }
 
-DEVICE void fetch(const Team &team, const Rows &rows, Cell &cell, const Element &at, long i) {
+DEVICE void fetch(const Team &team, const Rows &rows, Cell &cell, const Element &at) {
 #pragma unroll
     for (int g = 0; g < G; g++) cell.coming[g] = rows.coming[cell.x_place + g * HIDDEN];
-    if (NOISY) cell.coming_origin = origin_of(team.p, *team.d, team.direction, i, at.b);
+    if (NOISY) cell.coming_marks = marks_of(team.p, *team.d, rows.coming_place + at.b);
 }
 
 // Waits for what has been fetched, of dead elements too: else the next fetch could not tell whether the last one is over.
@@ -157,11 +158,13 @@ template <int K> DEVICE void forward_phases(Team &team, Cells &cells, const AllW
     if constexpr (K < PHASES) {
         const bool more = left > 1;
         const unsigned *full = exchange<1, Forward<K>::STRIDE>(team, [&] {
-            if (K == 0 && more) rows.coming += rows.way * team.p.x_step;
-            const auto fetch_next = [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at, i + more); };
-            if (K == 0) each_element(team, fetch_next);
+            const long here = rows.coming_place;
+            if (K == 0 && more) rows.coming += rows.way * team.p.x_step, rows.coming_place += rows.way * team.p.batch;
+            if (K == 0) each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at); });
             each_element(team, [&](int place, const Element &at) {
                 if (K == 0 && i > 0) store(team, rows, cells.of[place], at);
+                // The thread of a sample's first unit, which one block of one head has.
+                if (K == 0 && NOISY && at.j == 0 && team.d->origin) team.d->origin[here + at.b] = cells.of[place].origin;
                 if (rows.keeps[K]) rows.entering[K][at.row()] = cells.of[place].entering;
             });
             if (K == 0 && i > 0) move_on(team, rows);
@@ -186,13 +189,13 @@ DEVICE void run_forward(const Problem &p) {
         weights.load(team, team.rest);
         start(team, cells);
         Rows rows = rows_of(team);
-        each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at, 0); });
+        each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at); });
         unsigned left = loaded(p.steps, nothing_in(p));  // counted, since the compiler would look up the number of steps in each
         for (long i = 0; left > 0; i++, left--) {
             if (CHUNKS * SHARE > 1) fetched(team, cells);
             each_element(team, [&](int place, const Element &at) {
                 Cell &cell = cells.of[place];
-                cell.origin = NOISY ? cell.coming_origin : 0;
+                cell.origin = NOISY ? origin_of(arrived(cell.coming_marks, nothing_in(p)), cell.last) : 0;
 #pragma unroll
                 for (int g = 0; g < G; g++) cell.x[g] = read(cell.coming[g]) + cells.bias_ih[g];
                 if (NOISY && cell.origin == CUT)

@@ -168,13 +168,14 @@ DEVICE void run_backward(const Problem &p) {
     Unit units[VECTOR];
     read_units(p, at, units);
     Sums sums = {};
+    const Draws fresh = no_draws(p, *at.d);
     Draws draws[VECTOR];
     float d[VECTOR][VARS] = {};
     const long row = at.b * p.units + at.j, all = p.batch * p.units, way = at.direction ? p.d_x_step : -p.d_x_step;
     Store *to = at.d->d_x + at_d_x(p, time_of(p, at.direction, last_step(p, at)), at.b) + at.j;
 #pragma unroll
     for (int v = 0; v < VECTOR; v++) {
-        draws[v].four = -1;
+        draws[v] = fresh;
 #pragma unroll
         for (int s = 0; s < VARS; s++)
             if (p.chunks > 1) d[v][s] = at.d->carry[(at.chunk * VARS + s) * all + row + v];

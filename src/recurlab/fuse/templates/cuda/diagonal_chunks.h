@@ -8,8 +8,7 @@ DEVICE void run_transfer(const Problem &p) {
     if (!at.live || at.chunk == 0) return;
     Unit unit;
     read_units(p, at, &unit);
-    Draws draws;
-    draws.four = -1;
+    Draws draws = no_draws(p, *at.d);
     float column[VARS + 1][VARS];
 #pragma unroll
     for (int c = 0; c <= VARS; c++)

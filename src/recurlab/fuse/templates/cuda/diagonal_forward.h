@@ -1,18 +1,19 @@
 // The forward of the diagonal recurrence.
 struct Inputs {
     Fetched<VECTOR> x[AHEAD][G];
-    int origin[AHEAD];
+    Marks marks[AHEAD];
 };
 // ALL: the sequence has as many steps left, so that none is asked for.
 template <bool ALL> DEVICE void fetch(const Problem &p, const Place &at, long first, Inputs &in) {
-    const long stride = at.direction ? -p.x_step : p.x_step;
-    const Store *x = at.d->x + at_x(p, time_of(p, at.direction, first), at.b) + at.j;
+    const long way = at.direction ? -1 : 1, t = time_of(p, at.direction, first);
+    const Store *x = at.d->x + at_x(p, t, at.b) + at.j;
+    long place = t * p.batch + at.b;
 #pragma unroll
-    for (int k = 0; k < AHEAD; k++, x += stride) {
+    for (int k = 0; k < AHEAD; k++, x += way * p.x_step, place += way * p.batch) {
         if (!ALL && first + k >= p.steps) continue;
 #pragma unroll
         for (int g = 0; g < G; g++) in.x[k][g] = get<VECTOR>(x + g * p.units);
-        if (NOISY) in.origin[k] = origin_of(p, *at.d, at.direction, first + k, at.b);
+        if (NOISY) in.marks[k] = marks_of(p, *at.d, place);
     }
 }
 
@@ -23,7 +24,7 @@ DEVICE Inputs arrived(Inputs in, unsigned nothing) {
     for (int k = 0; k < AHEAD; k++) {
 #pragma unroll
         for (int g = 0; g < G; g++) in.x[k][g] = arrived(in.x[k][g], nothing);
-        if (NOISY) in.origin[k] = (int)loaded((unsigned)in.origin[k], nothing);
+        if (NOISY) in.marks[k] = arrived(in.marks[k], nothing);
     }
     return in;
 }
@@ -31,19 +32,23 @@ DEVICE Inputs arrived(Inputs in, unsigned nothing) {
 struct Carried {
     float state[S][VECTOR];
     Draws draws[VECTOR];
-    bool begun;  // whether a step has counted
+    int last;  // the last step that has counted, or START
 };
 
 // Where the results of a step go.
 struct Outlets {
     Store *output;
+    int *origin;
+    bool keeps;  // the origins: one thread of each sample
     long row, t;
 };
 
 DEVICE void forward_step(const Problem &p, const Place &at, const Unit *units, const Inputs &in, int k, const Outlets &to, Carried &c) {
-    const bool skipped = NOISY && in.origin[k] == SKIPPED, cut = NOISY && in.origin[k] == CUT;
+    const int origin = NOISY ? origin_of(in.marks[k], c.last) : 0;
+    const bool skipped = NOISY && origin == SKIPPED, cut = NOISY && origin == CUT;
     Pack<VECTOR> output, saved[S];
-    c.begun |= !skipped;
+    if (NOISY && to.keeps) *to.origin = origin;
+    c.last = skipped ? c.last : (int)to.t;
 #pragma unroll
     for (int v = 0; v < VECTOR; v++) {
         float before[S], x[G], recur[G], entering[MORE], next[S];
@@ -59,7 +64,7 @@ DEVICE void forward_step(const Problem &p, const Place &at, const Unit *units, c
             c.state[s][v] = skipped ? c.state[s][v] : next[s];
             saved[s].value[v] = write(c.state[s][v]);
         }
-        output.value[v] = skipped && !(p.hold && c.begun) ? write(0) : saved[0].value[v];
+        output.value[v] = skipped && !(p.hold && c.last != START) ? write(0) : saved[0].value[v];
     }
     put(to.output, output);
 #pragma unroll
@@ -73,7 +78,7 @@ template <bool ALL> DEVICE void forward_steps(const Problem &p, const Place &at,
 #pragma unroll
     for (int k = 0; k < AHEAD; k++) {
         if (ALL || first + k < p.steps) forward_step(p, at, units, in, k, to, c);
-        to.output += way * p.h_step, to.row += way * p.batch * p.units, to.t += way;
+        to.output += way * p.h_step, to.origin += way * p.batch, to.row += way * p.batch * p.units, to.t += way;
     }
 }
 
@@ -82,17 +87,19 @@ DEVICE void run_forward(const Problem &p) {
     if (!at.live) return;
     Unit units[VECTOR];
     read_units(p, at, units);
+    const Draws fresh = no_draws(p, *at.d);
     Carried c;
-    c.begun = false;
+    c.last = START;
     const long row = at.b * p.units + at.j;
 #pragma unroll
     for (int v = 0; v < VECTOR; v++) {
-        c.draws[v].four = -1;
+        c.draws[v] = fresh;
 #pragma unroll
         for (int s = 0; s < S; s++) c.state[s][v] = units[v].start[s];
     }
     const long t = time_of(p, at.direction, 0);
-    Outlets to = {at.d->output + at_h(p, t, at.b) + at.j, t * p.batch * p.units + row, t};
+    const bool keeps = at.d->origin && at.j == 0;
+    Outlets to = {at.d->output + at_h(p, t, at.b) + at.j, at.d->origin + t * p.batch + at.b, keeps, t * p.batch * p.units + row, t};
     Inputs now, later;
     fetch<false>(p, at, 0, later);
     for (long first = 0; first < p.steps; first += AHEAD) {

@@ -10,7 +10,7 @@ struct Direction {
     const float *bias_ih;   // (G*H,) or null
     const float *bias_hh;   // (G*H,) or null
     const float *dropout;   // (B, H) or null: factor on what enters the recurrence
-    const int *origin;      // (T, B) or null: see Origin
+    const unsigned char *cuts;  // (T, B) or null: steps taken from a zero state
     const unsigned *seed;   // two words, or null: of the draws of zoneout
     const float *start[S];  // (B, H)
     float *end[S];          // (B, H)
@@ -18,6 +18,7 @@ struct Direction {
     Store *saved[S];        // (T, B, H): the states after each step, but the first; null: not kept
     Store *recur;           // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
     Store *entering[MORE];  // (T, B, H): what enters the recurrence; null: not kept
+    int *origin;            // (T, B): see Origin; null: not kept, as where nothing is masked or cut
     // of the backward
     const Store *d_output;  // (T, B, H) or null, see at_d
     const float *d_end[S];  // (B, H)
@@ -38,6 +39,7 @@ struct Problem {
     unsigned *counters;               // one a team, zero before the launch
     Fault fault;
     int directions, hold, training, grad;
+    const unsigned char *mask;        // (T, B) or null: steps that count
     float zoneout[S];                 // probabilities
     unsigned limit[S];                // a unit keeps its previous value where the draw is at most this
     Direction direction[2];
@@ -46,8 +48,25 @@ struct Problem {
 // Where the state before a step comes from: the step whose output it is, or one of these.
 enum Origin { START = -1, CUT = -2, SKIPPED = -3 };  // the first states; zeros; the step does not count
 
+// What the mask and the cuts say of a step.
+struct Marks {
+    unsigned counts, cut;
+};
+// `place` is that of the step and the sample in a (T, B).
+DEVICE Marks marks_of(const Problem &p, const Direction &d, long place) {
+    return {p.mask ? p.mask[place] : 1u, d.cuts ? d.cuts[place] : 0u};
+}
+// `last` is the last step that has counted, or START.
+DEVICE int origin_of(const Marks &marks, int last) { return !marks.counts ? SKIPPED : marks.cut ? CUT : last; }
+
 // 0, which the compiler does not know.
 DEVICE unsigned nothing_in(const Problem &p) { return (unsigned)p.directions >> 2; }
+
+// As those of storage.h; in one register from then on.
+DEVICE Marks arrived(const Marks &marks, unsigned nothing) {
+    const unsigned both = loaded(marks.counts | marks.cut << 1, nothing);
+    return {both & 1, both >> 1};
+}
 
 DEVICE long at_x(const Problem &p, long t, long b) { return t * p.x_step + b * p.x_sample; }
 DEVICE long at_h(const Problem &p, long t, long b) { return t * p.h_step + b * p.h_sample; }
@@ -63,16 +82,24 @@ DEVICE int origin_of(const Problem &p, const Direction &d, int direction, long i
 
 // The draws of zoneout: a word for each step, unit, sample and state, four steps at a time; see recurlab.cells.zoneout.
 struct Draws {
-    unsigned of[S][4];
+    unsigned of[S][4], seed[2];
     long four;  // the steps that they are for, divided by 4
 };
+// Before the first of them. The seed has arrived, since what is fetched in the loop would be waited for with it.
+DEVICE Draws no_draws(const Problem &p, const Direction &d) {
+    Draws draws = {};
+    draws.four = -1;
+    if (!NOISY || !d.seed) return draws;
+    draws.seed[0] = loaded(d.seed[0], nothing_in(p)), draws.seed[1] = loaded(d.seed[1], nothing_in(p));
+    return draws;
+}
 DEVICE void refresh(const Problem &p, const Direction &d, Draws &draws, long t, long b, long j) {
     if (!d.seed || t / 4 == draws.four) return;
     draws.four = t / 4;
 #pragma unroll
     for (int s = 0; s < S; s++) {
         if (p.zoneout[s] == 0) continue;
-        const auto drawn = philox(counter_of(word(t / 4), word(b), word(j), word(s)), d.seed[0], d.seed[1]);
+        const auto drawn = philox(counter_of(word(t / 4), word(b), word(j), word(s)), draws.seed[0], draws.seed[1]);
         draws.of[s][0] = drawn.a, draws.of[s][1] = drawn.b, draws.of[s][2] = drawn.c, draws.of[s][3] = drawn.d;
     }
 }
