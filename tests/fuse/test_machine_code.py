@@ -36,8 +36,6 @@ DIAGONAL = [
             [(32, 1024, False), (128, 1024, False), (500, 250, True), (8, 128, True)],
         )
     )
-    # Two units of it leave no register for one of its loads, which is waited for.
-    if (cell, storage, *shape) != ("lstm", "bfloat16", 500, 250)
 ]
 # How often a phase of a dense kernel's step meets others, beside a block's barrier for each chunk of its product.
 MEETINGS = {

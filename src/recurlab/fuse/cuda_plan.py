@@ -8,6 +8,7 @@ from recurlab.fuse.gpu import Properties
 
 ACCESS = 16  # bytes that a thread moves at once, at most
 IN_FLIGHT = 64  # registers for what is fetched ahead
+UNPACKED = 48  # gates of the steps that are fetched together, in a backward: with more the registers do not suffice
 CHUNK_STEPS = 64  # the fewest worth a chunk of their own
 WARP = 32  # threads of a warp
 
@@ -93,7 +94,10 @@ def diagonal(task: Task, device: Properties) -> Plan:
     size = -(-task.steps // chunks)
     chunks = -(-task.steps // size)  # none of them empty
     loads = (task.gates + 1 + task.states if task.backward else task.gates) * max(1, vector * task.itemsize // 4)
-    ahead = min(32, max(2, power_of_two(IN_FLIGHT / (loads + task.noisy))))  # what masks and cuts say is a load too
+    most = IN_FLIGHT / (loads + task.noisy)  # what masks and cuts say is a load too
+    if task.backward:
+        most = min(most, UNPACKED / (task.gates * vector))
+    ahead = min(32, max(2, power_of_two(most)))
     lanes = chunks * task.elements // vector
     threads = max(WARP, min(128, power_of_two(lanes / (2 * device.multiprocessors))))
     program = "diagonal_forward" if not task.backward else "diagonal_chunks" if chunks > 1 else "diagonal_backward"
