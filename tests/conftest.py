@@ -189,8 +189,9 @@ def quick() -> list[str]:
 
 @pytest.fixture
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not draw the pictures of runs, of which each takes longer than a run of a second has trained."""
+    """Do not draw the pictures of runs and benches, of which each takes longer than what it is about."""
     monkeypatch.setattr("recurlab.results.figures.png", lambda figure, mark=None: b"\x89PNG")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: path.write_bytes(b"\x89PNG"))
 
 
 @pytest.fixture(autouse=True)

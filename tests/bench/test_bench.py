@@ -73,7 +73,7 @@ def test_a_bench_leaves_a_table_a_csv_and_a_picture(recurlab, tmp_path):
     assert f"picture: experiments/speed/{picture.name}" in out
 
 
-def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch):
+def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch, quick_pictures):
     names = {
         "Intel(R) Xeon(R) Platinum 8488C (family 6 model 143)": "intel-xeon-platinum-8488c-family-6-model-143",
         "AMD EPYC (family 26 model 2)": "amd-epyc-family-26-model-2",
@@ -88,7 +88,7 @@ def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch):
         assert [row["cpu"] for row in rows_in(folder, f"{file}.csv")] == [name] * 2
 
 
-def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path):
+def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path, quick_pictures):
     assert recurlab("bench", "cells=gru,rnn", "backends=eager", *TINY)[0] == 0
     before = rows_of(tmp_path)
     assert recurlab("bench", "cells=rnn", "backends=eager,torch", *TINY)[0] == 0
@@ -161,7 +161,7 @@ def test_the_peak_of_a_gpu_is_what_came_on_top(stream, monkeypatch):
     assert peak_bytes(lambda: held.update(most=held["now"] + 8), "cuda") == 8
 
 
-def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, tmp_path, add_backend):
+def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, tmp_path, add_backend, quick_pictures):
     assert recurlab("bench", "cells=rnn", "backends=eager", *TINY)[0] == 0
     add_backend("fake", lambda output: output * 1.001)
     code, out, err = recurlab("bench", "cells=rnn", "backends=fake,eager", *TINY)
@@ -190,7 +190,7 @@ def test_gradients_and_shapes_are_compared_too(add_backend, change):
     assert gap > 2e-5
 
 
-def test_a_half_layer_is_held_to_the_float32_one_too(recurlab, add_backend):
+def test_a_half_layer_is_held_to_the_float32_one_too(recurlab, add_backend, quick_pictures):
     add_backend("fake", lambda output: output * 1.001)  # nothing that half precision could tell
     code, out, _ = recurlab("bench", "cells=indrnn", "backends=fake,eager", "dtype=bfloat16", *TINY)
     assert code == 1
@@ -199,7 +199,7 @@ def test_a_half_layer_is_held_to_the_float32_one_too(recurlab, add_backend):
     ]
 
 
-def test_a_backend_that_fails_and_one_that_serves_nothing(recurlab, tmp_path, add_backend):
+def test_a_backend_that_fails_and_one_that_serves_nothing(recurlab, tmp_path, add_backend, quick_pictures):
     def fail(output):
         raise RuntimeError("no more\nroom")
 

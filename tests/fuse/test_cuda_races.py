@@ -52,6 +52,7 @@ def likely(name, place):
     before = whole[: list(BARRIER.finditer(whole))[place].start()]
     functions = re.findall(r"exchange_in_(\w+)\(Team", before)
     first = "alone" if before.endswith("if (TEAM == 1) ") else functions[-1] if functions else "cluster"
+    first = "cache" if before.endswith("} else ") else first
     return sorted(TEAMS, key=lambda team: team != first)
 
 
@@ -88,6 +89,6 @@ def test_with_all_barriers_the_bits_are_the_same_in_each_order(gpu, cell, team):
     gpu.use(multiprocessors=4, **TEAMS[team])
     case = case_of(cell, "dense", batch=21, steps=3)
     wanted = run(case, "fused", torch.float32)
-    for seed in (1, 2, 3, 4, 1):
+    for seed in (1, 2, 1):
         gpu.use(seed=seed)
         assert_close(run(case, "fused", torch.float32), wanted, rtol=0, atol=0)
