@@ -42,7 +42,7 @@ if family == "killed":
 NONE = "import sys\nprint('  gru dense T=2 B=1 H=3 float32: refused: no room')"
 
 
-def fake(families, capsys, *, code=FAKE, limit=3.0, seconds=60.0):
+def fake(families, capsys, *, code=FAKE, limit=5.0, seconds=60.0):
     """Return how many families failed, and the lines behind the last family's."""
     found = run(CPU, tiny=True, seconds=seconds, limit=limit, command=(sys.executable, "-c", code), families=families)
     out = capsys.readouterr().out
@@ -52,10 +52,10 @@ def fake(families, capsys, *, code=FAKE, limit=3.0, seconds=60.0):
 def test_a_family_that_hangs_is_ended_and_named_and_the_others_report(capsys):
     start = time.monotonic()
     failed, lines, out = fake(["right", "hanging", "wrong", "trapped", "killed", "last"], capsys)
-    assert time.monotonic() - start < 3 + 4
+    assert time.monotonic() - start < 5 + 20  # of the hanging one, and of the others' beginnings
     assert failed == 4
     assert lines == [
-        "hanging: hung in gru dense T=2 B=1 H=3 tf32, its limit is 3 s",
+        "hanging: hung in gru dense T=2 B=1 H=3 tf32, its limit is 5 s",
         "wrong: gru dense T=2 B=1 H=3 tf32: WRONG: 2e-01 of the norm in output, allowed is 3e-03",
         "trapped: gru dense T=2 B=1 H=3 tf32: FAILED: RuntimeError: launch failure; forward waited in await",
         "killed: ended with -6 in gru dense T=9 B=1 H=3 float32",

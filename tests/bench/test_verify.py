@@ -50,7 +50,7 @@ def summary(out):
 def test_the_command_goes_on_after_a_failure_and_says_so_at_the_end(words, made, hasty, capsys, tmp_path):
     made(
         stage("bad", "print('why'); raise SystemExit(3)"),
-        stage("endless", "import time\nprint('begun', flush=True)\ntime.sleep(60)", limit=1.5),
+        stage("endless", "import time\nprint('begun', flush=True)\ntime.sleep(60)", limit=3),
         stage("absent", "", skipped="no such tool"),
         stage("good", "print('noise\\ngoals: all\\nrest')", shown="^goals: "),
     )
@@ -60,7 +60,7 @@ def test_the_command_goes_on_after_a_failure_and_says_so_at_the_end(words, made,
     assert "begun\n" in out
     assert "noise" not in out
     assert "goals: all\nrest\n" in out
-    ends = ["bad: failed (3)", "endless: ended by its limit of 2 s", "absent: skipped: no such tool", "good: ok"]
+    ends = ["bad: failed (3)", "endless: ended by its limit of 3 s", "absent: skipped: no such tool", "good: ok"]
     assert summary(out) == ends
     # All of it is in one folder of few files.
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"summary.txt", "logs.tgz"}
