@@ -95,7 +95,7 @@ def test_a_send_to_a_block_that_has_ended_is_told(seed):
     for (; cluster_rank(); block_barrier()) cluster_send(to, Words(), in_cluster(counter, 0));
     """
     # Which of the two blocks is the first to notice it is open.
-    with pytest.raises(AssertionError, match="to a block that has ended|ends in the middle of a round"):
+    with pytest.raises(AssertionError, match=r"to a block that has ended|ends in the middle of a round"):
         run(body, torch.zeros(64), torch.zeros(64), blocks=2, cluster=2, shared=32, seed=seed)
 
 
