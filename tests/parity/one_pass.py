@@ -9,6 +9,7 @@ import torch
 
 import recurlab
 from recurlab.bench.machine import lost
+from recurlab.bench.stages import LOST
 
 # Cell, recurrence, units, batch, steps: one block and several, and for the last ones a time axis cut into chunks.
 LAYERS = (
@@ -59,7 +60,7 @@ def main(device="cuda"):
                 ran += 1
                 print("done", flush=True)
             if (reason := lost(torch.device(device))) is not None:
-                print(f"the device is lost to this process: {reason}", flush=True)
+                print(f"{LOST}{reason}", flush=True)
                 return 1
     return 0 if ran and not failed else 1
 

@@ -14,7 +14,7 @@ from device_cases import DTYPES, groups, noisy
 from layer_cases import Case, assert_near, run
 from recurlab import RecurlabError
 from recurlab.bench.machine import lost, tf32
-from recurlab.bench.stages import BROKEN
+from recurlab.bench.stages import BROKEN, LOST
 from recurlab.errors import one_line
 
 DEVICE = os.environ.get("RECURLAB_DEVICE", "cuda")
@@ -47,7 +47,7 @@ def _device(request):
     yield
     faulthandler.cancel_dump_traceback_later()
     if (reason := lost(torch.device(DEVICE))) is not None:
-        pytest.exit(f"the device is lost to this process: {reason}", returncode=BROKEN)
+        pytest.exit(f"{LOST}{reason}", returncode=BROKEN)
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,6 @@ def _in_reach(token: str, kind: str, dtype: str, device: str, units: int) -> tup
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _key(token: str, kind: str, dtype: str, device: str, units: int) -> tuple[str, str, str, str, int]:
     """Return the cell, recurrence, compute capability, precision and hidden size of the rows for a layer."""
-    capability = "{}.{}".format(*gpu.properties(torch.device(device)).capability)
+    capability = gpu.dotted(gpu.properties(torch.device(device)).capability)
     name = precision(dtype.removeprefix("torch."), cuda.tf32_allowed(), cudnn.tf32_allowed())
     return cudnn.name_of(cell_of(token)), kind, capability, name, units

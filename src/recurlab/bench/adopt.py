@@ -50,15 +50,11 @@ def adopt(path: Path) -> list[str]:
 
 
 def _rows(path: Path) -> list[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, restval="", strict=True)
-            missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-            if missing:
-                raise RecurlabError(f"{path}: not the rows of a bench on a GPU: no column {missing[0]!r}")
-            return list(reader)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise RecurlabError(f"{path}: can't be read: {getattr(error, 'strerror', None) or one_line(error)}") from error
+    with measured.opened(path) as reader:
+        missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+        if missing:
+            raise RecurlabError(f"{path}: not the rows of a bench on a GPU: no column {missing[0]!r}")
+        return list(reader)
 
 
 def _ratios(path: Path) -> tuple[dict[Point, Ratio], Counter[str]]:

@@ -17,10 +17,10 @@ from recurlab.bench.measure import UNSUPPORTED, Result, measure
 from recurlab.bench.plan import FULL, TINY, Item, items
 from recurlab.bench.report import goals_picture
 from recurlab.bench.results import Results, Row, to_rows
+from recurlab.bench.stages import BROKEN, LOST
 from recurlab.errors import one_line
 
 STUCK = 60  # seconds after which an item is given up, with the process: nothing else ends a kernel that waits for ever
-BROKEN = 75  # exit code: the device answers nothing any more in this process
 
 
 def run(
@@ -64,7 +64,7 @@ def run(
             finally:
                 faulthandler.cancel_dump_traceback_later()
             if (reason := machine.lost(place)) is not None:
-                print(f"the device is lost to this process: {reason}", flush=True)
+                print(f"{LOST}{reason}", flush=True)
                 return BROKEN
     rows = [row for row in kept.rows if row["date"] >= since and row["device"] == shared["device"]]
     drawn = goals_picture(figures(rows), kept.csv.with_suffix(".png"), shared["device"])

@@ -14,6 +14,7 @@ import recurlab
 from recurlab.bench.settings import Settings
 from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse.faults import fault
+from recurlab.fuse.gpu import dotted
 from recurlab.training.provenance import processor, provenance
 
 # It ends with its parent, should that be killed.
@@ -38,7 +39,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "commit": commits[0] + ("+changes" if origin["dirty"] else "") if commits else "",
         "date": origin["time"],
         "kind": settings.device,
-        "capability": "{}.{}".format(*torch.cuda.get_device_capability()) if settings.device == "cuda" else "",
+        "capability": dotted(torch.cuda.get_device_capability()) if settings.device == "cuda" else "",
     }
 
 

@@ -21,6 +21,7 @@ from recurlab.bench.others import PEERS, PRECISIONS, Peer, Problem
 from recurlab.bench.plan import FULL, TINY, Sizes
 from recurlab.bench.results import Row, csv_path
 from recurlab.bench.settings import Settings
+from recurlab.bench.stages import LOST
 from recurlab.errors import one_line
 
 OURS = "recurlab"
@@ -111,7 +112,7 @@ def _measured(plan: Sequence[tuple[Problem, str]], there: Mapping[str, Any], end
         print(f"{problem} {name}: {told if found.status == 'ok' else found.status}", flush=True)
         yield row | {"version": _version(name, there)}
         if found.status.startswith("failed") and (reason := lost(torch.device(problem.device))):
-            print(f"the device is lost to this process: {reason}")
+            print(f"{LOST}{reason}")
             return
 
 

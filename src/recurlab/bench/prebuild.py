@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from recurlab.bench.devices import GPUS
-from recurlab.bench.settings import FLAGS, given, seconds_of
-from recurlab.bench.stages import CHECKOUT
-from recurlab.errors import RecurlabError, check_choice, one_line
+from recurlab.bench.settings import FLAGS, command, given, seconds_of
+from recurlab.bench.stages import CHECKOUT, source_path
+from recurlab.errors import RecurlabError, check_choice
 from recurlab.fuse import nvrtc
 
 NOTE = "compiled.txt"  # says for which GPU, and by which NVRTC
@@ -31,8 +31,7 @@ def prebuild(words: list[str]) -> int:
     folder = Path(settings["output"]).expanduser().absolute()
     if (reason := nvrtc.unavailable()) is not None:
         raise RecurlabError(reason)
-    paths = [str(CHECKOUT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "RECURLAB_CACHE": str(folder)}
+    own = {"PYTHONPATH": source_path(), "RECURLAB_CACHE": str(folder)}
     words = [settings["tiny"].title(), settings["name"], settings["seconds"]]
     script = [sys.executable, "tests/parity/compile_all.py", *words]
     code = subprocess.run(script, cwd=CHECKOUT, env=os.environ | own).returncode
@@ -91,14 +90,7 @@ def _parse(words: list[str]) -> dict[str, str]:
 
 def main(words: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(words):
-        print(USAGE, end="")
-        return 0
-    try:
-        return prebuild(words)
-    except RecurlabError as error:
-        print(f"gpu_prebuild: {one_line(error)}", file=sys.stderr)
-        return 2
+    return command("gpu_prebuild", USAGE, prebuild, words)
 
 
 if __name__ == "__main__":

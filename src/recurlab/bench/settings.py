@@ -1,13 +1,14 @@
 """What `recurlab bench` is asked: its keys, their defaults and checks. Nothing here imports torch."""
 
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from recurlab.backends import BACKENDS
 from recurlab.cells import CELLS, PRESETS, RECURRENCES
-from recurlab.errors import RecurlabError, check_choice, check_integer, unknown, unknown_key
+from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, unknown, unknown_key
 from recurlab.plugins import import_plugins
 
 # What each option changes of a layer; masks and resets are arguments of the call, and `reset` one of the cell.
@@ -101,14 +102,7 @@ def parse(words: Iterable[str]) -> Settings:
         RecurlabError: for an unknown key, name or a value out of range.
     """
     known = [field.name for field in fields(Settings)]
-    texts: dict[str, str] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not key or not equals:
-            raise RecurlabError(f"{word!r}: an argument has the form key=value")
-        if key not in known:
-            raise unknown_key(key, text, known)
-        texts[key] = text.strip()
+    texts = {key: text.strip() for key, text in _texts(words, known).items()}
     import_plugins(_names(texts.get("plugins", "")))
     return Settings(**{key: _value(key, text) for key, text in texts.items()})
 
@@ -119,15 +113,31 @@ def given(words: Iterable[str], defaults: dict[str, str]) -> dict[str, str]:
     Raises:
         RecurlabError: for an unknown key.
     """
-    found = dict(defaults)
+    return defaults | _texts(words, defaults)
+
+
+def _texts(words: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    found = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals:
+        if not key or not equals:
             raise RecurlabError(f"{word!r}: an argument has the form key=value")
-        if key not in defaults:
-            raise unknown_key(key, text, defaults)
+        if key not in known:
+            raise unknown_key(key, text, known)
         found[key] = text
     return found
+
+
+def command(name: str, usage: str, run: Callable[[list[str]], int], words: list[str]) -> int:
+    """Run a command of words, or show how it is used; return its exit code, 2 for an error that is told in a line."""
+    if {"-h", "--help"} & set(words):
+        print(usage, end="")
+        return 0
+    try:
+        return run(words)
+    except RecurlabError as error:
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        return 2
 
 
 def seconds_of(key: str, text: str) -> float:

@@ -21,6 +21,7 @@ import torch
 from recurlab.bench import programs
 from recurlab.bench.families import FAMILIES, KNOWN, PRECISIONS, layers, sources, verdict
 from recurlab.bench.machine import lost
+from recurlab.bench.stages import LOST
 from recurlab.errors import one_line
 from recurlab.fuse import gpu
 
@@ -30,7 +31,6 @@ LEAST = 8.0  # seconds without which no family is begun
 COMPILING = 60.0  # seconds for programs that are not there yet
 # A line of a layer, its verdict behind it once it is known.
 LINE = re.compile(rf"^  (.+ (?:{'|'.join(PRECISIONS)})): ?(.*)", re.MULTILINE)
-LOST = "the device is lost to this process: "
 
 
 def run_family(family: str, device: torch.device, *, tiny: bool) -> int:

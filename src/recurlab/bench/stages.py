@@ -18,6 +18,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 PARITY = "tests/parity/test_cuda.py"
 CALLS = ("tests/parity/test_cuda_calls.py", "tests/backends/test_cudnn.py")
 BROKEN = 75  # exit code: the device answers nothing any more in this process
+LOST = "the device is lost to this process: "  # what it says then, the reason behind it
 PATIENCE = (4, 2)  # seconds for a stage to end by itself once it is told to, and to be gone once it is killed
 ANEW = 15  # seconds without which no stage is begun anew
 NO_GPU = "it needs a CUDA device"
@@ -93,10 +94,14 @@ def cache_of(logs: Path) -> Path:
     return Path(os.environ.get("RECURLAB_CACHE") or logs / "kernels").expanduser()
 
 
+def source_path() -> str:
+    """Return a PYTHONPATH by which a process finds this source before any other."""
+    return os.pathsep.join([str(CHECKOUT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def execute(stage: Stage, limit: float, log: Path, *, extra: tuple[str, ...] = ()) -> int | None:
     """Run a stage with its output added to a log; return its exit code, None if the limit ended it."""
-    paths = [str(CHECKOUT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "RECURLAB_CACHE": str(cache_of(log.parent))}
+    own = {"PYTHONPATH": source_path(), "PYTHONUNBUFFERED": "1", "RECURLAB_CACHE": str(cache_of(log.parent))}
     told = () if stage.spare is None else (f"{max(0.0, limit - stage.spare):.0f}",)
     with log.open("a") as file:
         process = subprocess.Popen(
@@ -134,7 +139,7 @@ def measured(stage: Stage, limit: float, log: Path) -> int | None:
         enough = end - time.monotonic() >= ANEW + (stage.spare or 0)
         if finished or code is None or not begun or int(begun[-1]) + 1 <= first or not enough:
             return code
-        first, lost = int(begun[-1]) + 1, "the device is lost" not in text.rpartition(f"item {begun[-1]}: ")[2]
+        first, lost = int(begun[-1]) + 1, LOST.rstrip(": ") not in text.rpartition(f"item {begun[-1]}: ")[2]
 
 
 def tested(stage: Stage, limit: float, log: Path) -> int | None:

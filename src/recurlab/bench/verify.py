@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
@@ -17,9 +16,9 @@ import torch
 from recurlab.bench.kept import Kept
 from recurlab.bench.machine import check_device
 from recurlab.bench.prebuild import carried
-from recurlab.bench.settings import DEVICES, FLAGS, given, seconds_of
+from recurlab.bench.settings import DEVICES, FLAGS, command, given, seconds_of
 from recurlab.bench.stages import RUNNERS, Stage, cache_of, execute, stages
-from recurlab.errors import RecurlabError, check_choice, one_line
+from recurlab.errors import RecurlabError, check_choice
 from recurlab.fuse import nvrtc
 
 LEAST = 15  # seconds without which no stage is begun
@@ -149,21 +148,18 @@ def _limits(text: str, names: list[str]) -> dict[str, float]:
 def _adopt(words: list[str]) -> int:
     if len(words) != 1:
         raise RecurlabError("--adopt: needs one csv of a GPU that was measured")
-    for line in import_module("recurlab.bench.adopt").adopt(Path(words[0])):
+    from recurlab.bench.adopt import adopt  # layers and all, which the stages have in processes of their own
+
+    for line in adopt(Path(words[0])):
         print(line)
     return 0
 
 
 def main(words: list[str]) -> int:
     """Run the command; return its exit code."""
-    if {"-h", "--help"} & set(words):
-        print(USAGE, end="")
-        return 0
-    try:
-        return _adopt(words[1:]) if words[:1] == ["--adopt"] else verify(words)
-    except RecurlabError as error:
-        print(f"gpu_verify: {one_line(error)}", file=sys.stderr)
-        return 2
+    if words[:1] == ["--adopt"]:
+        return command("gpu_verify", USAGE, _adopt, words[1:])
+    return command("gpu_verify", USAGE, verify, words)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, measured, nvrtc
 from recurlab.fuse.cuda_plan import Plan, Task
 from recurlab.fuse.cuda_source import cuda_source
 from recurlab.fuse.faults import Fault, fault_of, watch
+from recurlab.fuse.gpu import dotted
 from recurlab.fuse.kernel import Kernel, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
@@ -25,23 +26,19 @@ def unavailable(device: torch.device) -> str | None:
     """Return None, or why no kernel can be had on a device."""
     found = gpu.properties(device)
     if found.capability < OLDEST:
-        return f"its kernels need compute capability {_dotted(OLDEST)}, {found.name} has {_dotted(found.capability)}"
+        return f"its kernels need compute capability {dotted(OLDEST)}, {found.name} has {dotted(found.capability)}"
     return nvrtc.unavailable()
 
 
 @lru_cache
 def _note_unmeasured(device: gpu.Properties) -> None:
-    if _dotted(device.capability) not in measured.capabilities():
+    if dotted(device.capability) not in measured.capabilities():
         warnings.warn(
             f"backend='fused': its CUDA kernels have not been measured on {device.name} "
-            f"(compute capability {_dotted(device.capability)}); compare with backend='eager' once",
+            f"(compute capability {dotted(device.capability)}); compare with backend='eager' once",
             RuntimeWarning,
             stacklevel=2,
         )
-
-
-def _dotted(capability: tuple[int, int]) -> str:
-    return ".".join(map(str, capability))
 
 
 class CudaKernel(Kernel):
@@ -93,8 +90,8 @@ class CudaKernel(Kernel):
         device = gpu.properties(self.device)
         if device.capability < OLDEST_DENSE:
             return (
-                f"its dense kernels need compute capability {_dotted(OLDEST_DENSE)}, {device.name} has "
-                f"{_dotted(device.capability)}"
+                f"its dense kernels need compute capability {dotted(OLDEST_DENSE)}, {device.name} has "
+                f"{dotted(device.capability)}"
             )
         for backward in (False, True):
             task = self._task(1, 1, units, width, 1, noisy=True, backward=backward, aligned=1)

@@ -44,6 +44,11 @@ class Properties:
     clusters: tuple[int, ...] = ()
 
 
+def dotted(capability: tuple[int, int]) -> str:
+    """Return a compute capability as it is written."""
+    return ".".join(map(str, capability))
+
+
 def properties(device: torch.device) -> Properties:
     """Return the properties of a cuda device, the current one if it has no index."""
     return _with_clusters(_index(device))
@@ -129,9 +134,8 @@ def _with_clusters(index: int) -> Properties:
     found = _properties(index)
     if found.capability < (9, 0):
         return found
-    counts = tuple(
-        _clusters(index, size, found.shared // 2 + 1024) for size in CLUSTERS
-    )  # no block fits beside another
+    alone = found.shared // 2 + 1024  # no block fits beside another
+    counts = tuple(_clusters(index, size, alone) for size in CLUSTERS)
     return replace(found, clusters=counts) if any(counts) else found
 
 

@@ -1,7 +1,8 @@
 """How long the fused kernels take beside cuDNN's on a GPU: the rows of measured.csv, which a bench has measured."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import pairwise
@@ -116,12 +117,18 @@ def read(path: Path) -> tuple[Ratio, ...]:
     Raises:
         RecurlabError: if it can't be read, or holds what is no row of it.
     """
+    with opened(path) as reader:
+        if tuple(reader.fieldnames or ()) != FIELDS:
+            raise RecurlabError(f"{path}: its columns must be {', '.join(FIELDS)}")
+        return tuple(_ratio(row, f"{path}: line {reader.line_num}") for row in reader)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["csv.DictReader[str]"]:
+    """Read the rows of a csv; raise RecurlabError if it can't be read."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, restval="", strict=True)
-            if tuple(reader.fieldnames or ()) != FIELDS:
-                raise RecurlabError(f"{path}: its columns must be {', '.join(FIELDS)}")
-            return tuple(_ratio(row, f"{path}: line {reader.line_num}") for row in reader)
+            yield csv.DictReader(file, restval="", strict=True)
     except (OSError, UnicodeError, csv.Error) as error:
         raise RecurlabError(f"{path}: can't be read: {getattr(error, 'strerror', None) or one_line(error)}") from error
 

@@ -67,6 +67,7 @@ template <class P> DEVICE Words *load_fragments(Fragments<P> &f, Words *rest, co
                 if (g < Fragments<P>::HERE) f.here[m][g][tile] = words;
                 else *f.place(m, g, tile) = words;
             }
+    // All are there: else what is fetched in the loop would be waited for with them.
 #pragma unroll
     for (int m = 0; m < P::TILES_OF_WARP; m++)
 #pragma unroll
