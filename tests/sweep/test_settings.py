@@ -61,7 +61,7 @@ CASES = {
     "a word that is none": ([LR, "sweep"], "'sweep': an override has the form key=value", ""),
     "a database without its driver": (
         [LR, "sweep.storage=postgresql://me:secret@nowhere/sweeps"],
-        "sweep.storage='postgresql://me:***@nowhere/sweeps': needs the package psycopg", "",
+        "sweep.storage='postgresql://me:***@nowhere/sweeps': needs the package psycopg: pip install 'recurlab[", "",
     ),
     "another one": (
         [LR, "sweep.storage=mysql://nowhere/sweeps"],
@@ -73,7 +73,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case):
+def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, monkeypatch, case):
+    for driver in ("psycopg", "MySQLdb"):
+        monkeypatch.setitem(sys.modules, driver, None)  # as where it is not installed
     words, start, hint = CASES[case]
     code, out, err = recurlab("sweep", *words)
     assert (code, out, err.count("\n")) == (2, "", 1), err

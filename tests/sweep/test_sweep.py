@@ -11,6 +11,9 @@ import pytest
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from recurlab.errors import RecurlabError
+from recurlab.launch.jobs import Outcome
+
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SPACE = "sweep.space={optimizer.lr: {low: 1e-3, high: 1e-1, log: true}, model.hidden_size: {low: 2, high: 4}}"
 
@@ -176,3 +179,38 @@ def test_workers_are_jobs_of_slurm_where_that_is_asked_for(recurlab, toys, tmp_p
     assert out == "runs/toy_sweep/rnn: workers are the jobs 7, 7\n"
     script = next((tmp_path / "runs/toy_sweep/rnn/slurm").glob("*.sh")).read_text()
     assert "launcher=slurm 'sweep.space={seed: [0]}' sweep.workers=2 launcher=local sweep.workers=1" in script
+
+
+def test_a_worker_that_can_start_no_process_leaves_its_trial(recurlab, toys, read, monkeypatch):
+    words = [*toys, "trainer.max_epochs=1", "sweep.space={seed: [0]}", "sweep.sampler=grid"]
+
+    def unable(*arguments, **options):
+        raise RecurlabError("no process can be started")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("recurlab.sweep.worker.run", unable)
+        assert recurlab("sweep", *words) == (2, "", "recurlab: no process can be started\n")
+    code, out, err = recurlab("sweep", *words)
+    assert (code, err) == (0, "")
+    assert out.startswith("[1/1] trial 0: seed=0: valid/mse ")
+    assert [(row["trial"], row["state"], row["reason"]) for row in read()] == [("0", "finished", "")]
+
+
+def test_a_trial_that_is_lost_with_its_workers_is_told_by_the_exit_code(recurlab, toys, read, monkeypatch):
+    def die(*arguments, **options):
+        """Be given up by the others, as a worker that is killed is."""
+        storage = RDBStorage("sqlite:///runs/toy_sweep/rnn/sweep.db")
+        (silent,) = storage.get_all_trials(1, states=(TrialState.RUNNING,))
+        storage.set_trial_state_values(silent._trial_id, TrialState.FAIL)
+        storage.remove_session()
+        storage.engine.dispose()
+        return Outcome("finished")
+
+    words = [*toys, "trainer.max_epochs=1", "sweep.space={seed: [0,1]}", "sweep.sampler=grid"]
+    assert recurlab("sweep", *words, "sweep.trials=1")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("recurlab.sweep.worker.run", die)
+        code, out, err = recurlab("sweep", *words, "sweep.trials=2")
+    assert (code, err) == (2, "recurlab: trial 1: its worker died, as did all that took it up again\n")
+    assert "1 trials finished, 1 failed; the best:" in out
+    assert [row["reason"] for row in read()] == ["", "its worker died, as did all that took it up again"]

@@ -97,10 +97,11 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None) -> tuple[str, st
         return ended("failed", error)
 
 
-def check(connection: Connection, jobs: list[dict[Any, Any]]) -> None:
+def check(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) -> None:
     """Build the model of each job; send what is wrong with the first bad one, "" if none is; and each one's metric and
     mode.
     """
+    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     from recurlab.training.build import build_task
     from recurlab.training.trainer import check_accelerator
 

@@ -4,8 +4,11 @@ A job's run directory follows from its config: one that has finished is not run 
 """
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -22,8 +25,13 @@ from recurlab.launch import fresh
 from recurlab.launch.fresh import Ask
 from recurlab.training.job import digest
 from recurlab.training.resume import compose_train
+from recurlab.training.signals import HEARD
 
 LOOK = 0.2  # seconds between two looks at whether a job is to end
+TRIES = 5  # of a job whose process is lost with the one that processes come from
+PAUSE = 0.1  # seconds between them
+LOST = 255  # what multiprocessing says of a process whose end nobody has seen, as that one is gone
+ENDED = tuple(-number for number in HEARD)  # codes of a process that was told to end before it could listen
 _running: set[BaseProcess] = set()
 
 
@@ -85,15 +93,22 @@ def run(
         threads: of the process; 0 leaves it to torch.
         quiet: whether nothing is to be shown.
         told: says, asked now and again, whether the job is to save and end.
+
+    Raises:
+        RecurlabError: if no process can be started.
     """
-    context = _context()
-    ours, theirs = context.Pipe()
-    life, their_life = context.Pipe()
-    arguments = (theirs, their_life, _plain(job), dict(os.environ), threads, quiet, ask is not None)
-    process = context.Process(target=fresh.main, args=arguments)
-    process.start()
-    theirs.close()
-    their_life.close()
+    for _ in range(TRIES):  # each goes on where the one before has saved
+        outcome = _run(job, ask, threads, quiet, told)
+        if outcome.state != "lost":
+            return outcome
+        if told():
+            return outcome._replace(state="preempted")
+    return outcome._replace(state="failed")
+
+
+def _run(job: Job, ask: Ask | None, threads: int, quiet: bool, told: Callable[[], bool]) -> Outcome:
+    """Run a job once; its state is also "lost", where its process was not seen to end."""
+    process, ours, life = _start(fresh.main, _plain(job), dict(os.environ), threads, quiet, ask is not None)
     _running.add(process)
     try:
         outcome = _listen(ours, ask, process, told)
@@ -104,10 +119,39 @@ def run(
         process.join()
         _running.discard(process)
         ours.close()
-    if outcome is None:
-        hint = ", as of one that takes more memory than there is" if process.exitcode == -9 else ""
-        return Outcome("failed", None, f"its process ended with code {process.exitcode}{hint}")
-    return outcome
+    if outcome is not None:
+        return outcome
+    reason = f"its process ended with code {process.exitcode}"
+    if process.exitcode in ENDED:
+        return Outcome("preempted", None, reason)
+    if process.exitcode == LOST:
+        return Outcome("lost", None, f"{reason} {TRIES} times, as where the one that it comes from is killed")
+    hint = ", as of one that takes more memory than there is" if process.exitcode == -signal.SIGKILL else ""
+    return Outcome("failed", None, f"{reason}{hint}")
+
+
+def _start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection, Connection]:
+    """Start a process, and return it and our ends of two pipes, whose other ends are its first arguments.
+
+    Raises:
+        RecurlabError: if the process that it is to come from is killed again and again.
+    """
+    for left in range(TRIES - 1, -1, -1):
+        (ours, theirs), (life, their_life) = _context().Pipe(), _context().Pipe()
+        process = _context().Process(target=target, args=(theirs, their_life, *arguments))
+        try:
+            process.start()
+            return process, ours, life
+        except (EOFError, ConnectionError, FileNotFoundError) as error:  # killed meanwhile: there will be another one
+            ours.close()
+            life.close()
+            if not left:
+                raise RecurlabError(f"no process can be started: what they come from ended {TRIES} times") from error
+            time.sleep(PAUSE)
+        finally:
+            theirs.close()
+            their_life.close()
+    raise AssertionError
 
 
 def _plain(job: Job) -> dict[Any, Any]:
@@ -133,23 +177,25 @@ def check(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     Raises:
         RecurlabError: for options that do not go together, or data that can't be read.
     """
-    context = _context()
-    ours, theirs = context.Pipe()
-    process = context.Process(target=fresh.check, args=(theirs, [_plain(job) for job in jobs]), daemon=True)
-    process.start()
-    theirs.close()
-    metrics: list[tuple[str, str]] = []
-    try:
-        reason, metrics = ours.recv()
-    except EOFError:
-        reason = "the models could not be built, for the reason above"
-    finally:
-        ours.close()
-        process.kill()
-        process.join()
+    for _ in range(TRIES):
+        process, ours, life = _start(fresh.check, [_plain(job) for job in jobs])
+        try:
+            reason, metrics = ours.recv()
+        except EOFError:
+            process.join(fresh.GRACE)
+            above = process.exitcode == 1  # of an error that nobody has caught
+            how = "for the reason above" if above else f"their process ended with code {process.exitcode}"
+            reason, metrics = f"the models could not be built, {how}", []
+        finally:
+            life.close()
+            ours.close()
+            process.kill()
+            process.join()
+        if process.exitcode != LOST or metrics:
+            break
     if reason:
         raise RecurlabError(reason)
-    return metrics
+    return list(metrics)
 
 
 def _listen(connection: Connection, ask: Ask | None, process: BaseProcess, told: Callable[[], bool]) -> Outcome | None:
@@ -159,7 +205,7 @@ def _listen(connection: Connection, ask: Ask | None, process: BaseProcess, told:
         while True:
             while not connection.poll(LOOK):
                 if not passed_on and told():
-                    process.terminate()
+                    _tell(process)
                     passed_on = True
             kind, *content = connection.recv()
             if kind == "ended":
@@ -168,6 +214,13 @@ def _listen(connection: Connection, ask: Ask | None, process: BaseProcess, told:
             connection.send(ask is not None and ask(*content))
     except (EOFError, ConnectionError):
         return None
+
+
+def _tell(process: BaseProcess) -> None:
+    """Tell a job to save and end, also where multiprocessing has lost sight of it."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGTERM)
 
 
 def run_all(jobs: Sequence[Job], at_once: int, quiet: bool = False) -> Iterator[tuple[Job, Outcome]]:
@@ -192,5 +245,5 @@ def run_all(jobs: Sequence[Job], at_once: int, quiet: bool = False) -> Iterator[
             for future in waiting:
                 future.cancel()
             for process in tuple(_running):
-                process.terminate()
+                _tell(process)
             raise

@@ -6,15 +6,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import optuna
-from optuna.storages import RDBStorage
 
 from recurlab.errors import Preempted, RecurlabError, say
 from recurlab.launch.launchers import Local, Slurm
 from recurlab.process import prepare_process
+from recurlab.sweep.patience import PatientStorage
 from recurlab.sweep.plan import Plan
 from recurlab.sweep.results import report
 from recurlab.sweep.store import Store, quiet, sqlite
@@ -32,8 +32,8 @@ def sweep(words: Sequence[str]) -> str:
         words: of the command line.
 
     Raises:
-        RecurlabError: before anything is written, for words that make no sweep; later if the database fails, or no
-            trial comes to a result.
+        RecurlabError: before anything is written, for words that make no sweep; later if the database fails, no trial
+            comes to a result, or one is lost with its workers.
         Preempted: if the process is told to end; the same command goes on.
     """
     plan = Plan.of(words)
@@ -44,12 +44,17 @@ def sweep(words: Sequence[str]) -> str:
                 return _submit(plan, launcher, words)
             assert isinstance(launcher, Local)
             with Signals() as signals:
+                store.patience.told = lambda: bool(signals.received)
                 if plan.settings.workers == 1:
                     Worker(plan, study, storage, store.lock, signals).work()
                 else:
                     _start(words, plan.settings.workers, signals)
             _check_end(plan, study, signals)
-        return report(study, plan.folder, plan.count)
+        found, lost = report(study, plan.folder, plan.count), [slot for slot in slots(study)[: plan.count] if slot.lost]
+        if lost:
+            print(found)
+            raise RecurlabError(f"trial {lost[0].number}: {lost[0].reason}")
+        return found
 
 
 def work(words: Sequence[str]) -> int:
@@ -60,7 +65,7 @@ def work(words: Sequence[str]) -> int:
         with Signals() as signals:
             plan = Plan.of(words)
             threads = max(1, (os.cpu_count() or 1) // plan.settings.workers)
-            with _study(plan) as (store, storage, study):
+            with _study(plan, lambda: bool(signals.received)) as (store, storage, study):
                 Worker(plan, study, storage, store.lock, signals, threads).work()
     except RecurlabError as error:
         say(error)
@@ -69,10 +74,13 @@ def work(words: Sequence[str]) -> int:
 
 
 @contextmanager
-def _study(plan: Plan) -> Iterator[tuple[Store, RDBStorage, optuna.Study]]:
-    """Open the study of a sweep, which is made where there is none."""
+def _study(
+    plan: Plan, told: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Store, PatientStorage, optuna.Study]]:
+    """Open the study of a sweep, which is made where there is none; nobody waits for it any longer where `told`."""
     settings = plan.settings
     store = Store(settings.storage or sqlite(plan.folder / "sweep.db"), settings.heartbeat, settings.retries)
+    store.patience.told = told
     if store.file is not None and not store.file.exists():
         plan.judged  # noqa: B018  a mistake that is found here leaves no file behind
     with quiet(), store.open() as storage:

@@ -12,16 +12,19 @@ from typing import IO, Any, Literal, TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
 
 from recurlab.errors import RecurlabError, one_line
+from recurlab.sweep.patience import FAILURES, Patience, PatientStorage, reason
 
 FACTS = "recurlab"  # what is kept with a study
 GRACE = 4  # signs of life that have to be missing
 BUSY = 60.0  # seconds that SQLite waits for another process
 TRIES = 5
+DRIVERS = {"postgresql": "postgresql+psycopg"}  # where none is named; SQLAlchemy 2.0 would want an older one
+EXTRAS = {"psycopg": "postgres"}  # of ours, by the package that is missing
 PASSING = (OperationalError, IntegrityError, ProgrammingError, StorageInternalError)  # as of tables made twice
 
 T = TypeVar("T")
@@ -65,45 +68,49 @@ class Store:
 
     Attributes:
         file: of SQLite, None for another database.
+        name: as it is shown, without a password.
         lock: what makes a worker begin a trial alone.
+        patience: by which calls wait while the database is away.
     """
 
     def __init__(self, url: str, heartbeat: int, retries: int) -> None:
         self._heartbeat, self._retries = heartbeat, retries
         try:
-            self._url = make_url(url)
+            given = make_url(url)
+            self._url = given.set(drivername=DRIVERS.get(given.drivername, given.drivername))
         except ArgumentError as error:
             raise RecurlabError(f"sweep.storage={url!r}: not the address of a database") from error
         database = self._url.database if self._url.get_backend_name() == "sqlite" else None
         self.file = None if database is None else Path(database).absolute()
+        self.name = str(self.file or given.render_as_string(hide_password=True))
+        self.patience = Patience(self.name)
         self.lock = Lock(None if self.file is None else self.file.with_name(f".{self.file.name}.lock"))
 
-    @property
-    def name(self) -> str:
-        """What it is called, without a password."""
-        return str(self.file or self._url.render_as_string(hide_password=True))
-
     @contextmanager
-    def open(self) -> Iterator[RDBStorage]:
+    def open(self) -> Iterator[PatientStorage]:
         """Give the storage, whose tables are made where there are none.
 
         Raises:
-            RecurlabError: if it can't be reached, its driver is missing or it is another's.
+            RecurlabError: if it can't be reached, its driver is missing or it is another's; in the block, if it fails.
         """
         storage = None
         try:
             with self.lock:
-                storage = self._tried(self._make)
+                # A file that can't be used now will not come back, but a server may.
+                storage = self._tried(self._make if self.file else lambda: self.patience.call(self._make))
             yield storage
+        except FAILURES as error:
+            raise RecurlabError(f"sweep.storage={self.name!r}: fails: {reason(error)}") from error
         finally:
             if storage is not None:
                 storage.remove_session()
                 storage.engine.dispose()
 
-    def _make(self) -> RDBStorage:
+    def _make(self) -> PatientStorage:
         sqlite = self.file is not None
         url = self._url.set(database=str(self.file)) if sqlite else self._url
-        return RDBStorage(
+        return PatientStorage(
+            self.patience,
             url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),  # it is a template
             {"connect_args": {"timeout": BUSY}} if sqlite else {"pool_pre_ping": True},
             heartbeat_interval=self._heartbeat,
@@ -120,22 +127,20 @@ class Store:
                 return make()
             except ImportError as error:
                 missing = getattr(error.__cause__, "name", None) or one_line(error.__cause__ or error)
-                raise RecurlabError(
-                    f"sweep.storage={self.name!r}: needs the package {missing}, which is not there"
-                ) from error
-            except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+                how = f": pip install 'recurlab[{EXTRAS[missing]}]'" if missing in EXTRAS else ", which is not there"
+                raise RecurlabError(f"sweep.storage={self.name!r}: needs the package {missing}{how}") from error
+            except (*FAILURES, RuntimeError) as error:
                 if left and isinstance(error, PASSING):
                     time.sleep(random.uniform(0.1, 1.0))
                     continue
-                reason = one_line(getattr(error, "orig", None) or error)
-                raise RecurlabError(f"sweep.storage={self.name!r}: can't be used: {reason}") from error
+                raise RecurlabError(f"sweep.storage={self.name!r}: can't be used: {reason(error)}") from error
         raise AssertionError
 
-    def names(self, storage: RDBStorage) -> list[str]:
+    def names(self, storage: PatientStorage) -> list[str]:
         """Return the names of the studies."""
         return self._tried(lambda: optuna.get_all_study_names(storage))
 
-    def load(self, storage: RDBStorage, name: str) -> optuna.Study:
+    def load(self, storage: PatientStorage, name: str) -> optuna.Study:
         """Return a study that is there.
 
         Raises:
@@ -147,7 +152,7 @@ class Store:
         return study
 
     def join(
-        self, storage: RDBStorage, name: str, facts: Mapping[str, Any], judged: Callable[[], tuple[str, str]]
+        self, storage: PatientStorage, name: str, facts: Mapping[str, Any], judged: Callable[[], tuple[str, str]]
     ) -> optuna.Study:
         """Return a study, which is made where there is none.
 
@@ -168,10 +173,10 @@ class Store:
         _compare(name, self.name, study.user_attrs[FACTS], wanted)
         return study
 
-    def _study(self, storage: RDBStorage, name: str) -> optuna.Study:
+    def _study(self, storage: PatientStorage, name: str) -> optuna.Study:
         return self._tried(lambda: optuna.load_study(study_name=name, storage=storage))
 
-    def _create(self, storage: RDBStorage, name: str, facts: Mapping[str, Any], mode: str) -> None:
+    def _create(self, storage: PatientStorage, name: str, facts: Mapping[str, Any], mode: str) -> None:
         direction: Literal["minimize", "maximize"] = "maximize" if mode == "max" else "minimize"
         with self.lock:
             study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)

@@ -43,7 +43,12 @@ class Slot:
     def reason(self) -> str:
         """Why it has failed."""
         given = str(self.trial.user_attrs.get(REASON, ""))
-        return given or ("its worker died, as did all that took it up again" if self.state == "failed" else "")
+        return given or ("its worker died, as did all that took it up again" if self.lost else "")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has failed by no fault of its own: no worker has come to its end."""
+        return self.state == "failed" and not self.trial.user_attrs.get(REASON)
 
     @property
     def over(self) -> bool:

@@ -3,17 +3,18 @@
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import fail_stale_trials
 from optuna.trial import Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from recurlab.errors import RecurlabError, one_line
 from recurlab.launch.jobs import Job, Outcome, run
 from recurlab.results.records import Result
+from recurlab.sweep.patience import FAILURES, PatientStorage
 from recurlab.sweep.plan import Plan
 from recurlab.sweep.samplers import PRUNERS, Sampler, suggest
 from recurlab.sweep.store import FACTS, Lock
@@ -35,7 +36,6 @@ from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
 
 POLL = 1.0  # seconds between two looks at what the others do
-TRIES = 10  # how often in a row the database may fail
 
 
 class _Failed(Exception):  # noqa: N818  is recorded as the trial's end
@@ -61,7 +61,7 @@ class Worker:
         self,
         plan: Plan,
         study: optuna.Study,
-        storage: RDBStorage,
+        storage: PatientStorage,
         lock: Lock,
         signals: Signals,
         threads: int = 0,
@@ -69,7 +69,6 @@ class Worker:
         self._plan, self._study, self._storage, self._lock = plan, study, storage, lock
         self._signals, self._threads = signals, threads
         self._metric = str(study.user_attrs[FACTS]["metric"])
-        self._failures = 0
         self._helped: set[int] = set()
         self._line = ""
         settings = plan.settings
@@ -83,7 +82,8 @@ class Worker:
         """Begin trials until enough have ended, or this process is told to end.
 
         Raises:
-            RecurlabError: if the database fails again and again.
+            SQLAlchemyError, StorageInternalError: if the database fails.
+            RecurlabError: if no process can be started; the trial is left to another worker.
         """
         while not self._told():
             try:
@@ -91,12 +91,10 @@ class Worker:
                     what = self._next()
                     if what is Next.BEGIN:
                         self._begin()
-                self._failures = 0
-            except (SQLAlchemyError, StorageInternalError) as error:
-                self._failures += 1
-                if self._failures == TRIES:
-                    raise RecurlabError(f"sweep.storage: fails again and again: {one_line(error)}") from error
-                what = Next.WAIT
+            except FAILURES:
+                if self._told():
+                    return
+                raise
             if what is Next.END:
                 return
             if what is Next.WAIT:
@@ -119,6 +117,8 @@ class Worker:
         try:
             self._study.optimize(self._objective, n_trials=1, catch=(_Failed,))
         except (_Left, UpdateFinishedTrialError) as left:
+            if isinstance(left.__cause__, Exception):
+                raise left.__cause__ from None
             self._line = f"{self._line}: {left}"
         except ValueError as error:  # as Optuna says it
             if not str(error).startswith("Cannot tell"):
@@ -147,17 +147,22 @@ class Worker:
             if outcome.path is not None:
                 trial.set_user_attr(RUN, str(outcome.path))
             return self._judge(trial, outcome, time.monotonic() - start)
-        except (SQLAlchemyError, StorageInternalError) as error:  # the trial is found without signs of life later
-            raise _Left(f"is left, since the database fails: {one_line(error)}") from error
-        except UpdateFinishedTrialError as error:
-            raise _Left("is another worker's, after a silence of this one") from error
+        except (_Failed, optuna.TrialPruned):
+            raise
+        except UpdateFinishedTrialError:
+            raise _Left("is another worker's, after a silence of this one") from None
+        except FAILURES as error:
+            raise _Left from error
         except KeyboardInterrupt:
             self._leave(trial)
+        except Exception as error:  # of this worker, not of the trial
+            self._leave(trial, error)
 
-    def _leave(self, trial: Trial) -> NoReturn:
-        """Leave a trial to whoever takes it up next."""
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-        raise _Left("is kept, and goes on when a worker takes it up")
+    def _leave(self, trial: Trial, error: Exception | None = None) -> NoReturn:
+        """Leave a trial to whoever takes it up next; after an error of this worker that is another one."""
+        with suppress(*FAILURES):  # then it is found without signs of life later
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        raise _Left("is kept, and goes on when a worker takes it up") from error
 
     def _outcome(self, trial: Trial, values: list[Any]) -> Outcome:
         """Run a trial, after another process that has the same run in hand."""
