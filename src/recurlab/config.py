@@ -175,6 +175,8 @@ class TrainerConfig:
     batch; `num_workers` further ones make batches ahead. Checkpoints to go on from are written after each epoch, and
     each `checkpoint_every_n_steps` within one.
     Training ends at the first validation whose metric is as good as `stopping_threshold`.
+    Of several processes that make no step for `stall_timeout` seconds it is said which ones hang; told to end, they are
+    killed.
     """
 
     max_epochs: int = 10
@@ -193,6 +195,7 @@ class TrainerConfig:
     log_every_n_steps: int = 20
     checkpoint_every_n_steps: Optional[int] = None  # noqa: UP045
     stopping_threshold: Optional[float] = None  # noqa: UP045
+    stall_timeout: float = 60.0
     deterministic: bool = False
     enable_progress_bar: bool = True
 
@@ -211,6 +214,7 @@ class TrainerConfig:
             check_number("trainer.gradient_clip_val", self.gradient_clip_val, above=0)
         for key in ("check_val_every_n_epoch", "log_every_n_steps"):
             check_integer(f"trainer.{key}", getattr(self, key))
+        check_number("trainer.stall_timeout", self.stall_timeout, above=0)
         if self.stopping_threshold is not None:
             check_number("trainer.stopping_threshold", self.stopping_threshold)
         for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "checkpoint_every_n_steps"):

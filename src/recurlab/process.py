@@ -1,8 +1,9 @@
-"""What a process of recurlab sets before torch is imported."""
+"""What a process of recurlab sets for itself, before torch is imported."""
 
 import ctypes
 import io
 import os
+import signal
 import sys
 
 
@@ -19,3 +20,10 @@ def prepare_process() -> None:
         mmap_threshold, trim_threshold = -3, -1
         libc.mallopt(mmap_threshold, 32 << 20)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def die_with_parent() -> None:
+    """Let the system kill this process with the one that started it: where it hangs, it can't see to that itself."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -27,7 +26,7 @@ def fork():
 class Forked:
     """Stands for the `subprocess.Popen` of such a process: its end of the pipe tells it that this one is gone."""
 
-    def __init__(self, command, *, stdin, start_new_session, env=None, stdout=None, stderr=None):
+    def __init__(self, command, *, stdin, start_new_session, env=None, stdout=None, stderr=None, pass_fds=()):
         assert (stdin, stderr, start_new_session) == (subprocess.PIPE, stdout, True)
         self.returncode = None
         theirs, ours = os.pipe()
@@ -66,7 +65,7 @@ class Forked:
 
 
 def _be(command, environment, stdout):
-    """Be the process of `python -m recurlab.training.processes <path> <reason>`, or of a worker of a sweep."""
+    """Be the process of `python -m recurlab.training.processes <path> <pipe>`, or of a worker of a sweep."""
     for number in HEARD:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.stdin = open(0)  # noqa: SIM115
@@ -78,7 +77,7 @@ def _be(command, environment, stdout):
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
     _, kind, what, *words = command
     assert (kind, what) in (("-m", processes.__name__), ("-c", sweep.WORKER))
-    code = sweep.work(words) if kind == "-c" else processes._main(words[0], Path(words[1]))
+    code = sweep.work(words) if kind == "-c" else processes._main(words[0], int(words[1]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -166,17 +166,19 @@ def test_a_run_that_is_interrupted_leaves_no_process(tmp_path):
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     """Whatever it was killed by: the pipe between them is closed then."""
     config, resolved = compose(overrides("regression", "trainer.devices=2"))
-    run, port, reason = RunDir.create(config.output_dir, "toy", resolved), free_port(), tmp_path / "reason"
-    command = [sys.executable, "-m", "recurlab.training.processes", run.path, reason]
-    process = subprocess.Popen(command, env=environment(0, port), stdin=subprocess.PIPE)
+    run, port, (told, pipe) = RunDir.create(config.output_dir, "toy", resolved), free_port(), os.pipe()
+    command = [sys.executable, "-m", "recurlab.training.processes", run.path, str(pipe)]
+    process = subprocess.Popen(command, env=environment(0, port), stdin=subprocess.PIPE, pass_fds=[pipe])
+    os.close(pipe)
     try:
         while not listens(port):  # then it waits for a second one
             assert process.poll() is None
             time.sleep(0.05)
         process.communicate(timeout=20)
         assert process.returncode == 1
-        assert not reason.exists()
+        assert os.read(told, 1) == b""
     finally:
+        os.close(told)
         process.kill()
         process.wait()
 

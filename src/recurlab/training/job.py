@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 WITHOUT_EFFECT = (
     "output_dir", "resume", "launcher", "logger", "plugins", "data.dir", "data.verify",
     "trainer.num_workers", "trainer.enable_progress_bar", "trainer.checkpoint_every_n_steps",
+    "trainer.stall_timeout",
 )  # fmt: skip
 # Groups all of whose keys have a value in every config. What is off there (null, false, 0, nothing) does not count, so
 # that a job keeps its name when a later version adds an option to them.

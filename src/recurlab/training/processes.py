@@ -9,24 +9,83 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from recurlab.errors import Preempted, RecurlabError, one_line
-from recurlab.training.run_dir import RunDir, write_text
+from recurlab.errors import Preempted, RecurlabError, one_line, say
+from recurlab.process import die_with_parent
+from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import HEARD, Signals
 
 GRACE = 5.0  # seconds that a process has to end when it is told to
 TOLD = [128 + number for number in HEARD]  # how one ends that was told to, and has saved
+STEP, FAILED = b".", b"!"  # what a process tells: each part of a step, and before why it has failed
 
 
-def run(run: RunDir, count: int, signals: Signals) -> None:
+class _Process:
+    """One of the processes, and what it has told through a pipe.
+
+    Attributes:
+        steps: how many parts of a step it has done.
+        last: when it did the last one, by the monotonic clock.
+    """
+
+    def __init__(self, path: str, rank: int, environment: dict[str, str]) -> None:
+        self.steps, self.last = 0, time.monotonic()
+        self._failure = b""
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", __name__, path, str(theirs)],
+                env={**environment, "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,  # its end tells a process that this one is gone
+                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stderr=None if rank == 0 else subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt of the terminal comes to this process alone, which stops them
+                pass_fds=(theirs,),
+            )
+        finally:
+            os.close(theirs)
+
+    def listen(self) -> None:
+        """Take note of what it has told."""
+        with suppress(BlockingIOError):
+            while told := os.read(self._pipe, 1 << 16):
+                steps, failed, text = (b"", b"", told) if self._failure else told.partition(FAILED)
+                self._failure += failed + text
+                self.steps += len(steps)
+                self.last = time.monotonic()
+
+    @property
+    def failure(self) -> tuple[bool, int, str] | None:
+        """Whether the error was not one of recurlab's, when it came and what it was; None where none was told."""
+        self.listen()
+        if not self._failure:
+            return None
+        unknown, when, text = self._failure.removeprefix(FAILED).decode().split(maxsplit=2)
+        return unknown == "1", int(when), text
+
+    def close(self) -> None:
+        """Close the pipes."""
+        os.close(self._pipe)
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
+
+
+def run(run: RunDir, count: int, signals: Signals, patience: float) -> None:
     """Run a training in `count` processes and wait for it.
+
+    Args:
+        run: of the training.
+        count: of the processes.
+        signals: of this process.
+        patience: seconds without a step after which it is said that they hang; those that hang are killed where they
+            are told to end.
 
     Raises:
         RecurlabError: with the reason of the process that failed first; the others are stopped.
@@ -34,71 +93,86 @@ def run(run: RunDir, count: int, signals: Signals) -> None:
     """
     threads = str(max(1, torch.get_num_threads() // count))
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-    with tempfile.TemporaryDirectory(prefix="recurlab-") as folder:
-        reasons = [Path(folder) / f"{rank}" for rank in range(count)]
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-m", __name__, str(run.path), str(reasons[rank])],
-                env={"OMP_NUM_THREADS": threads, **os.environ, **shared, "LOCAL_RANK": str(rank)},
-                stdin=subprocess.PIPE,  # its end tells a process that this one is gone
-                stdout=None if rank == 0 else subprocess.DEVNULL,
-                stderr=None if rank == 0 else subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt of the terminal comes to this process alone, which stops them
-            )
-            for rank in range(count)
-        ]
-        try:
-            signals.on_signal = partial(_tell, started)
-            _wait(started, reasons, signals)
-        finally:
-            _stop(started)
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, **shared}
+    started = list[_Process]()
+    try:
+        for rank in range(count):
+            started.append(_Process(str(run.path), rank, environment))
+        signals.on_signal = partial(_tell, started)
+        if signals.received:  # meanwhile
+            _tell(started, signals.received)
+        _wait(started, signals, patience)
+    finally:
+        _stop(started)
 
 
-def _tell(started: list[subprocess.Popen[bytes]], number: int) -> None:
+def _tell(started: list[_Process], number: int) -> None:
     for process in started:
-        if process.poll() is None:
-            process.send_signal(number)
+        if process.popen.poll() is None:
+            process.popen.send_signal(number)
 
 
-def _wait(started: list[subprocess.Popen[bytes]], reasons: list[Path], signals: Signals) -> None:
-    waiting = set(range(len(started)))
+def _wait(started: list[_Process], signals: Signals, patience: float) -> None:
+    waiting, told, said = set(range(len(started))), None, 0.0
     while waiting:
         for rank in sorted(waiting):
-            code = started[rank].poll()
+            code = started[rank].popen.poll()
             if code == 0:
                 waiting.remove(rank)
             elif code is not None and (signals.received or code in TOLD):
                 raise Preempted(signals.received or code - 128, "with its last checkpoint in place")
             elif code is not None:
-                raise RecurlabError(_reason(started, reasons))
+                raise RecurlabError(_reason(started))
+            started[rank].listen()
+        if not waiting:
+            return
+        now = time.monotonic()
+        silence = now - max(started[rank].last for rank in waiting)
+        said = 0.0 if silence < patience else said
+        if silence > patience and silence > 2 * said:  # again after twice, four times … as long
+            said = silence
+            say(_hanging(started, waiting))
+        if signals.received:
+            told = told or now
+            if now - told > GRACE and silence > patience:
+                _tell(started, signal.SIGKILL)
+                raise Preempted(signals.received, f"and then killed: {_hanging(started, waiting)}")
         time.sleep(0.05)
 
 
-def _reason(started: list[subprocess.Popen[bytes]], reasons: list[Path]) -> str:
+def _hanging(started: list[_Process], waiting: set[int]) -> str:
+    """Say which processes the others wait for: those that have come least far."""
+    least = min(started[rank].steps for rank in waiting)
+    ranks = [rank for rank in sorted(waiting) if started[rank].steps == least]
+    seconds = time.monotonic() - max(started[rank].last for rank in ranks)
+    which = f"process {ranks[0]} of {len(started)} has"
+    if len(ranks) > 1:
+        which = f"processes {' and '.join(map(str, ranks))} of {len(started)} have"
+    return f"{which} made no step for {seconds:.0f} s"
+
+
+def _reason(started: list[_Process]) -> str:
     """Return why the first process failed: others soon fail as well, by having lost it."""
-    silent = [rank for rank, process in enumerate(started) if process.poll() and not reasons[rank].is_file()]
-    told = [path.read_text().partition("\n") for path in reasons if path.is_file()]
+    failures = [process.failure for process in started]
+    silent = [rank for rank, process in enumerate(started) if process.popen.poll() and failures[rank] is None]
+    told = [failure for failure in failures if failure is not None]
     # One that was killed could say nothing; but gloo aborts a process that has lost another.
-    killed = [rank for rank in silent if started[rank].returncode != -signal.SIGABRT or not told]
+    killed = [rank for rank in silent if started[rank].popen.returncode != -signal.SIGABRT or not told]
     if killed:
-        return f"process {killed[0]} of {len(started)} ended with code {started[killed[0]].returncode}"
-    first = min(told, key=lambda part: [int(word) for word in part[0].split()])
-    return first[2]
+        return f"process {killed[0]} of {len(started)} ended with code {started[killed[0]].popen.returncode}"
+    return min(told)[2]
 
 
-def _stop(started: list[subprocess.Popen[bytes]]) -> None:
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
+def _stop(started: list[_Process]) -> None:
+    _tell(started, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     for process in started:
         try:
-            process.wait(max(0.0, deadline - time.monotonic()))
+            process.popen.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+            process.popen.kill()
+            process.popen.wait()
+        process.close()
 
 
 def _free_port() -> int:
@@ -112,25 +186,34 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _main(path: str, reason: Path) -> int:
-    """Be one of the processes; on an error write its line into the file `reason`."""
+def _main(path: str, pipe: int) -> int:
+    """Be one of the processes; tell of its steps, and on an error of that, through a pipe."""
+    die_with_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.set_blocking(pipe, False)
+
+    def tell() -> None:
+        with suppress(OSError):  # nobody has listened for a while
+            os.write(pipe, STEP)
+
     try:
         from recurlab.training.run import follow
 
-        follow(path, int(os.environ["LOCAL_RANK"]))
+        follow(path, int(os.environ["LOCAL_RANK"]), tell)
     except Preempted as stop:
         return 128 + stop.signum
     except BaseException as error:
         known = isinstance(error, RecurlabError)  # as having lost another process is not
         text = one_line(error) if known else f"{type(error).__name__}: {one_line(error)}"
-        write_text(reason, f"{int(not known)} {time.monotonic_ns()}\n{text}")
+        os.set_blocking(pipe, True)
+        with suppress(OSError):
+            os.write(pipe, FAILED + f"{int(not known)} {time.monotonic_ns()} {text}".encode())
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    code = _main(sys.argv[1], Path(sys.argv[2]))
+    code = _main(sys.argv[1], int(sys.argv[2]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # a process group whose other end is gone would be waited for

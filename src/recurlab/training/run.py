@@ -3,7 +3,7 @@
 import csv
 import io
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from recurlab.training.provenance import provenance, uncommitted
 from recurlab.training.resume import checkpoint, content, create, find
 from recurlab.training.run_dir import RunDir, read_json, write_json, write_text
 from recurlab.training.signals import Signals, requeue
+from recurlab.training.steps import Steps
 from recurlab.training.throughput import Throughput
 from recurlab.training.trainer import check_accelerator, make_trainer, on_gpu, quiet, without_denormals
 
@@ -78,7 +79,7 @@ def train(config: Config, resolved: DictConfig, report: Report | None = None) ->
         if place is not None:
             ranks.shared(str(run.path))
         if place is None and config.trainer.world > 1:
-            processes.run(run, config.trainer.devices, signals)
+            processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout)
         else:
             execute(config, resolved, run, task, data, signals, report)
     return run
@@ -137,15 +138,15 @@ def prepare(config: Config, rank: int) -> tuple[Task, BenchmarkData]:
 
 
 @without_denormals()
-def follow(path: str, rank: int) -> None:
-    """Be one of the processes of the run in a directory, until it ends."""
+def follow(path: str, rank: int, tell: Callable[[], None] | None = None) -> None:
+    """Be one of the processes of the run in a directory, until it ends; `tell` is called at each part of a step."""
     run = RunDir.open(path)
     if run.state != "finished":
         resolved = run.load_config()
         config = load(resolved)
         task, data = prepare(config, rank)
         with Signals() as signals:
-            execute(config, resolved, run, task, data, signals)
+            execute(config, resolved, run, task, data, signals, tell=tell)
 
 
 def execute(
@@ -156,11 +157,12 @@ def execute(
     data: BenchmarkData,
     signals: Signals,
     report: Report | None = None,
+    tell: Callable[[], None] | None = None,
 ) -> None:
     """Train and test in this process, from the last checkpoint on if there is one, and write the result."""
     try:
         with quiet():
-            result = _train(config, resolved, run, task, data, signals, report)
+            result = _train(config, resolved, run, task, data, signals, report, tell)
         if data.rank == 0:
             _keep_confusion(run, task, config.data.names)
             write_json(run.result, result)
@@ -203,6 +205,7 @@ def _train(
     data: BenchmarkData,
     signals: Signals,
     report: Report | None,
+    tell: Callable[[], None] | None,
 ) -> dict[str, Any]:
     start, done = checkpoint(run, resolved)
     metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if start else None)
@@ -211,7 +214,7 @@ def _train(
     kept, throughput = Checkpoints(run, task, config.trainer, content(resolved), signals, metrics, report), Throughput()
     trainer = make_trainer(
         config.trainer,
-        [kept, throughput, *([LearningRateMonitor("step")] if loggers else [])],
+        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), *([Steps(tell)] if tell else [])],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, data),
     )

@@ -26,7 +26,7 @@ CHATTER = (
     ".*`srun` command is available.*",  # training/ranks.py knows how the processes were started
 )
 # Options that are not Lightning's, or are given to it with more.
-OURS = ("enable_progress_bar", "num_workers", "checkpoint_every_n_steps", "stopping_threshold")
+OURS = ("enable_progress_bar", "num_workers", "checkpoint_every_n_steps", "stopping_threshold", "stall_timeout")
 
 
 def check_accelerator(config: TrainerConfig) -> None:
