@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -201,3 +202,30 @@ def test_more_devices_than_gpus_are_refused(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     code, err = train(capfd, *overrides("regression", "trainer=ddp", *QUICK, "trainer.accelerator=gpu"))
     assert (code, err) == (2, "recurlab: trainer.devices=2: this machine has 1 GPU(s)\n")
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_named_and_killed_once_the_run_is_told_to_end(tmp_path):
+    given = overrides("language", "trainer=ddp", *QUICK, "trainer.max_epochs=100000", "trainer.stall_timeout=3")
+    command = start(tmp_path, ["train", *given, f"output_dir={tmp_path}/runs"])
+    said = tmp_path / "said"
+    try:
+        while not list(tmp_path.rglob("last.ckpt")):
+            assert command.is_alive()
+            time.sleep(0.05)
+        os.kill(max(processes_in(tmp_path)), signal.SIGSTOP)  # the second one: it was started last
+        while "made no step" not in said.read_text():
+            assert command.is_alive()
+            time.sleep(0.05)
+        os.kill(command.pid, signal.SIGTERM)
+        command.join(60)
+    finally:
+        command.kill()
+        command.join()
+    run, process = only_run(tmp_path / "runs"), r"process(es 0 and)? 1 of 2 ha(s|ve) made no step for \d+ s"
+    assert command.exitcode == 128 + signal.SIGTERM
+    first, last = said.read_text().splitlines()[0], said.read_text().splitlines()[-1]
+    assert re.fullmatch(rf"recurlab: {process}", first), said.read_text()
+    assert re.match(rf"recurlab: ended by SIGTERM and then killed: {process}; continue it with", last), said.read_text()
+    assert read(run.status)["state"] == "preempted"
+    assert not processes_in(tmp_path)

@@ -1,11 +1,13 @@
 """Jobs whose processes are killed, and those that they come from: with a stand-in for the training."""
 
 import os
+import re
 import signal
 import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -58,8 +60,9 @@ def server(tmp_path, monkeypatch):
     mine._stop()
 
 
-def job(does):
-    return Job((), None, OmegaConf.create({"does": does}), "name")
+def job(does, stall_timeout=60):
+    config = SimpleNamespace(experiment="toy", trainer=SimpleNamespace(stall_timeout=stall_timeout))
+    return Job((), config, OmegaConf.create({"does": does}), "name")
 
 
 def begun():
@@ -112,6 +115,17 @@ def test_a_job_is_told_to_end_though_its_server_is_gone():
     start, deaf = time.monotonic(), KILL_SERVER + "Path('ready').touch(); time.sleep(60)"
     assert jobs.run(job(deaf), told=lambda: Path("ready").exists()).state == "preempted"
     assert time.monotonic() - start < 10
+
+
+def test_a_job_that_hangs_is_named_and_killed_once_it_is_told_to_end(monkeypatch, capfd):
+    monkeypatch.setattr(fresh, "GRACE", 0.2)
+    deaf = "import signal; signal.signal(15, signal.SIG_IGN); Path('ready').touch(); time.sleep(60)"
+    start = time.monotonic()
+    outcome = jobs.run(job(deaf, stall_timeout=0.3), told=lambda: Path("ready").exists())
+    assert (outcome.state, outcome.path) == ("preempted", None)
+    assert re.fullmatch(r"toy/name has made no step for \d s", outcome.reason)
+    assert time.monotonic() - start < 10
+    assert capfd.readouterr().err.startswith("recurlab: toy/name has made no step for ")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from optuna.storages import fail_stale_trials
 from optuna.trial import TrialState
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from recurlab.errors import RecurlabError
 from recurlab.sweep import patience
@@ -24,12 +24,13 @@ class Outage:
 
     def __init__(self, engine):
         self.statements = 0
+        self.error = OperationalError("select", {}, sqlite3.OperationalError("the server\nis stopped"))
         event.listen(engine, "before_cursor_execute", self.meet)
 
     def meet(self, connection, cursor, statement, parameters, context, executemany):
         if self.statements:
             self.statements -= 1
-            raise OperationalError(statement, parameters, sqlite3.OperationalError("the server\nis stopped"))
+            raise self.error
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,22 @@ def test_what_is_away_for_too_long_ends_the_sweep_in_one_line(store, storage, ou
         storage.get_all_studies()
     assert str(caught.value) == f"sweep.storage='{store.file}': fails: the server is stopped"
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InterfaceError("select", {}, sqlite3.InterfaceError("gone")),
+        DBAPIError("select", {}, sqlite3.DatabaseError("gone"), connection_invalidated=True),
+        PendingRollbackError("Can't reconnect until invalid transaction is rolled back."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lost_connection_is_made_again(storage, outage, monkeypatch, error):
+    monkeypatch.setattr(outage, "error", error)
+    outage.statements = 1
+    storage.get_all_studies()
+    assert outage.statements == 0
 
 
 def test_who_is_told_to_end_does_not_wait(store, storage, outage, monkeypatch):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -120,11 +121,11 @@ def test_processes_that_hang_are_named_and_killed_once_they_are_told_to_end(
     timer = threading.Timer(1.2, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     start = time.monotonic()
-    with pytest.raises(Preempted, match=rf"^ended by SIGTERM and then killed: {which} made no step for 1 s$"):
+    with pytest.raises(Preempted, match=rf"^ended by SIGTERM and then killed: {which} made no step for \d s$"):
         launch(hang(rank), patience=0.5)
     assert time.monotonic() - start < 10
     lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == f"recurlab: {which} made no step for 1 s"
+    assert re.fullmatch(rf"recurlab: {which} made no step for \d s", lines[0])
     assert len(lines) <= 2, "the next one after twice the time"
     assert_all_ended(tmp_path)
 

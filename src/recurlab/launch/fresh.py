@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,6 +20,7 @@ from recurlab.process import prepare_process
 
 Ask = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric: whether to prune
 GRACE = 30.0  # seconds that a run has to save when it is told to end
+BETWEEN = 0.2  # seconds between two steps that are told, at least
 
 
 def main(
@@ -33,8 +35,8 @@ def main(
     """Run a job and say how it ended.
 
     Args:
-        connection: takes ("validated", step, value), to be answered by whether to prune, and at last
-            ("ended", state, run directory, reason).
+        connection: takes ("validated", step, value), to be answered by whether to prune, now and again ("step",) where
+            steps are made, and at last ("ended", state, run directory, reason).
         life: ends with the process that started this one.
         values: the resolved config of the run.
         environment: of the process that started this one; what this one comes from may have an older one.
@@ -56,13 +58,22 @@ def main(
         connection.send(("validated", step, value))
         return bool(connection.recv())
 
-    connection.send(("ended", *_run(values, threads, ask if asked else None)))
+    told = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told
+        if time.monotonic() - told > BETWEEN:
+            told = time.monotonic()
+            with suppress(OSError):  # who started this process may be gone: then it is told to end
+                connection.send(("step",))
+
+    connection.send(("ended", *_run(values, threads, ask if asked else None, tell)))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # what a library has left running is not waited for
 
 
-def _run(values: dict[Any, Any], threads: int, ask: Ask | None) -> tuple[str, str, str]:
+def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[], None]) -> tuple[str, str, str]:
     try:
         resolved = OmegaConf.create(values)
         config = load(resolved)
@@ -85,7 +96,7 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None) -> tuple[str, st
         return state, "" if known is None else str(known.path), reason
 
     try:
-        run = train(config, resolved, ask)
+        run = train(config, resolved, ask, tell)
         assert run is not None  # several processes are started by this one
         draw_curves(run.path)
         return "finished", str(run.path), ""

@@ -5,6 +5,7 @@ A job's run directory follows from its config: one that has finished is not run 
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -26,13 +27,13 @@ from recurlab.launch.fresh import Ask
 from recurlab.training.job import digest
 from recurlab.training.resume import compose_train
 from recurlab.training.signals import HEARD
+from recurlab.training.silence import Silence
 
 LOOK = 0.2  # seconds between two looks at whether a job is to end
 TRIES = 5  # of a job whose process is lost with the one that processes come from
 PAUSE = 0.1  # seconds between them
 LOST = 255  # what multiprocessing says of a process whose end nobody has seen, as that one is gone
 ENDED = tuple(-number for number in HEARD)  # codes of a process that was told to end before it could listen
-_running: set[BaseProcess] = set()
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,13 @@ def run(
 def _run(job: Job, ask: Ask | None, threads: int, quiet: bool, told: Callable[[], bool]) -> Outcome:
     """Run a job once; its state is also "lost", where its process was not seen to end."""
     process, ours, life = _start(fresh.main, _plain(job), dict(os.environ), threads, quiet, ask is not None)
-    _running.add(process)
     try:
-        outcome = _listen(ours, ask, process, told)
+        outcome = _listen(ours, job, ask, process, told)
     finally:
         life.close()
         process.join(fresh.GRACE)
         process.kill()
         process.join()
-        _running.discard(process)
         ours.close()
     if outcome is not None:
         return outcome
@@ -198,29 +197,41 @@ def check(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     return list(metrics)
 
 
-def _listen(connection: Connection, ask: Ask | None, process: BaseProcess, told: Callable[[], bool]) -> Outcome | None:
+def _listen(
+    connection: Connection, job: Job, ask: Ask | None, process: BaseProcess, told: Callable[[], bool]
+) -> Outcome | None:
     """Answer a job's process until it says how it has ended; None if it ends without a word."""
-    passed_on = False
+    patience = job.config.trainer.stall_timeout
+    silence, since = Silence(patience), None
+    who = f"{job.config.experiment}/{job.name} has"
     try:
         while True:
             while not connection.poll(LOOK):
-                if not passed_on and told():
-                    _tell(process)
-                    passed_on = True
+                silence.tell(who)
+                if told():
+                    if since is None:
+                        _tell(process)
+                        since = time.monotonic()
+                    # One of several processes looks to it itself after its patience.
+                    if silence.seconds > patience + fresh.GRACE and time.monotonic() - since > fresh.GRACE:
+                        _tell(process, signal.SIGKILL)
+                        return Outcome("preempted", None, f"{who} made no step for {silence.seconds:.0f} s")
             kind, *content = connection.recv()
+            silence.heard()
             if kind == "ended":
                 state, path, reason = content
                 return Outcome(state, Path(path) if path else None, reason)
-            connection.send(ask is not None and ask(*content))
+            if kind == "validated":
+                connection.send(ask is not None and ask(*content))
     except (EOFError, ConnectionError):
         return None
 
 
-def _tell(process: BaseProcess) -> None:
+def _tell(process: BaseProcess, number: int = signal.SIGTERM) -> None:
     """Tell a job to save and end, also where multiprocessing has lost sight of it."""
     assert process.pid is not None
     with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGTERM)
+        os.kill(process.pid, number)
 
 
 def run_all(jobs: Sequence[Job], at_once: int, quiet: bool = False) -> Iterator[tuple[Job, Outcome]]:
@@ -230,10 +241,12 @@ def run_all(jobs: Sequence[Job], at_once: int, quiet: bool = False) -> Iterator[
         Preempted: if one of them was told to end; so are all, then.
     """
     threads = 0 if at_once == 1 else max(1, (os.cpu_count() or 1) // at_once)
+    ended = threading.Event()
     with ThreadPoolExecutor(at_once) as pool:
         waiting: dict[Future[Outcome], Job] = {}
         for job in {job.name: job for job in jobs}.values():  # the same job twice would wait for itself
-            waiting[pool.submit(run, job, threads=threads, quiet=quiet or at_once > 1)] = job
+            started = pool.submit(run, job, threads=threads, quiet=quiet or at_once > 1, told=ended.is_set)
+            waiting[started] = job
         try:
             while waiting:
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -244,6 +257,5 @@ def run_all(jobs: Sequence[Job], at_once: int, quiet: bool = False) -> Iterator[
         except BaseException:
             for future in waiting:
                 future.cancel()
-            for process in tuple(_running):
-                _tell(process)
+            ended.set()
             raise

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from recurlab.errors import one_line, say
 
@@ -80,7 +80,8 @@ def _away(error: BaseException) -> bool:
     """Return whether the same call may succeed later."""
     inner = cause(error)
     lost = isinstance(inner, DBAPIError) and inner.connection_invalidated
-    return lost or isinstance(inner, OperationalError | InterfaceError)
+    # The last one where Optuna has passed over the first error, to ask in another way on the lost connection.
+    return lost or isinstance(inner, OperationalError | InterfaceError | PendingRollbackError)
 
 
 class PatientStorage(RDBStorage):

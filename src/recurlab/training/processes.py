@@ -11,15 +11,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 import torch
 
-from recurlab.errors import Preempted, RecurlabError, one_line, say
+from recurlab.errors import Preempted, RecurlabError, one_line
 from recurlab.process import die_with_parent
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import HEARD, Signals
+from recurlab.training.silence import Silence
 
 GRACE = 5.0  # seconds that a process has to end when it is told to
 TOLD = [128 + number for number in HEARD]  # how one ends that was told to, and has saved
@@ -31,12 +33,10 @@ class _Process:
 
     Attributes:
         steps: how many parts of a step it has done.
-        last: when it did the last one, by the monotonic clock.
     """
 
     def __init__(self, path: str, rank: int, environment: dict[str, str]) -> None:
-        self.steps, self.last = 0, time.monotonic()
-        self._failure = b""
+        self.steps, self._failure = 0, b""
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         try:
@@ -59,7 +59,6 @@ class _Process:
                 steps, failed, text = (b"", b"", told) if self._failure else told.partition(FAILED)
                 self._failure += failed + text
                 self.steps += len(steps)
-                self.last = time.monotonic()
 
     @property
     def failure(self) -> tuple[bool, int, str] | None:
@@ -77,7 +76,7 @@ class _Process:
             self.popen.stdin.close()
 
 
-def run(run: RunDir, count: int, signals: Signals, patience: float) -> None:
+def run(run: RunDir, count: int, signals: Signals, patience: float, tell: Callable[[], None] = lambda: None) -> None:
     """Run a training in `count` processes and wait for it.
 
     Args:
@@ -86,6 +85,7 @@ def run(run: RunDir, count: int, signals: Signals, patience: float) -> None:
         signals: of this process.
         patience: seconds without a step after which it is said that they hang; those that hang are killed where they
             are told to end.
+        tell: is called when one of them has made a step.
 
     Raises:
         RecurlabError: with the reason of the process that failed first; the others are stopped.
@@ -101,7 +101,7 @@ def run(run: RunDir, count: int, signals: Signals, patience: float) -> None:
         signals.on_signal = partial(_tell, started)
         if signals.received:  # meanwhile
             _tell(started, signals.received)
-        _wait(started, signals, patience)
+        _wait(started, signals, patience, tell)
     finally:
         _stop(started)
 
@@ -112,8 +112,8 @@ def _tell(started: list[_Process], number: int) -> None:
             process.popen.send_signal(number)
 
 
-def _wait(started: list[_Process], signals: Signals, patience: float) -> None:
-    waiting, told, said = set(range(len(started))), None, 0.0
+def _wait(started: list[_Process], signals: Signals, patience: float, tell: Callable[[], None]) -> None:
+    waiting, steps, silence, told = set(range(len(started))), 0, Silence(patience), None
     while waiting:
         for rank in sorted(waiting):
             code = started[rank].popen.poll()
@@ -124,31 +124,27 @@ def _wait(started: list[_Process], signals: Signals, patience: float) -> None:
             elif code is not None:
                 raise RecurlabError(_reason(started))
             started[rank].listen()
-        if not waiting:
-            return
-        now = time.monotonic()
-        silence = now - max(started[rank].last for rank in waiting)
-        said = 0.0 if silence < patience else said
-        if silence > patience and silence > 2 * said:  # again after twice, four times … as long
-            said = silence
-            say(_hanging(started, waiting))
+        before, steps = steps, sum(process.steps for process in started)
+        if steps > before:
+            silence.heard()
+            tell()
+        who = _behind(started, waiting)
+        silence.tell(who)
         if signals.received:
-            told = told or now
-            if now - told > GRACE and silence > patience:
+            told = told or time.monotonic()
+            if silence.seconds > patience and time.monotonic() - told > GRACE:
                 _tell(started, signal.SIGKILL)
-                raise Preempted(signals.received, f"and then killed: {_hanging(started, waiting)}")
+                raise Preempted(signals.received, f"and then killed: {who} made no step for {silence.seconds:.0f} s")
         time.sleep(0.05)
 
 
-def _hanging(started: list[_Process], waiting: set[int]) -> str:
-    """Say which processes the others wait for: those that have come least far."""
-    least = min(started[rank].steps for rank in waiting)
-    ranks = [rank for rank in sorted(waiting) if started[rank].steps == least]
-    seconds = time.monotonic() - max(started[rank].last for rank in ranks)
-    which = f"process {ranks[0]} of {len(started)} has"
-    if len(ranks) > 1:
-        which = f"processes {' and '.join(map(str, ranks))} of {len(started)} have"
-    return f"{which} made no step for {seconds:.0f} s"
+def _behind(started: list[_Process], waiting: set[int]) -> str:
+    """Say which of the processes have come least far: the others wait for them."""
+    least = min((started[rank].steps for rank in waiting), default=0)
+    ranks = [str(rank) for rank in sorted(waiting) if started[rank].steps == least]
+    if len(ranks) == 1:
+        return f"process {ranks[0]} of {len(started)} has"
+    return f"processes {' and '.join(ranks)} of {len(started)} have"
 
 
 def _reason(started: list[_Process]) -> str:

@@ -33,7 +33,9 @@ from recurlab.training.trainer import check_accelerator, make_trainer, on_gpu, q
 
 
 @without_denormals()
-def train(config: Config, resolved: DictConfig, report: Report | None = None) -> RunDir | None:
+def train(
+    config: Config, resolved: DictConfig, report: Report | None = None, tell: Callable[[], None] = lambda: None
+) -> RunDir | None:
     """Run an experiment and return its directory; None in a process other than the first of several.
 
     With `config.resume` a run is continued from its last checkpoint, and one that has finished is left as it is.
@@ -42,6 +44,7 @@ def train(config: Config, resolved: DictConfig, report: Report | None = None) ->
         config: what is run.
         resolved: the same as it is written into the run directory.
         report: is told of each validation; only in a run of one process.
+        tell: is called at each part of a step.
 
     Raises:
         RecurlabError: before anything is written, for data that can't be read or options that do not go together; later
@@ -79,9 +82,9 @@ def train(config: Config, resolved: DictConfig, report: Report | None = None) ->
         if place is not None:
             ranks.shared(str(run.path))
         if place is None and config.trainer.world > 1:
-            processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout)
+            processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout, tell)
         else:
-            execute(config, resolved, run, task, data, signals, report)
+            execute(config, resolved, run, task, data, signals, report, tell)
     return run
 
 
@@ -138,7 +141,7 @@ def prepare(config: Config, rank: int) -> tuple[Task, BenchmarkData]:
 
 
 @without_denormals()
-def follow(path: str, rank: int, tell: Callable[[], None] | None = None) -> None:
+def follow(path: str, rank: int, tell: Callable[[], None] = lambda: None) -> None:
     """Be one of the processes of the run in a directory, until it ends; `tell` is called at each part of a step."""
     run = RunDir.open(path)
     if run.state != "finished":
@@ -157,7 +160,7 @@ def execute(
     data: BenchmarkData,
     signals: Signals,
     report: Report | None = None,
-    tell: Callable[[], None] | None = None,
+    tell: Callable[[], None] = lambda: None,
 ) -> None:
     """Train and test in this process, from the last checkpoint on if there is one, and write the result."""
     try:
@@ -205,7 +208,7 @@ def _train(
     data: BenchmarkData,
     signals: Signals,
     report: Report | None,
-    tell: Callable[[], None] | None,
+    tell: Callable[[], None],
 ) -> dict[str, Any]:
     start, done = checkpoint(run, resolved)
     metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if start else None)
@@ -214,7 +217,7 @@ def _train(
     kept, throughput = Checkpoints(run, task, config.trainer, content(resolved), signals, metrics, report), Throughput()
     trainer = make_trainer(
         config.trainer,
-        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), *([Steps(tell)] if tell else [])],
+        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), Steps(tell)],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, data),
     )
