@@ -91,7 +91,7 @@ def main(folder: str, address: str, server: str) -> None:
         assert all("': is away: " in line for line in lines), err
         assert 1 <= len(lines) <= 1 + WORKERS, err
         assert f"{TRIALS} trials finished; the best: " in out, out
-    say("each command", "ended well, and each of its processes said in a line that it waits")
+    say("each command", "ended well, and said that it waits")
     found = trials()
     assert Counter(trial.state.name for trial in found) == {"COMPLETE": TRIALS}, found
     assert sorted(trial.params["seed"] for trial in found) == list(range(TRIALS))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
@@ -87,3 +88,16 @@ def test_commands_that_start_at_once_on_a_fresh_storage(count, start, toys, read
     assert [row["trial"] for row in read()] == list("0123")[:count]
     begun = [line for out, _ in results for line in out.splitlines() if line.startswith("[")]
     assert sorted(int(line.split("trial ")[1].split(":")[0]) for line in begun) == list(range(count))
+
+
+@pytest.mark.slow
+def test_a_killed_server_of_processes_costs_no_trial(start, toys, read, studies, tmp_path):
+    command = start("sweep", *toys, "sweep.space={seed: {low: 0, high: 3}}", "sweep.sampler=grid", "data.halt=1")
+    wait_for(lambda: (tmp_path / "halted").exists() or command.poll() is not None)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    (server,) = (pid for pid in children if "multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(int(server), signal.SIGKILL)
+    _, err = command.communicate(timeout=240)
+    assert (command.returncode, err) == (0, "")
+    assert [(row["seed"], row["state"]) for row in read()] == [(f"{seed}", "finished") for seed in range(4)]
+    assert [trial.state for trial in studies()] == [TrialState.COMPLETE] * 4

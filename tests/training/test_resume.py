@@ -168,7 +168,12 @@ def test_a_run_that_has_finished_is_left_as_it_is(train):
 
 def test_what_has_no_effect_makes_no_other_job(train, monkeypatch):
     _, _, run = stopped(train, monkeypatch, 5)
-    other = "trainer.checkpoint_every_n_steps=2", "trainer.num_workers=1", "logger=tensorboard"
+    other = (
+        "trainer.checkpoint_every_n_steps=2",
+        "trainer.num_workers=1",
+        "trainer.stall_timeout=5",
+        "logger=tensorboard",
+    )
     assert train(*QUICK, *LANGUAGE, "resume=auto", *other) == (0, "")
     assert only_run("runs").path == run.path
 
