@@ -49,6 +49,9 @@ class _Process:
                 start_new_session=True,  # an interrupt of the terminal comes to this process alone, which stops them
                 pass_fds=(theirs,),
             )
+        except BaseException:
+            os.close(self._pipe)
+            raise
         finally:
             os.close(theirs)
 
