@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import recurlab
 from foreign_layers import arrays_of
@@ -123,6 +124,36 @@ def test_a_module_within_a_model_of_torch(tmp_path):
     layer = from_arrays(read_file(tmp_path / "w.safetensors"), "keras")
     x = torch.randn(5, 2, 3)
     torch.testing.assert_close(layer(x)[0], model["rnn"](x)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["parameters", "state dict", "safetensors"])
+def test_weights_are_read_as_training_leaves_them(tmp_path, kind, dtype):
+    model = torch.nn.LSTM(3, 4, 2, dtype=dtype)
+    if kind == "safetensors":
+        save_file(model.state_dict(), tmp_path / "w.safetensors")
+    else:
+        torch.save(dict(model.named_parameters()) if kind == "parameters" else model.state_dict(), tmp_path / "w.pt")
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
+    layer = from_arrays(read_file(path), "torch")
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype  # NumPy has no bfloat16
+    for name, weight in model.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], weight.to(wide))
+        assert layer.state_dict()[name].dtype == wide
+
+
+def test_weights_without_numbers_are_refused(tmp_path):
+    torch.save(torch.nn.LSTM(3, 4, device="meta").state_dict(), tmp_path / "w.pt")
+    with pytest.raises(RecurlabError, match=r"^file='.*w.pt': can't be read: .*meta"):
+        read_file(tmp_path / "w.pt")
+
+
+def test_a_layer_that_is_left_out_of_a_file_is_said(recurlab, tmp_path):
+    state = torch.nn.GRU(3, 4, 3).state_dict()
+    torch.save({name: weight for name, weight in state.items() if "_l1" not in name}, tmp_path / "in.pt")
+    code, _, err = recurlab("convert", "in.pt", "out.npz", "--from", "torch")
+    assert (code, err) == (2, "recurlab: weight_ih_l1: is missing beside the layers 0, 2\n")
+    assert not (tmp_path / "out.npz").exists()
 
 
 def test_the_command(recurlab, tmp_path):

@@ -72,5 +72,5 @@ def test_torch_and_keras_have_none():
             RecurlabError, match=rf"^format='{format}' has no layer-normalised gru reset=after; it has "
         ):
             to_arrays(layer, format)
-    with pytest.raises(RecurlabError, match=r"^layer_0/gain_ih: is no array of this layer"):
+    with pytest.raises(RecurlabError, match=r"^gain_ih_l0: is no array of this layer"):
         from_arrays(layer.state_dict(), "torch")

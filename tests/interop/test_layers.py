@@ -164,9 +164,120 @@ def test_numbers_of_the_other_byte_order():
     equal_bits(to_arrays(from_arrays(swapped, "keras"), "keras"), arrays)
 
 
-def test_a_layer_of_bfloat16_has_no_arrays():
-    with pytest.raises(RecurlabError, match=r"^weight_ih_l0: is no array: .*BFloat16"):
-        to_arrays(recurlab.RNN(FEATURES, H, dtype=torch.bfloat16), "torch")
+@pytest.mark.parametrize("format", ["torch", "keras"])
+def test_bfloat16_comes_in_and_goes_out_as_float32(format):
+    layer = recurlab.RNN(FEATURES, H, 2, dtype=torch.bfloat16)
+    wide = recurlab.RNN(FEATURES, H, 2)
+    wide.load_state_dict(layer.state_dict())
+    equal_bits(to_arrays(layer, format), to_arrays(wide, format))
+    equal_bits(state(from_arrays(layer.state_dict(), "torch")), state(wide))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+def test_weights_as_a_module_holds_them(dtype):
+    theirs = torch.nn.LSTM(FEATURES, H, 2, bidirectional=True, dtype=dtype)
+    for name, weight in theirs.named_parameters():
+        if "weight" in name:
+            weight.data = weight.data.t().contiguous().t()  # the same numbers, laid out otherwise
+    layer = from_arrays(dict(theirs.named_parameters()), "torch")
+    assert all(torch.equal(layer.state_dict()[name], weight.to(layer.weight_ih_l0.dtype))
+               for name, weight in theirs.state_dict().items())  # fmt: skip
+
+
+# ---- what is left out ---------------------------------------------------------------------------------------
+
+STACKS = [(format, name) for format in FORMATS for name in OURS if goes(recurlab.RNN(1, 1, **OURS[name]), format)]
+
+
+def stack_of(format, name, layers=3):
+    """Return the arrays of a stack of both directions, and what `from_arrays` is to be told of them."""
+    layer = recurlab.RNN(H, H, layers, bidirectional=True, dtype=torch.float64, **OURS[name])
+    cell = OURS[name]["cell"]
+    return to_arrays(layer, format), {"cell": BASE.get(cell, cell), "reset": getattr(layer.cell, "reset", None)}
+
+
+def of_place(format, number, direction=None):
+    """Return what tells whether an array is of a layer, or of one direction of it."""
+
+    def test(key):
+        reverse = any(word in key for word in ("_reverse", "backward", "bw/"))
+        here = f"_l{number}" in key or f"layer_{number}/" in key or f"cell_{number}/" in key
+        return here and (direction is None or reverse == (direction == "backward"))
+
+    return test
+
+
+@pytest.mark.parametrize(("format", "name"), STACKS)
+def test_a_layer_that_is_left_out_is_named(format, name):
+    arrays, hints = stack_of(format, name)
+    for number in (0, 1):  # of the last nothing tells
+        gone = of_place(format, number)
+        left = {key: array for key, array in arrays.items() if not gone(key)}
+        others = ", ".join(str(k) for k in range(3) if k != number)
+        with pytest.raises(RecurlabError, match=rf"^[\w/]+: is missing beside the layers {others}$") as caught:
+            from_arrays(left, format, **hints)
+        key = str(caught.value).partition(":")[0]
+        assert key in arrays
+        assert gone(key)
+
+
+@pytest.mark.parametrize(("format", "name"), STACKS)
+def test_a_direction_or_the_biases_of_a_layer_that_are_left_out_are_named(format, name):
+    arrays, hints = stack_of(format, name)
+    for direction in ("forward", "backward"):
+        gone = of_place(format, 1, direction)
+        left = {key: array for key, array in arrays.items() if not gone(key)}
+        said = rf"^[\w/]+: there are no arrays of the {direction} direction beside it$"
+        with pytest.raises(RecurlabError, match=said) as caught:
+            from_arrays(left, format, **hints)
+        assert str(caught.value).partition(":")[0] in left
+        for where in (gone, of_place(format, 1)):
+            biases = [key for key in arrays if where(key) and ("bias" in key)]
+            left = {key: array for key, array in arrays.items() if key not in biases}
+            with pytest.raises(RecurlabError, match=r"^[\w/]+: is missing") as caught:
+                from_arrays(left, format, **hints)
+            assert str(caught.value).partition(":")[0] in biases
+
+
+@pytest.mark.parametrize(("format", "name"), STACKS)
+def test_any_array_that_is_left_out_or_of_another_shape_is_named(format, name):
+    arrays, hints = stack_of(format, name, layers=2)
+    for key, array in arrays.items():
+        for change in ("left out", "cut", "no number"):
+            damaged = {name: value for name, value in arrays.items() if (name, change) != (key, "left out")}
+            damaged |= {"cut": {key: array[..., :-1]}, "no number": {key: torch.empty(array.shape, device="meta")}}.get(
+                change, {}
+            )
+            if change == "cut" and key.endswith(("weight_ih_l0", "weight_ih_l0_reverse")):
+                continue  # a layer of fewer features
+            with pytest.raises(RecurlabError) as caught:
+                from_arrays(damaged, format, **hints)
+            assert "\n" not in str(caught.value)
+            if change != "cut":  # where layers do not fit on each other it is said in our names
+                assert str(caught.value).startswith(f"{key}: "), (change, str(caught.value))
+
+
+@pytest.mark.parametrize(("heads", "missing"), [
+    (["gru", "gru_1", "gru_2"], None), (["gru_3", "gru_4"], None), (["a/gru", "b/gru"], None),
+    (["layers/gru_12"], None),
+    (["gru_3", "gru_5"], "gru_4/kernel"), (["layers/gru_1/cell", "layers/gru_3/cell"], "layers/gru_2/cell/kernel"),
+    (["layer_1"], "layer_0/kernel"), (["m/layer_0", "m/layer_2"], "m/layer_1/kernel"),
+    (["bidirectional_1/forward_gru_3", "bidirectional_2/forward_gru_5"], None),
+])  # fmt: skip
+def test_numbers_of_keras_layers(heads, missing):
+    arrays = {f"{head}/{key}": array for head in heads for key, array in arrays_of("keras GRU", H, H).items()}
+    if missing is None:
+        assert from_arrays(arrays, "keras").num_layers == len(heads)
+        return
+    with pytest.raises(RecurlabError, match=rf"^{missing}: is missing beside the layers "):
+        from_arrays(arrays, "keras")
+
+
+@pytest.mark.parametrize("key", ["weight_ih_l01", "weight_ih_l²", "weight_ih_l" + "9" * 5000, "weight_ih_l-1"])
+def test_numbers_that_are_none_are_refused(key):
+    arrays = {name: array.numpy() for name, array in recurlab.RNN(H, H).state_dict().items()}
+    with pytest.raises(RecurlabError):
+        from_arrays({**arrays, key: arrays["weight_ih_l0"]}, "torch")
 
 
 REFUSED = {
@@ -222,7 +333,7 @@ def test_a_scope_tells_the_cell():
 
 def test_a_lone_direction_and_layers_that_do_not_fit():
     arrays = {f"bw/{key}": array for key, array in arrays_of("GRUCell", FEATURES, H).items()}
-    with pytest.raises(RecurlabError, match=r"^bw/: there are no arrays of the forward direction beside it$"):
+    with pytest.raises(RecurlabError, match=r"^bw/gates/kernel: there are no arrays of the forward direction"):
         from_arrays(arrays, "tensorflow")
     stack = {f"cell_{k}/{key}": array for k in (0, 1) for key, array in arrays_of("GRUCell", FEATURES, H).items()}
     with pytest.raises(RecurlabError, match=r"^weight_ih_l1=\(12, 5\): must be \(12, 4\) in a stack of 2 layers$"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
-from recurlab.interop.layout import Arrays
+from recurlab.interop.layout import Arrays, array_of
 from recurlab.training.run_dir import write_bytes
 
 KERAS_NAMES = ("kernel", "recurrent_kernel", "bias")  # of a cell's variables, which Keras 3 numbers
@@ -90,8 +90,8 @@ def _write_npz(arrays: Arrays) -> bytes:
 
 
 def _read_safetensors(path: Path) -> Arrays:
-    found: Arrays = _package("safetensors.numpy").load_file(path)
-    return found
+    tensors = _package("safetensors.torch").load_file(path)  # NumPy would have no bfloat16
+    return {name: array_of(tensor) for name, tensor in tensors.items()}
 
 
 def _write_safetensors(arrays: Arrays) -> bytes:
@@ -106,7 +106,7 @@ def _read_torch(path: Path) -> Arrays:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise RecurlabError(f"file={str(path)!r}: holds no state dict")
-    return {str(name): value.numpy() for name, value in state.items()}
+    return {str(name): array_of(value) for name, value in state.items()}
 
 
 def _write_torch(arrays: Arrays) -> bytes:

@@ -1,6 +1,5 @@
 """Weights of other packages to `recurlab.RNN` and back."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,14 +9,13 @@ import torch
 
 from recurlab.cells import CELLS
 from recurlab.cells.gru import GRU
-from recurlab.errors import RecurlabError, check_choice, check_number, did_you_mean, one_line
+from recurlab.errors import RecurlabError, check_choice, check_number, one_line
 from recurlab.interop.formats import FORMATS, Format, suffixed
-from recurlab.interop.layout import GATES, PARAMETERS, Array, Arrays, Layout, MisfitError, read, write
+from recurlab.interop.layout import GATES, PARAMETERS, Array, Arrays, Layout, MisfitError, array_of, read, write
+from recurlab.interop.places import places_of
 from recurlab.layers.rnn import RNN
 
 DTYPES = ("float16", "float32", "float64")
-BACKWARD, DIRECTIONS = {"bw", "backward", "reverse"}, {"bw", "backward", "reverse", "fw", "forward"}
-SUFFIXED = re.compile(rf"({'|'.join(PARAMETERS)})_l(\d+)(_reverse)?")  # torch's names
 
 
 class Found(NamedTuple):
@@ -41,7 +39,7 @@ def from_arrays(
     Args:
         arrays: by their names, as the package calls them, with anything in front that tells layers and directions
             apart: ``"backward_layer/kernel"``, ``"rnn/multi_rnn_cell/cell_0/gru_cell/gates/bias"``, ``"weight_ih_l0"``.
-            All of one floating-point type, which the layer's weights are then of.
+            All of one floating-point type, which the layer's weights are then of; bfloat16 counts as float32.
         format: torch, keras, tensorflow, cudnn, haste or recurlab.
         cell: rnn, gru or lstm, where the names and shapes leave that open.
         reset: of a GRU, after or before, where they leave that open, as without biases.
@@ -67,6 +65,7 @@ def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
     """Return the weights of a layer as another package has them, to be given to a layer of its own.
 
     Where the package has one bias for our two it is their sum, with a rounding only if both are other than zero.
+    Weights of bfloat16, a type that NumPy has not, are returned as float32.
 
     Args:
         layer: whose weights.
@@ -92,11 +91,9 @@ def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
 
 
 def _as_array(name: str, array: Any) -> Array:
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu()
     try:
-        found = np.asarray(array)
-    except (TypeError, ValueError) as error:
+        found = array_of(array) if isinstance(array, torch.Tensor) else np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors without numbers, as on meta
         raise RecurlabError(f"{name}: is no array: {one_line(error)}") from error
     return found.astype(found.dtype.newbyteorder("="), copy=False)
 
@@ -157,58 +154,20 @@ def _with_forget_bias(layout: Layout, forget_bias: float) -> Layout:
 
 def _read(arrays: Arrays, kind: Format, layout: Layout) -> list[list[Arrays]]:
     """Return our parameters of each layer and direction."""
-    places = _suffixed(arrays) if kind.suffixed else _headed(arrays, kind, layout)
-    layers: dict[str, dict[bool, tuple[str, Arrays]]] = {}
-    for head, own in places.items():
-        words = re.split("[/_]", head.lower())
-        layer = layers.setdefault("/".join(word for word in words if word not in DIRECTIONS), {})
-        backward = not BACKWARD.isdisjoint(words)
-        if backward in layer:
-            raise MisfitError(f"{head}: can't be told from {layer[backward][0]}")
-        layer[backward] = head, own
-    ordered = [layers[head] for head in sorted(layers, key=_natural)]
-    directions = {tuple(sorted(layer)) for layer in ordered}
-    if directions not in ({(False,)}, {(False, True)}):
-        lone = next(layer for layer in ordered if set(layer) != {False, True})
-        (head, _), which = next(iter(lone.values())), "forward" if True in lone else "backward"
-        raise MisfitError(f"{head}: there are no arrays of the {which} direction beside it")
-    return [[read(layout, own, place) for _, (place, own) in sorted(layer.items())] for layer in ordered]
-
-
-def _headed(arrays: Arrays, kind: Format, layout: Layout) -> dict[str, Arrays]:
-    """Return the arrays by what stands before their names."""
-    known = {entry.name for each in kind.layouts for entry in each.entries}
-    own = [entry.name for entry in layout.entries]
-    places: dict[str, Arrays] = {}
-    extra: list[str] = []
-    for key, array in arrays.items():
-        # The longest: gates/bias is no bias.
-        name = max((name for name in known if f"/{key}".endswith(f"/{name}")), key=len, default="")
-        if name in own:
-            places.setdefault(key.removesuffix(name), {})[name] = array
-        else:
-            extra.append(key)
-    if extra:
-        near = did_you_mean(extra[0].rpartition("/")[2], own)
-        missing = len(own) - len({name for place in places.values() for name in place})
-        reason = f"{extra[0]}: is no array of this layer, which has {', '.join(own)}{near}"
-        raise MisfitError(reason, len(extra) + missing)
-    return places
-
-
-def _suffixed(arrays: Arrays) -> dict[str, Arrays]:
-    places: dict[str, Arrays] = {}
-    for key, array in arrays.items():
-        match = SUFFIXED.fullmatch(key)
-        if match is None:
-            raise MisfitError(f"{key}: is none of the names of torch, as weight_ih_l0 or bias_hh_l1_reverse")
-        places.setdefault(f"layer_{match[2]}{match[3] or ''}/", {})[match[1]] = array
-    return places
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Return what sorts cell_10 behind cell_9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    places = places_of(arrays, kind, layout)
+    names = {name for layer in places for place in layer for name in place.arrays}
+    bias = any(entry.is_bias and entry.name in names for entry in layout.entries)
+    made: list[list[Arrays]] = [[] for _ in places]
+    misfits: list[MisfitError] = []
+    for layer, parameters in zip(places, made, strict=True):
+        for place in layer:
+            try:
+                parameters.append(read(layout, place.arrays, place.key, bias=bias))
+            except MisfitError as error:  # all count: the layout with the fewest is what was meant
+                misfits.append(error)
+    if misfits:
+        raise MisfitError(str(misfits[0]), sum(misfit.count for misfit in misfits))
+    return made
 
 
 def _layer(found: Found, options: dict[str, Any]) -> RNN:
@@ -230,9 +189,9 @@ def _layer(found: Found, options: dict[str, Any]) -> RNN:
     layer = RNN(cell=layout.cell, **{**layout.options, **options, **told})
     ours, theirs = layer.state_dict(), dict(_named(parameters))
     for name, weight in ours.items():
-        if name not in theirs or tuple(weight.shape) != theirs[name].shape:
-            shape = theirs[name].shape if name in theirs else None
-            raise RecurlabError(f"{name}={shape}: must be {tuple(weight.shape)} in a stack of {len(parameters)} layers")
+        if tuple(weight.shape) != theirs[name].shape:
+            wanted, count = tuple(weight.shape), len(parameters)
+            raise RecurlabError(f"{name}={theirs[name].shape}: must be {wanted} in a stack of {count} layers")
     layer.load_state_dict({name: torch.from_numpy(array) for name, array in theirs.items()})
     return layer
 

@@ -1,7 +1,7 @@
 """How a package lays out the weights of a layer: a table of its arrays, and what reads and writes by such a table."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,13 @@ GATES = {
     "lstm": ("input", "forget", "cell", "output"),
 }
 STATE = ("state",)  # in the place of gates: of the last two parameters
+
+
+def array_of(tensor: Any) -> Array:
+    """Return the numbers of a tensor of torch; those of bfloat16, a type that NumPy has not, are float32."""
+    kept = tensor.detach().cpu()
+    array: Array = (kept.float() if str(kept.dtype) == "torch.bfloat16" else kept).numpy()
+    return array
 
 
 def gates_of(cell: str, parameter: str) -> tuple[str, ...]:
@@ -109,23 +116,24 @@ class Layout:
         return (columns,) if entry.flat else (columns, rows) if entry.transposed else (rows, columns)
 
 
-def read(layout: Layout, arrays: Mapping[str, Array], place: str = "") -> Arrays:
+def read(layout: Layout, arrays: Mapping[str, Array], key: Callable[[str], str], *, bias: bool) -> Arrays:
     """Return our parameters of one direction: weight_ih (G*H, I), weight_hh (G*H, H) or (G*H,), the others flat.
 
     Args:
         layout: of the arrays.
         arrays: by the names of the layout.
-        place: of the arrays, in an error.
+        key: what the caller calls an array, in an error.
+        bias: whether the layer, of which this is a direction, has biases.
 
     Raises:
         MisfitError: for arrays that are missing, too many, of a wrong shape, or hold what is no number.
     """
-    bias = layout.always_biased or any(entry.is_bias and entry.name in arrays for entry in layout.entries)
+    bias = bias or layout.always_biased
     entries = layout.present(bias)
-    _check_names([entry.name for entry in entries], arrays, place)
+    _check_names([entry.name for entry in entries], arrays, key)
     features, units = _sizes(entries, layout, arrays)
-    shapes = {f"{place}{entry.name}": layout.shape(entry, features, units) for entry in entries}
-    _check_arrays({f"{place}{entry.name}": arrays[entry.name] for entry in entries}, shapes)
+    shapes = {key(entry.name): layout.shape(entry, features, units) for entry in entries}
+    _check_arrays({key(entry.name): arrays[entry.name] for entry in entries}, shapes)
     blocks: Blocks = {}
     for entry in entries:
         blocks.update(_split(layout, entry, arrays[entry.name], features, units))
@@ -153,16 +161,16 @@ def write(layout: Layout, parameters: Mapping[str, Array]) -> Arrays:
     return {entry.name: _assembled(entry, blocks) for entry in layout.present(bias)}
 
 
-def _check_names(wanted: list[str], arrays: Mapping[str, Array], place: str) -> None:
+def _check_names(wanted: list[str], arrays: Mapping[str, Array], key: Callable[[str], str]) -> None:
     missing = [name for name in wanted if name not in arrays]
     extra = [name for name in arrays if name not in wanted]
     if missing:
         hint = f"; there are {', '.join(sorted(extra))}" if extra else ""
-        raise MisfitError(f"{place}{missing[0]}: is missing{hint}", len(missing) + len(extra))
+        raise MisfitError(f"{key(missing[0])}: is missing{hint}", len(missing) + len(extra))
     if extra:
         near = did_you_mean(extra[0], wanted)
         raise MisfitError(
-            f"{place}{extra[0]}: is no array of this layer, which has {', '.join(wanted)}{near}", len(extra)
+            f"{key(extra[0])}: is no array of this layer, which has {', '.join(wanted)}{near}", len(extra)
         )
 
 
