@@ -1,10 +1,13 @@
 """Cells that users write, from the literature and odd ones: each runs as a kernel and gives the reference's numbers."""
 
 import copy
+import gc
 import io
 import multiprocessing
 import statistics
 import time
+import weakref
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 import recurlab
+from recurlab.fuse import scan
 from users_cells import CELLS, PUBLISHED, IgnoredGate, Janet, MinimalGatedUnit, Unhashable
 
 pytestmark = pytest.mark.usefixtures("able")
@@ -195,6 +199,38 @@ def test_a_cell_that_is_no_dataclass_is_compiled_once(tmp_path, monkeypatch):
 def test_an_unhashable_cell_changed_before_its_first_run_is_seen():
     for factors in ([0.5, 0.25], [0.75, -0.5]):
         assert_same(everything(make(Unhashable(factors))), everything(make(Unhashable(factors), "eager")))
+
+
+class Compared(recurlab.Cell):
+    """Equal to itself alone."""
+
+    gates = ("only",)
+
+    def step(self, x, h, recur):
+        return tanh(x.only + recur.only(h))
+
+
+@dataclass(frozen=True)
+class OfAList(Compared):
+    """It has a hash, which fails."""
+
+    factors: list = field(default_factory=lambda: [0.5])
+
+
+@pytest.mark.parametrize("kind", [Unhashable, Compared, OfAList])
+def test_kernels_of_a_cell_that_equals_no_other_go_with_it(kind):
+    def run():
+        layer = make(kind(), recurrence="diagonal")
+        layer(torch.ones(1, 1, FEATURES, dtype=torch.float64))
+        assert layer.backends_used == {0: "fused"}
+        return len(scan._kernels), weakref.ref(layer.cell)
+
+    gc.collect()
+    before = len(scan._kernels)
+    within, gone = run()
+    gc.collect()
+    assert gone() is None
+    assert len(scan._kernels) == before < within
 
 
 @pytest.mark.parametrize("name", ["mgu", "unhashable", "two_phases_and_peepholes"])

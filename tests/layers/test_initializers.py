@@ -125,6 +125,35 @@ def test_a_gate_bias_is_the_sum_of_both_biases_of_that_gate(bias_init):
         assert bias_init is None or total[[0, 2, 3]].unique().tolist() == [14]
 
 
+class SomeEntries(recurlab.Cell):
+    """Gates that enter by their input and recurrence, by one of them, and by none."""
+
+    gates = ("both", "recurrent", "input", "compared", "none")
+
+    def step(self, x, h, recur):
+        recur.none(h)
+        n = torch.tanh(x.both + recur.both(h)) * torch.sigmoid(recur.recurrent(h))
+        return torch.where(x.compared + recur.compared(h) > 0, n, n + x.input)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("gate", ["both", "recurrent", "input", "compared"])
+def test_a_gate_starts_from_the_bias_that_its_step_looks_at(gate, layer_norm):
+    layer = recurlab.RNN(FEATURES, H, cell=SomeEntries(), gate_bias={gate: 1.5}, layer_norm=layer_norm)
+    place = SomeEntries.gates.index(gate)
+    biases = {name: getattr(layer, name).detach().view(5, H)[place] for name in ("bias_ih_l0", "bias_hh_l0")}
+    seen, rest = ("bias_hh_l0", "bias_ih_l0") if gate == "recurrent" else ("bias_ih_l0", "bias_hh_l0")
+    assert biases[seen].unique().tolist() == [1.5]
+    assert not biases[rest].any()
+
+
+def test_the_gate_without_an_input_is_what_was_asked_for():
+    layer = recurlab.RNN(FEATURES, H, cell=SomeEntries(), gate_bias={"recurrent": 2.0, "both": 0.5, "input": 0.0})
+    n = torch.tanh(torch.tensor(0.5)) * torch.sigmoid(torch.tensor(2.0))
+    output, _ = layer.eval()(torch.zeros(1, 1, FEATURES))
+    torch.testing.assert_close(output, n.expand(1, 1, H))
+
+
 def test_reset_parameters_starts_again_the_same_way():
     layer = layer_of("diagonal", recurrent_init=IndRNN(), gate_bias={"update": 2.0}, recurrent_constraint=MaxAbs(0.5))
     torch.manual_seed(1)
@@ -146,6 +175,7 @@ BAD = [
     (lambda: layer_of("dense", bias_init=Identity()), ["bias_init=Identity(gain=1.0)", "Uniform, Normal, Constant"]),
     (lambda: layer_of("dense", gate_bias={"updat": 1.0}), ["gate_bias='updat'", "did you mean 'update'"]),
     (lambda: layer_of("dense", bias=False, gate_bias={"update": 1.0}), ["gate_bias=", "no bias"]),
+    (lambda: recurlab.RNN(5, 3, cell=SomeEntries(), gate_bias={"none": 1}), ["gate_bias['none']=1", "no bias of this"]),
 ]
 
 

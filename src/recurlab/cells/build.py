@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from recurlab.cells import CELLS, PRESETS
 from recurlab.cells.cell import Cell
 from recurlab.cells.recurrence import Recurrence
+from recurlab.cells.watch import check_holds_no_weights
 from recurlab.errors import RecurlabError, one_line, unknown
 
 C = TypeVar("C", bound=type[Cell])
@@ -48,6 +49,7 @@ def build_cell(
         merged = {"cell": cell, "recurrence": "dense", **PRESETS.get(cell, {}), **options}
         usual = merged.pop("recurrence")
         made = _construct(CELLS[merged.pop("cell")], cell, merged, arguments)
+    check_holds_no_weights(made)
     made.phases, made.token  # noqa: B018  a faulty step is found here, and the layer can be compiled as one graph
     return made, Recurrence(recurrence or usual, heads)
 

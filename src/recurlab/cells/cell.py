@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurlab.cells.activations import linear
+from recurlab.cells.watch import NO_WEIGHTS, Watch
 from recurlab.errors import RecurlabError, one_line
 
 State = tuple[Tensor, ...]
@@ -64,8 +65,21 @@ class Cell:
         _by_token[token] = self
         return token
 
+    @cached_property
+    def comparable(self) -> bool:
+        """Whether cells of this kind are told to be equal by their options, as dataclasses that are frozen are."""
+        try:
+            return type(self).__eq__ is not object.__eq__ and isinstance(hash(self), int)
+        except TypeError:  # one of its options can't be hashed
+            return False
+
+    @cached_property
+    def kernels(self) -> list[Any]:
+        """What was compiled for this very object, where it is not `comparable`; it goes when the cell does."""
+        return []
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "token"}
+        return {name: value for name, value in vars(self).items() if name not in ("token", "kernels")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -117,21 +131,48 @@ class Cell:
             raise RecurlabError(f"cell {type(self).__name__}: recur.normalize may be applied once a step")
         return bool(states)
 
-    def _probe(self, record: Callable[[str, Tensor], Tensor], normalize: Callable[[Tensor], Tensor]) -> None:
-        """Run the step once on zeros of shape (2, 3), telling `record` of each use of the recurrence."""
+    @cached_property
+    def entries(self) -> dict[str, tuple[bool, bool]]:
+        """For each gate, whether the step uses its input, and whether it uses its recurrence."""
+        products: dict[str, Tensor] = {}
+
+        def record(gate: str, operand: Tensor) -> Tensor:
+            products[gate] = torch.zeros_like(operand)
+            return products[gate]
+
+        x, used = self._probe(record, torch.clone)
+        known = [id(tensor) for tensor in used]
+        return {gate: (id(getattr(x, gate)) in known, id(products.get(gate)) in known) for gate in self.gates}
+
+    def _probe(
+        self, record: Callable[[str, Tensor], Tensor], normalize: Callable[[Tensor], Tensor]
+    ) -> tuple[Any, list[Tensor]]:
+        """Run the step once on zeros of shape (2, 3), telling `record` of each use of the recurrence.
+
+        Returns:
+            The inputs, and all tensors that the step used.
+        """
         name = type(self).__name__
         if not isinstance(getattr(self, "gates", None), tuple) or not self.gates:
             raise RecurlabError(f"cell {name}: a cell must name its gates, like gates = ('update', 'candidate')")
         x = self.by_gate(*(torch.zeros(2, 3) for _ in self.gates))
         recur = self.recur_by_gate(*(partial(record, gate) for gate in self.gates))
         recur.normalize = normalize
+        states = tuple(torch.zeros(2, 3) for _ in self.states)
+        watch = Watch((*x, *states))
         try:
-            with torch.no_grad():
-                new = self.advance(x, tuple(torch.zeros(2, 3) for _ in self.states), recur)
+            with torch.no_grad(), watch:
+                new = self.advance(x, states, recur)
         except RecurlabError:
             raise
         except Exception as error:  # whatever a user's step does, it is said in a line
-            gates = ", ".join(self.gates)
-            raise RecurlabError(f"cell {name}: its step fails: {one_line(error)}; its gates are {gates}") from error
+            watch.check(name)
+            foreign = [str(tuple(tensor.shape)) for tensor in watch.foreign() if tensor.dim()]
+            hint = f"its gates are {', '.join(self.gates)}"
+            if foreign:
+                hint = f"it uses a tensor {foreign[0]}, and {NO_WEIGHTS}"
+            raise RecurlabError(f"cell {name}: its step fails: {one_line(error)}; {hint}") from error
+        watch.check(name)
         if len(new) != len(self.states) or any(not isinstance(s, Tensor) or s.shape != (2, 3) for s in new):
             raise RecurlabError(f"cell {name}: step must return {len(self.states)} tensor(s) shaped like the state")
+        return x, [*watch.used, *new]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
+from weakref import ReferenceType
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ RESULTS = ", ".join(f"Tensor {field.name}" for field in fields(Results))
 GRADIENTS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"  # of input, weights, biases and start
 
 _lock = threading.RLock()
-_kernels: dict[tuple[Hashable, str, torch.dtype, torch.device], Kernel | RecurlabError] = {}
+Made = Kernel | RecurlabError
+_kernels: dict[tuple[Hashable, str, torch.dtype, torch.device], Made | ReferenceType[Made]] = {}
 
 
 # Kernels are made in one thread for all: what a caller has set for his own (hooks, modes) does not matter there.
@@ -59,18 +61,29 @@ def kernel(token: str, kind: str, storage: torch.dtype, device: torch.device) ->
         RecurlabError: if the step can't be written as a kernel, or there is no compiler.
     """
     cell, loop = cell_of(token), "diagonal" if kind == "diagonal" else "dense"
-    # Equal cells share their kernels; a cell that can't be compared has its own.
-    key = (cell if isinstance(cell, Hashable) else token, loop, storage, device)
+    # Equal cells share their kernels; a cell that can't be compared has its own, and takes them with it.
+    key = (cell if cell.comparable else token, loop, storage, device)
     with _lock:  # tracing is not for several threads at once
-        if key not in _kernels:
-            try:
-                _kernels[key] = _maker.submit(MAKERS[device.type], cell, loop, storage, device).result()
-            except RecurlabError as error:  # a step that has no kernel is not traced anew in every call
-                _kernels[key] = error
-    made = _kernels[key]
+        made = _kernels.get(key)
+        if isinstance(made, ReferenceType):
+            made = made()
+        if made is None:
+            made = _made(cell, loop, storage, device)
+            if cell.comparable:
+                _kernels[key] = made
+            else:
+                cell.kernels.append(made)
+                _kernels[key] = ReferenceType(made, lambda _: _kernels.pop(key, None))
     if isinstance(made, RecurlabError):
         raise made
     return made
+
+
+def _made(cell: Cell, loop: str, storage: torch.dtype, device: torch.device) -> Kernel | RecurlabError:
+    try:
+        return _maker.submit(MAKERS[device.type], cell, loop, storage, device).result()
+    except RecurlabError as error:  # a step that has no kernel is not traced anew in every call
+        return error
 
 
 def _read(args: tuple[Any, ...]) -> tuple[Kernel, Arguments]:

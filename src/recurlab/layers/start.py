@@ -6,6 +6,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from recurlab.cells.cell import Cell
 from recurlab.cells.recurrence import Recurrence
 from recurlab.errors import RecurlabError, check_number, unknown
 from recurlab.layers.initializers import Constant, IndRNN, Initializer, Normal, Uniform
@@ -17,7 +18,7 @@ FOR_VECTORS = (Uniform, Normal, Constant, IndRNN)
 @torch.no_grad()
 def start_weights(
     weights: Mapping[str, Tensor],
-    gates: tuple[str, ...],
+    cell: Cell,
     recurrence: Recurrence,
     inits: Mapping[str, Initializer | None],
     gate_bias: Mapping[str, float],
@@ -26,12 +27,13 @@ def start_weights(
 
     Args:
         weights: the tensors by these names.
-        gates: G names.
+        cell: of G gates.
         recurrence: says how ``weight_hh`` is laid out.
         inits: of "input", "recurrent" and "bias"; None is U(-1/sqrt(n), 1/sqrt(n)), n = H and, for ``weight_hh``, the
             number of units that feed a unit.
         gate_bias: the start of a gate's total bias; it overrides the initialiser of the biases.
     """
+    gates = cell.gates
     hidden_size = weights["weight_ih"].shape[0] // len(gates)
     for name, tensor in weights.items():
         kind = KINDS[name]
@@ -50,10 +52,15 @@ def start_weights(
             raise unknown("gate_bias", gate, gates)
         check_number(f"gate_bias[{gate!r}]", value)
         if "bias_ih" not in weights:
-            raise RecurlabError(f"gate_bias={gate_bias}: this layer has no bias")
+            raise RecurlabError(f"gate_bias={gate_bias}: this layer has no bias, it has bias=False")
+        if not any(cell.entries[gate]):
+            name = type(cell).__name__
+            raise RecurlabError(f"gate_bias[{gate!r}]={value}: the step of {name} uses no bias of this gate")
         rows = slice(gates.index(gate) * hidden_size, (gates.index(gate) + 1) * hidden_size)
-        weights["bias_ih"][rows] = value
-        weights["bias_hh"][rows] = 0
+        # The bias that the step looks at: a gate may have no input, and then starts from its recurrence alone.
+        whole, rest = ("bias_ih", "bias_hh") if cell.entries[gate][0] else ("bias_hh", "bias_ih")
+        weights[whole][rows] = value
+        weights[rest][rows] = 0
 
 
 def by_gate(weight: Tensor, kind: str, gates: int, recurrence: Recurrence) -> Tensor:

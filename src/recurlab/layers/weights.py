@@ -87,7 +87,7 @@ class RecurrentWeights(nn.Module):
             last = layer == self.num_layers - 1
             weights = {name: getattr(self, name + suffix) for name in self._weight_names()}
             inits = {kind: rules.last_init if last else rules.init for kind, rules in self._rules.items()}
-            start_weights(weights, self.cell.gates, self.recurrence, inits, self._gate_bias)
+            start_weights(weights, self.cell, self.recurrence, inits, self._gate_bias)
             weights |= {n: getattr(self, n + suffix).fill_(n.startswith("gain")) for n in self._norm_names()}
             for name, weight in weights.items():
                 if parametrize.is_parametrized(self, name + suffix):  # what was filled is computed from others
