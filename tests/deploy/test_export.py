@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import onnx
 import pytest
@@ -179,3 +180,28 @@ def test_a_wrong_command_is_one_line(recurlab, tmp_path, words, text):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"recurlab: {text}")
     assert not list(tmp_path.iterdir())
+
+
+class Around(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = package.RNN(3, H)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [lambda: package.RNN(3, H), lambda: package.RNN(3, H, backend="eager"), Around])
+def test_the_old_exporter_is_told_of_the_way_that_works(tmp_path, make):
+    with pytest.raises(RecurlabError, match=r"^torch\.onnx\.export\(dynamo=False\): .*dynamo=True.*recurlab\.export"):
+        torch.onnx.export(make().eval(), (torch.zeros(4, 2, 3),), tmp_path / "layer.onnx", dynamo=False)
+
+
+def test_a_trace_of_the_reference_is_still_one():
+    layer = package.RNN(3, H, backend="eager").eval()
+    x = torch.randn(4, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(layer, (x,))
+    assert torch.equal(traced(x)[0], layer(x)[0])

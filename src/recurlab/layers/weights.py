@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,11 @@ from recurlab.layers.constraints import Constraint
 from recurlab.layers.initializers import Initializer
 from recurlab.layers.regularizers import Regularizer
 from recurlab.layers.start import KINDS, by_gate, start_weights
+
+OLD_EXPORTER = (
+    "torch.onnx.export(dynamo=False): can't write a recurrent layer; "
+    "torch.onnx.export(dynamo=True) can, and so can recurlab.export, which keeps T and B open"
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,11 @@ class RecurrentWeights(nn.Module):
             if regularizer is not None:
                 total = total + regularizer(by_gate(getattr(self, name), kind, len(self.cell.gates), self.recurrence))
         return total
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:  # what is called where torch.jit is tracing
+        if torch.onnx.is_in_onnx_export():
+            raise RecurlabError(OLD_EXPORTER)
+        return super()._slow_forward(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _suffixes(self) -> Iterator[tuple[int, str]]:
         for layer in range(self.num_layers):
