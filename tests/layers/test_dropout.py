@@ -144,7 +144,10 @@ def test_dropout_between_layers_scales_what_it_keeps(variational, make, same):
 @pytest.mark.parametrize("variational", [False, True])
 def test_the_last_layer_and_an_only_layer_have_no_dropout(variational, make, same):
     x = torch.randn(7, 3, 5, dtype=torch.float64)
-    same(make(dropout=0.9, variational=variational)(x), make()(x))
+    with pytest.warns(UserWarning, match=r"^dropout=0.9: acts between layers, .* no effect with num_layers=1$") as told:
+        alone = make(dropout=0.9, variational=variational)
+    assert len(told) == 1
+    same(alone(x), make()(x))
     output, _ = make(num_layers=2, dropout=0.9, variational=variational)(x)
     assert output.all()
 

@@ -10,6 +10,9 @@ from recurlab.backends.scan import running_maximum
 from recurlab.cells.cell import Cell, State
 from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
+from recurlab.errors import RecurlabError
+
+AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast brings to one type
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,35 @@ class Call:
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the input's projection and of the output: that of autocast where it is on."""
-        device = self.input.device.type
-        if torch.is_autocast_enabled(device) and self.input.dtype != torch.float64:
-            return torch.get_autocast_dtype(device)
+        device = self.input.device
+        if autocasts(device) and self.input.dtype != torch.float64:
+            return torch.get_autocast_dtype(device.type)
         return self.input.dtype
+
+    def check(self) -> None:
+        """Raise unless input, weights and states are of one dtype and on one device; autocast brings some to one."""
+        dtype, device = self.input.dtype, self.input.device
+        for direction in self.directions:
+            given = direction.weight_ih, direction.weight_hh, direction.bias_ih, direction.bias_hh, *direction.state
+            for tensor in given:
+                if tensor is not None and (tensor.dtype != dtype or tensor.device != device):
+                    self._check_each()
+                    return
+
+    def _check_each(self) -> None:
+        first = self.directions[0].weight_ih
+        cast = autocasts(first.device)
+        named: list[tuple[str, Tensor | None]] = [("input", self.input)]
+        for direction in self.directions:
+            named += [(f"state {name}", s) for name, s in zip(self.cell.states, direction.state, strict=True)]
+            named += [(name, getattr(direction, name)) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        for name, tensor in named:
+            if tensor is None:
+                continue
+            if tensor.dtype != first.dtype and not (cast and tensor.dtype in AUTOCAST and first.dtype in AUTOCAST):
+                raise RecurlabError(f"{name}={tensor.dtype}: must be {first.dtype}, as the layer's weights are")
+            if tensor.device != first.device:
+                raise RecurlabError(f"{name} on {tensor.device}: must be on {first.device}, as the layer's weights are")
 
     def cuts(self, *, reverse: bool) -> Tensor | None:
         """Return (T, B), True where one direction takes step t from a zero state; None where it never does.
@@ -91,6 +119,11 @@ class Call:
         applied = _before(running_maximum(met * mask))
         cuts = mask & (met > applied)
         return (cuts & (_before(mask.cumsum(0)) > 0)).flip(0) if reverse else cuts
+
+
+def autocasts(device: torch.device) -> bool:
+    """Return whether autocast is on for a device; tensors that are shapes only have none."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def transformed() -> bool:

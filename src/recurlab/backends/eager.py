@@ -1,5 +1,6 @@
 """The reference: a Python loop over the cell's step, with the numbers that every other backend must give."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recurlab.backends import exported
-from recurlab.backends.call import Call, Direction
+from recurlab.backends.call import Call, Direction, autocasts
 from recurlab.backends.scan import exporting
 from recurlab.cells.cell import State
 from recurlab.cells.layer_norm import normalized
@@ -40,10 +41,10 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
 def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:
     # Step by step: a product of all steps at once would round otherwise than one of a single step (`RNN.step`).
     projected = [_project(direction, x) for x in _steps_of(call.input)]
-    storage = projected[0].dtype
+    storage, device = projected[0].dtype, call.input.device
     # Half precision is for storage: the state and all sums of the recurrence are float32.
     dtype = torch.float32 if storage in (torch.float16, torch.bfloat16) else storage
-    with torch.autocast(call.input.device.type, enabled=False):
+    with torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext():
         output, state = _loop(call, direction, [x.to(dtype) for x in projected], reverse)
     return output.to(storage), tuple(s.to(storage) for s in state)
 

@@ -20,11 +20,15 @@ def choose(name: str, call: Call) -> str:
     """Return the fastest backend that can serve a call, or the one named; in a graph that is exported it is eager.
 
     Raises:
-        RecurlabError: if a backend asked for by its name can't serve the call; it never falls back to another.
+        RecurlabError: if a backend asked for by its name can't serve the call; it never falls back to another. And for
+            tensors of several dtypes or devices, which none can serve.
     """
     check(name)
+    call.check()
     if exporting():
         return "eager"  # whose step goes into the graph; a kernel of this process could not be called from there
+    if call.input.shape[1] == 0:
+        return "eager"  # nothing is computed: it gives the shapes, and gradients of zero
     if name == "auto":
         first = next(candidate for candidate, module in MODULES.items() if module.supports(call) is None)
         if first == "cudnn" and ranking.fused_is_faster(call) and MODULES["fused"].supports(call) is None:

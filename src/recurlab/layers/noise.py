@@ -1,5 +1,7 @@
 """The noise of a layer, all drawn here from torch's generator."""
 
+import warnings
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +14,15 @@ def dropout_factor(like: Tensor, shape: tuple[int, ...], p: float, training: boo
     if p == 0 or not training:
         return None
     return F.dropout(like.new_ones(shape), p)
+
+
+def check_rates(num_layers: int, **rates: float) -> None:
+    """Raise for a rate that is no probability; warn, as torch does, of a dropout between layers that has no effect."""
+    for key, p in rates.items():
+        check_probability(key, p)
+    if rates["dropout"] and num_layers == 1:
+        told = f"dropout={rates['dropout']}: acts between layers, it has no effect with num_layers=1"
+        warnings.warn(told, stacklevel=3)  # in the caller of the layer
 
 
 def per_state(zoneout: float | tuple[float, ...], states: tuple[str, ...]) -> tuple[float, ...]:

@@ -12,11 +12,11 @@ from recurlab.backends import select
 from recurlab.backends.call import Call, Direction
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
-from recurlab.errors import RecurlabError, check_choice, check_instance, check_integer, check_probability
+from recurlab.errors import RecurlabError, check_choice, check_instance, check_integer
 from recurlab.layers.constraints import Constraint
 from recurlab.layers.explain import explain, summary
 from recurlab.layers.initializers import Initializer
-from recurlab.layers.noise import dropout_factor, per_state, sequence_dropout, zoneout_seed
+from recurlab.layers.noise import check_rates, dropout_factor, per_state, sequence_dropout, zoneout_seed
 from recurlab.layers.regularizers import Regularizer
 from recurlab.layers.sequence import Sequence, arrange
 from recurlab.layers.state import initial_state
@@ -107,8 +107,7 @@ class RNN(RecurrentWeights):
     ) -> None:
         for key, value in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
             check_integer(key, value)
-        for key, p in {"dropout": dropout, "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect}.items():
-            check_probability(key, p)
+        check_rates(num_layers, dropout=dropout, recurrent_dropout=recurrent_dropout, dropconnect=dropconnect)
         check_choice("masked_output", masked_output, ("zero", "hold"))
         check_instance("activity_regularizer", activity_regularizer, Regularizer)
         select.check(backend)
@@ -272,7 +271,7 @@ class RNN(RecurrentWeights):
         """Return what the outputs of the layers, (T, B, F), add to the loss."""
         if self.activity_regularizer is None or not self.training:
             return None
-        return torch.stack([self.activity_regularizer(y) for y in outputs]).sum() / outputs[0].shape[1]
+        return torch.stack([self.activity_regularizer(y) for y in outputs]).sum() / max(1, outputs[0].shape[1])
 
     def call_of(self, layer: int, x: Tensor, states: State, sequence: Sequence) -> Call:
         """Return what a backend is asked to do for one layer, its noise freshly drawn."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from recurlab.errors import RecurlabError
@@ -48,14 +49,16 @@ def arrange(
     """
     if isinstance(input, PackedSequence):
         return _arrange_packed(input, features, lengths, mask, resets, backwards)
+    if not isinstance(input, Tensor):
+        raise RecurlabError(f"input={type(input).__name__}: must be a tensor or a PackedSequence")
     if input.dim() not in (2, 3) or input.shape[-1] != features:
         layout = "(B, T, I)" if batch_first else "(T, B, I)"
         raise RecurlabError(f"input={_shape(input)}: must be {layout} or unbatched (T, I) with I={features}")
     batched = input.dim() == 3
     first = batch_first and batched
     x = input.transpose(0, 1) if first else input if batched else input.unsqueeze(1)
-    if x.shape[0] == 0 or x.shape[1] == 0:
-        raise RecurlabError(f"input={_shape(input)}: an empty sequence or batch can't be run")
+    if x.shape[0] == 0:
+        raise RecurlabError(f"input={_shape(input)}: an empty sequence can't be run")
 
     rows = {"mask": mask, "resets": resets}
     for name, flags in rows.items():
@@ -65,6 +68,8 @@ def arrange(
             raise RecurlabError(f"{name}={getattr(flags, 'dtype', type(flags))}: must be a tensor of torch.bool")
         if flags.shape != input.shape[:-1]:
             raise RecurlabError(f"{name}={_shape(flags)}: must be {_shape(input)[:-1]}, the input without its features")
+        if flags.device != input.device:
+            raise RecurlabError(f"{name} on {flags.device}: must be on {input.device}, as the input is")
         rows[name] = flags.transpose(0, 1) if first else flags if batched else flags.unsqueeze(1)
     known: Tensor | None = None
     if lengths is not None:
@@ -131,16 +136,26 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
         RecurlabError: for lengths that are not B whole numbers from 1 to T.
     """
     steps, batch = x.shape[:2]
-    counts = torch.as_tensor(lengths)
+    counts = torch.as_tensor(lengths, dtype=None if batch else torch.int64)  # of an empty list
     if counts.shape != (batch,) or counts.is_floating_point() or counts.dtype == torch.bool:
         raise RecurlabError(
             f"lengths={_shape(counts)} {counts.dtype}: must be whole numbers, one for each of B={batch}"
         )
-    if not torch.compiler.is_compiling():  # a graph can't stop at a value
-        bad = counts[(counts < 1) | (counts > steps)]
+    values = _values(counts)
+    if values is not None:
+        bad = values[(values < 1) | (values > steps)]
         if len(bad):
             raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
     return torch.arange(steps, device=x.device).unsqueeze(1) < counts.to(x.device)
+
+
+def _values(tensor: Tensor) -> Tensor | None:
+    """Return a tensor whose numbers can be looked at, all of them where torch.func maps over it; None has none."""
+    if torch.compiler.is_compiling():  # a graph can't stop at a value
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return None if tensor.is_meta or isinstance(tensor, FakeTensor) else tensor
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ def initial_state(
     Raises:
         RecurlabError: if the state given or carried is that of another cell or another batch.
     """
+    if not (at.input.is_floating_point() or at.input.is_complex()):
+        raise RecurlabError(f"input={at.input.dtype}: must be of a floating-point dtype, as the layer's weights are")
     batch = at.input.shape[1]
     if given is not None:
         return _check_given(given, names, (layers, batch, units) if at.batched else (layers, units), at)
@@ -31,6 +33,8 @@ def _check_given(given: Tensor | State, names: tuple[str, ...], shape: tuple[int
     if len(states) != len(names):
         raise RecurlabError(f"state: {len(states)} tensor(s); this cell has {len(names)}: {', '.join(names)}")
     for name, tensor in zip(names, states, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise RecurlabError(f"state {name}={type(tensor).__name__}: must be a tensor")
         if tuple(tensor.shape) != shape:
             raise RecurlabError(f"state {name}={tuple(tensor.shape)}: must be {shape}")
     return states if at.batched else tuple(s.unsqueeze(1) for s in states)
