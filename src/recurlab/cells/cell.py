@@ -54,7 +54,8 @@ class Cell:
             recur: the recurrence, a function per gate: ``recur.reset(h)`` is R_reset h + b, (B, H) to (B, H). And
                 ``recur.normalize(c)``, (B, H) to (B, H), which is c but in a layer with layer normalisation.
 
-        The step must be pure (no in-place change, no randomness) and take the same path through Python on every call.
+        The step must be pure (no in-place change, no randomness) and take the same path through Python on every call. A
+        cell holds options, no parameters or buffers: these would be neither trained nor saved, and are refused.
         """
         raise RecurlabError(f"cell {type(self).__name__}: it must define step(self, x, state, recur)")
 

@@ -57,7 +57,8 @@ class RNN(RecurrentWeights):
         input_init, recurrent_init, bias_init: initialisers; None is torch's U(-1/sqrt(H), 1/sqrt(H)), for the recurrent
             weight with the number of units that feed a unit in place of H.
         last_recurrent_init: that of the last layer's recurrent weight, where it differs.
-        gate_bias: start of a gate's total bias by the gate's name, as {"forget": 1.0}.
+        gate_bias: start of a gate's total bias by the gate's name, as {"forget": 1.0}; in ``bias_ih``, or
+            in ``bias_hh`` where the cell's step uses no input of that gate.
         input_constraint, recurrent_constraint, bias_constraint: applied to these weights by `constrain`.
         input_regularizer, recurrent_regularizer, bias_regularizer: of these weights, in `penalty`.
         activity_regularizer: of the outputs of each layer in training, divided by B, in `penalty`.
