@@ -97,6 +97,8 @@ def _case(dealt, backend, recurrence, cell, precision):
     options["recurrence"] = recurrence
     if not options["variational"] or not dealt["training"]:
         options["dropout"] = 0.0  # torch's kernel draws by the address of what it is given
+    if options["dropout"]:
+        dealt["layers"] = 2  # it is between layers
     if cell == "lstm" and options["zoneout"]:
         options["zoneout"] = (options["zoneout"], 0.4)
     case = Case(form, options, **dealt)
