@@ -75,6 +75,16 @@ def test_kernels_of_another_compiler_are_said_to_be_of_no_use(folder, tmp_path):
     assert carried(folder, tmp_path / "private") == ["kernels: 3 programs, for an unknown GPU"]
 
 
+def test_a_folder_in_which_nothing_would_be_kept_or_found_is_named(folder, tmp_path, monkeypatch):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    said = f"{tmp_path / 'open'} can be written by everyone"
+    assert carried(folder, tmp_path / "open" / "cache")[1:] == [f"kernels: none of them is of use: {said}"]
+    monkeypatch.setattr(prebuild, "subprocess", None)
+    with pytest.raises(RecurlabError, match=f"^output='{tmp_path}/open/made': {said}$"):
+        prebuild.prebuild(["name=h200", f"output={tmp_path}/open/made"])
+
+
 def test_all_stages_see_carried_kernels_and_none_is_among_the_results(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("RECURLAB_CACHE")
     code = "import os, pathlib; print(len(list(pathlib.Path(os.environ['RECURLAB_CACHE']).rglob('*.cubin'))))"

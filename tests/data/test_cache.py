@@ -127,6 +127,20 @@ def test_without_a_cache_arrays_are_made_each_time(tmp_path, monkeypatch):
         assert not any(array.flags.writeable for array in found.values())
 
 
+@pytest.mark.parametrize("place", ["data", "."])
+def test_arrays_that_others_could_have_written_are_not_read(cache, place):
+    cached("x", make)
+    (cache.parent / place).chmod(0o777)
+    with pytest.warns(RuntimeWarning, match=r"can be written by everyone; .*RECURLAB_CACHE") as caught:
+        assert same(cached("x", lambda: {"a": np.arange(3)}), {"a": np.arange(3)})
+    assert [warning.filename for warning in caught] == [__file__]
+    (cache.parent / place).chmod(0o700)
+    (entry,) = cache.iterdir()
+    entry.chmod(0o666)
+    assert same(cached("x", lambda: {"a": np.arange(3)}), {"a": np.arange(3)})
+    assert same(cached("x", never), {"a": np.arange(3)})
+
+
 def test_errors_of_making_are_the_callers_and_are_not_kept(cache):
     def fail():
         raise KeyError("no data")

@@ -51,10 +51,10 @@ def start(code: str = ASK) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(code: str = ASK) -> tuple[str, str]:
+def run(code: str = ASK, *, seconds: float = 60) -> tuple[str, str]:
     """Run code in a process of its own, which must succeed; return its output and its warnings."""
     process = start(code)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=seconds)
     assert process.returncode == 0, errors
     return output, errors
 

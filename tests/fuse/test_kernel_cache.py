@@ -4,11 +4,14 @@ import hashlib
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from compiling import ANSWER, ASK, entry, leftovers, needs_compiler, run, start, wait_for
+from compiling import ANSWER, ASK, COMPILER, entry, leftovers, needs_compiler, run, start, wait_for
 
 
 @needs_compiler
@@ -132,11 +135,131 @@ def test_a_cache_of_another_user_is_not_trusted(cache, counted):
 
 
 @needs_compiler
-def test_a_cache_that_everyone_can_write_is_not_trusted(cache, counted):
+def test_a_cache_that_everyone_can_write_is_not_trusted_nor_one_below_it(cache, counted):
+    run()
+    for count, place in enumerate((cache, cache.parent), 2):
+        place.chmod(0o777)
+        errors = run()[1]
+        assert f"can't keep compiled kernels in {cache.parent}: {place} can be written by everyone; " in errors
+        assert errors.count("RuntimeWarning") == 1
+        assert counted() == count
+        place.chmod(0o700)
+
+
+@needs_compiler
+def test_nothing_is_compiled_where_everyone_can_write(cache, counted, tmp_path, monkeypatch):
     run()
     cache.chmod(0o777)
-    assert "can be written by everyone" in run()[1]
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "open"))
+    code = f"""
+from recurlab.errors import RecurlabError
+from recurlab.fuse import compiler
+try:
+    compiler.load({ANSWER!r})
+except RecurlabError as error:
+    print(error)
+"""
+    output, _ = run(code)
+    assert f"nor make them in TMPDIR: {tmp_path / 'open'} can be written by everyone" in output
+    assert output.count("\n") == 1
+    assert counted() == 1
+    assert list((tmp_path / "open").iterdir()) == []
+
+
+@needs_compiler
+def test_what_is_compiled_under_any_umask_is_read_again(cache, counted):
+    run("import os\nos.umask(0)\n" + ASK)
+    assert all(path.stat().st_mode & 0o022 == 0 for path in cache.glob("*.so"))
+    run()
+    assert counted() == 1
+    entry(cache).chmod(0o777)
+    run()
     assert counted() == 2
+
+
+def other_library(cache: Path, tmp_path: Path) -> Path:
+    """Fill the cache; return another user's folder of kernels with the same name and another answer, and a checksum."""
+    run()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "other.cpp").write_text(ANSWER.replace("42", "66"))
+    library = theirs / entry(cache).name
+    subprocess.run([str(COMPILER), "-shared", "-fPIC", "other.cpp", "-o", library.name], cwd=theirs, check=True)
+    library.write_bytes(library.read_bytes() + hashlib.sha256(library.read_bytes()).digest())
+    if os.geteuid() == 0:
+        for path in (theirs, library):
+            os.chown(path, 12345, 12345)
+    return library
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="a library is loaded by its descriptor there alone")
+@pytest.mark.parametrize("exchanged", ["file", "folder"])
+def test_a_kernel_exchanged_before_it_is_loaded_is_the_one_that_was_checked(cache, tmp_path, exchanged):
+    library = other_library(cache, tmp_path)
+    old, new = (entry(cache), library) if exchanged == "file" else (cache, library.parent)
+    code = f"""
+import ctypes, os
+load = ctypes.CDLL
+def late(name, *args, **options):
+    if os.path.exists({str(new)!r}) and name and os.path.basename(os.path.realpath(name)) == {library.name!r}:
+        os.rename({str(old)!r}, {str(tmp_path / "kept")!r})
+        os.rename({str(new)!r}, {str(old)!r})
+    return load(name, *args, **options)
+ctypes.CDLL = late
+"""
+    run(code + ASK)
+    assert not new.exists()
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a library is loaded by its descriptor there alone")
+@pytest.mark.parametrize("exchanged", ["file", "folder"])
+def test_no_process_loads_what_others_exchange_all_the_time(cache, tmp_path, exchanged):
+    library = other_library(cache, tmp_path)
+    if exchanged == "folder":
+        cache.parent.chmod(0o777)  # by which they could
+    old, new = (entry(cache), library) if exchanged == "file" else (cache, library.parent)
+    code = f"""
+import os, signal, time
+from recurlab.fuse import compiler
+names = old, new, kept = {str(old)!r}, {str(new)!r}, {str(tmp_path / "kept")!r}
+exchanging = os.fork()
+while exchanging == 0:
+    for a, b in ((old, kept), (new, old), (old, new), (kept, old)):
+        os.rename(a, b)
+        time.sleep(0.0001)
+def fail(*_): raise compiler.RecurlabError("compiled")
+assert compiler.unavailable() is None
+compiler._compile = fail
+for _ in range(1500):
+    child = os.fork()
+    if child == 0:
+        try: os._exit(compiler.load({ANSWER!r}).answer())
+        except compiler.RecurlabError: os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.kill(exchanging, signal.SIGKILL)
+os.wait()
+"""
+    answers = set(run(code, seconds=600)[0].split())
+    assert answers == {"file": {"1", "42"}, "folder": {"1"}}[exchanged]
+
+
+@needs_compiler
+def test_libraries_loaded_by_one_descriptor_after_the_other_are_several(cache):
+    code = """
+from recurlab.fuse import compiler
+for _ in range(2):
+    for n in range(4):
+        assert compiler.load(f'extern "C" int answer() { return %d; }' % n).answer() == n
+    compiler._loaded.clear()  # then they come from the cache
+maps = [line for line in open("/proc/self/maps") if "/kernels/" in line and line.split()[1] == "r-xp"]
+assert len(maps) == 5  # the probe's too
+"""
+    run(code.replace("f'", "'"))
 
 
 @needs_compiler

@@ -9,7 +9,8 @@ from pathlib import Path
 from recurlab.bench.devices import GPUS
 from recurlab.bench.settings import FLAGS, command, given, seconds_of
 from recurlab.bench.stages import CHECKOUT, source_path
-from recurlab.errors import RecurlabError, check_choice
+from recurlab.caches import opened
+from recurlab.errors import RecurlabError, check_choice, one_line
 from recurlab.fuse import nvrtc
 
 NOTE = "compiled.txt"  # says for which GPU, and by which NVRTC
@@ -31,6 +32,11 @@ def prebuild(words: list[str]) -> int:
     folder = Path(settings["output"]).expanduser().absolute()
     if (reason := nvrtc.unavailable()) is not None:
         raise RecurlabError(reason)
+    try:
+        with opened(folder / KERNELS):
+            pass
+    except OSError as error:  # nothing would be kept there
+        raise RecurlabError(f"output={settings['output']!r}: {one_line(error)}") from None
     own = {"PYTHONPATH": source_path(), "RECURLAB_CACHE": str(folder)}
     words = [settings["tiny"].title(), settings["name"], settings["seconds"]]
     script = [sys.executable, "tests/parity/compile_all.py", *words]
@@ -75,6 +81,11 @@ def carried(folder: Path, cache: Path) -> list[str]:
     here = nvrtc.version()
     if here is not None and "NVRTC " in by and by.rpartition("NVRTC ")[2] != here:
         lines.append(f"kernels: none of them is of use: this machine has NVRTC {here}, and compiles its own")
+    try:
+        with opened(target):
+            pass
+    except OSError as error:
+        lines.append(f"kernels: none of them is of use: {one_line(error)}")
     return lines
 
 

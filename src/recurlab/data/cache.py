@@ -4,15 +4,17 @@ import hashlib
 import mmap
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.caches import cache_root
+from recurlab.caches import Folder, Untrusted, cache_root, opened
+from recurlab.errors import one_line
 
 FORMAT = "2"  # another one makes every entry stale
 CHECKSUM = hashlib.sha256().digest_size  # bytes behind the end of the Arrow stream, where its readers do not look
@@ -23,24 +25,37 @@ def cached(identity: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dic
     """Return the arrays of `make`, each of numbers and one dimension, not to be written to.
 
     They come from the cache if they were made before. Processes that start at once may each make them; an entry appears
-    in one piece. One that is damaged is made anew; where the cache can't be written, the arrays are made each time.
+    in one piece. One that is damaged is made anew; where the cache can't be written, or others could write there too,
+    the arrays are made each time.
 
     Args:
         identity: all that the arrays depend on: contents of files, options, version of the code.
         make: called where the cache has no entry.
     """
-    name = hashlib.sha256(f"{FORMAT}\0{identity}".encode()).hexdigest()
-    try:
-        entry: Path | None = cache_folder("data") / f"{name}.arrow"
-    except (OSError, RuntimeError):
-        entry = None
-    if entry and (found := _read(entry)) is not None:
-        return found
-    made = {key: np.asarray(array).view() for key, array in make().items()}
-    for array in made.values():
-        array.setflags(write=False)
-    written = _read(entry) if entry and _write(entry, made) else None
+    key = hashlib.sha256(f"{FORMAT}\0{identity}".encode()).hexdigest()
+    name = f"{key}.arrow"
+    with ExitStack() as stack:
+        folder = _folder(stack)
+        if folder and (found := _read(folder, name)) is not None:
+            return found
+        made = {column: np.asarray(array).view() for column, array in make().items()}
+        for array in made.values():
+            array.setflags(write=False)
+        written = _read(folder, name) if folder and _write(folder.path / name, made) else None
     return made if written is None else written
+
+
+def _folder(stack: ExitStack) -> Folder | None:
+    """Return the open folder of the arrays, None where there can't be one."""
+    try:
+        return stack.enter_context(opened(Path(cache_root()).expanduser() / "data"))
+    except Untrusted as error:  # by what lies there a model is trained
+        problem = f"can't keep prepared data in {cache_root()}: {one_line(error)}; they are prepared each time"
+        text = f"{problem}: set RECURLAB_CACHE to a directory to keep them in"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except (OSError, RuntimeError):
+        pass
+    return None
 
 
 def cache_folder(kind: str) -> Path:
@@ -54,12 +69,12 @@ def cache_folder(kind: str) -> Path:
     return folder
 
 
-def _read(entry: Path) -> dict[str, NDArray[Any]] | None:
+def _read(folder: Folder, name: str) -> dict[str, NDArray[Any]] | None:
     """Return the arrays of an entry, on the memory of its file; None if there is none or it is damaged."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     try:
-        with entry.open("rb") as file:
+        with folder.open(name) as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Checked before it is parsed, all of it: Arrow itself does not see a changed number.
         with memoryview(whole) as view, view[:-CHECKSUM] as content:
@@ -67,8 +82,8 @@ def _read(entry: Path) -> dict[str, NDArray[Any]] | None:
                 return None
         batch = pa.ipc.open_stream(pa.py_buffer(whole)).read_next_batch()
         return {
-            name: column.values.to_numpy(zero_copy_only=False)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            key: column.values.to_numpy(zero_copy_only=False)
+            for key, column in zip(batch.schema.names, batch.columns, strict=True)
         }
     except (OSError, ValueError):  # Arrow's errors are among them, and an empty file
         return None

@@ -3,17 +3,17 @@
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from recurlab.caches import cache_root
+from recurlab.caches import Folder, Untrusted, cache_root, opened
 from recurlab.errors import RecurlabError, one_line
 
 FORMAT = "1"  # of the cache; another one makes every entry stale
@@ -25,6 +25,7 @@ T = TypeVar("T")
 # Held while a kernel is obtained, by one thread of the process at a time.
 lock = threading.RLock()
 _warned = False
+_spellings = count(1)
 
 if hasattr(os, "register_at_fork"):
     # A fork waits until other threads have compiled: a child born in between would keep their lock for good, and hold
@@ -37,7 +38,7 @@ def obtain(
     identity: Iterable[str],
     suffixes: tuple[str, str],
     build: Callable[[Path], None],
-    load: Callable[[Path], T],
+    load: Callable[[bytes, str], T],
 ) -> tuple[T, str | None]:
     """Return what `load` makes of a source's kernel, and None or the reason why the cache could not take it.
 
@@ -46,29 +47,35 @@ def obtain(
         identity: all else that the kernel depends on: the compiler, its flags, the machine.
         suffixes: of the source and of the compiled kernel, e.g. ``(".cpp", ".so")``.
         build: is given a directory where ``kernel.cpp`` lies, and makes ``kernel.so`` there.
-        load: is given the path of a kernel that is whole, its checksum behind its last byte; an OSError of it says
-            that the kernel can't be used.
+        load: is given the content of a kernel that is whole and ours, and a path that leads to the very file which was
+            read, with its checksum behind its last byte; an OSError of it says that the kernel can't be used.
 
     Raises:
         OSError, RecurlabError: those of `build` and `load`, if the kernel can't be made outside the cache either.
     """
+    entry = _entry(source, identity, suffixes)
     try:
-        entry = _entry(source, identity, suffixes)
-        if (kernel := _cached(entry, load)) is None:
-            with _turn(entry.with_suffix(".lock")):
-                if (kernel := _cached(entry, load)) is None:
-                    kernel = _build(source, suffixes, build, load, entry)
+        with _folder() as folder:
+            if (kernel := _cached(folder, entry, load)) is None:
+                with _turn(folder, f"{entry.partition('.')[0]}.lock"):
+                    if (kernel := _cached(folder, entry, load)) is None:
+                        kernel = _build(source, suffixes, build, load, folder, entry)
         return kernel, None
     except (OSError, RuntimeError, RecurlabError) as error:
         problem = f"can't keep compiled kernels in {cache_root()}: {one_line(error)}"
-    with tempfile.TemporaryDirectory(prefix="recurlab-") as work:
-        return load(_made(source, suffixes, build, Path(work))), problem
+    # Who could exchange the folder while the compiler runs there could choose what it compiles.
+    try:
+        with tempfile.TemporaryDirectory(prefix="recurlab-") as work, opened(Path(work)) as folder:
+            return _read(folder, _made(source, suffixes, build, folder.path), load), problem
+    except Untrusted as error:
+        raise RecurlabError(f"{problem}, nor make them in TMPDIR: {error}") from None
 
 
 def holds(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> bool:
     """Return whether a source's kernel is in the cache, whole and ours; the arguments are those of `obtain`."""
     try:
-        return _cached(_entry(source, identity, suffixes), content) is not None
+        with _folder() as folder:
+            return _cached(folder, _entry(source, identity, suffixes), lambda content, path: content) is not None
     except (OSError, RuntimeError):
         return False
 
@@ -82,34 +89,52 @@ def warn(problem: str) -> None:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def content(path: Path) -> bytes:
-    """Return a kernel without its checksum; raise OSError if it is missing, damaged or not ours."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
-        raise OSError(f"{path} is no file of this user")
-    sealed = path.read_bytes()
-    if hashlib.sha256(sealed[:-CHECKSUM]).digest() != sealed[-CHECKSUM:]:
-        raise OSError(f"{path} is damaged")
-    return sealed[:-CHECKSUM]
-
-
-def _entry(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> Path:
-    """Return the path of a kernel in the cache; raise OSError or RuntimeError if there can be none."""
+def _entry(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> str:
+    """Return the name of a kernel's file in the cache."""
     key = hashlib.sha256("\0".join((FORMAT, source, *identity)).encode(errors="surrogateescape")).hexdigest()
-    return _directory() / f"{key}{suffixes[1]}"
+    return f"{key}{suffixes[1]}"
 
 
-def _cached(entry: Path, load: Callable[[Path], T]) -> T | None:
+def _folder() -> AbstractContextManager[Folder]:
+    """Open the folder of the cache; raise RuntimeError if its name stands for the home of nobody."""
+    return opened(Path(cache_root()).expanduser() / "kernels")
+
+
+def _read(folder: Folder, name: str, load: Callable[[bytes, str], T]) -> T:
+    """Return what `load` makes of a kernel; raise OSError if it is missing, damaged or not ours."""
+    # Opened once, so that the file which is checked is the one that is loaded. Checked before: a loader that is given a
+    # truncated library kills the process.
+    with folder.open(name) as file:
+        sealed = file.read()
+        if hashlib.sha256(sealed[:-CHECKSUM]).digest() != sealed[-CHECKSUM:]:
+            raise OSError(f"{folder.path / name} is damaged")
+        return load(sealed[:-CHECKSUM], _path_of(file, folder.path / name))
+
+
+def _path_of(file: BinaryIO, path: Path) -> str:
+    """Return a path that leads to an open file, whatever has become of the one that it was opened by.
+
+    A loader takes a name that it has met before for what it found there then, and numbers of files are used again: each
+    time it is another spelling, in blanks of two kinds.
+    """
+    spelling = f"{next(_spellings):b}".replace("0", "/").replace("1", "/.")
+    found = f"/proc/self/fd{spelling}/{file.fileno()}"
+    try:
+        return found if os.path.samestat(os.stat(found), os.fstat(file.fileno())) else str(path)  # noqa: PTH116
+    except OSError:  # no such files but on Linux; elsewhere only this user can have changed what lies there
+        return str(path)
+
+
+def _cached(folder: Folder, name: str, load: Callable[[bytes, str], T]) -> T | None:
     """Return an entry of the cache, or None if it can't be used."""
     try:
-        content(entry)  # checked before it is loaded: a loader that is given a truncated library kills the process
-        return load(entry)
+        return _read(folder, name, load)
     except OSError:
         return None
 
 
-def _made(source: str, suffixes: tuple[str, str], build: Callable[[Path], None], work: Path) -> Path:
-    """Return the kernel made in `work`, complete and sealed with its checksum."""
+def _made(source: str, suffixes: tuple[str, str], build: Callable[[Path], None], work: Path) -> str:
+    """Return the name of the kernel made in `work`, complete and sealed with its checksum."""
     text, kernel = (work / f"kernel{suffix}" for suffix in suffixes)
     text.write_text(source, encoding="utf-8")
     build(work)
@@ -118,22 +143,25 @@ def _made(source: str, suffixes: tuple[str, str], build: Callable[[Path], None],
         file.write(hashlib.sha256(file.read()).digest())
         file.flush()
         os.fsync(file.fileno())
-    return kernel
+    kernel.chmod(kernel.stat().st_mode & ~0o022)  # a compiler leaves it to the umask whether others can write it
+    return kernel.name
 
 
 def _build(
-    source: str, suffixes: tuple[str, str], build: Callable[[Path], None], load: Callable[[Path], T], entry: Path
-) -> T:
+    source: str, suffixes: tuple[str, str], build: Callable[[Path], None], load: Callable[[bytes, str], T],
+    folder: Folder, entry: str,
+) -> T:  # fmt: skip
     """Compile into the cache: an entry appears there whole, and only if it can be loaded."""
-    _sweep(entry.parent)
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=entry.parent, ignore_cleanup_errors=True) as work:
-        path = _made(source, suffixes, build, Path(work))
-        kernel = load(path)
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        path.replace(entry)
+    _sweep(folder.path)
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder.path, ignore_cleanup_errors=True) as work:
+        made = _made(source, suffixes, build, Path(work))
+        place = Path(work).name
+        kernel = _read(folder, f"{place}/{made}", load)
+        if (folder.path / entry).is_dir():
+            shutil.rmtree(folder.path / entry)
+        os.replace(f"{place}/{made}", entry, src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
         with suppress(OSError):  # there for the curious only
-            path.with_suffix(suffixes[0]).replace(entry.with_suffix(suffixes[0]))
+            (Path(work) / f"kernel{suffixes[0]}").replace((folder.path / entry).with_suffix(suffixes[0]))
     return kernel
 
 
@@ -145,27 +173,13 @@ def _sweep(directory: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _directory() -> Path:
-    """Return the directory of the cache, made if need be; raise OSError or RuntimeError if it can't be used."""
-    root = Path(cache_root()).expanduser().absolute()
-    directory = root / "kernels"
-    if not directory.is_dir():
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
-    status = directory.stat()
-    # What lies there is run: nobody else may have put it there.
-    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
-        raise PermissionError(f"{directory} belongs to another user or can be written by everyone")
-    return directory
-
-
 @contextmanager
-def _turn(path: Path) -> Iterator[None]:
+def _turn(folder: Folder, name: str) -> Iterator[None]:
     """Wait while another process compiles the same source; only to save work, so that a timeout does no harm."""
     import fcntl  # not on every platform
 
     deadline = time.monotonic() + LOCK_SECONDS
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder.descriptor)
     try:
         while time.monotonic() < deadline:
             try:
@@ -178,5 +192,5 @@ def _turn(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()
+            os.unlink(name, dir_fd=folder.descriptor)
         os.close(descriptor)

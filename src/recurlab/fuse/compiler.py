@@ -171,7 +171,7 @@ def _obtain(tool: _Toolchain, source: str) -> tuple[ctypes.CDLL, str | None]:
     identity = (*tool.command[1:], *tool.flags, *LINK, tool.identity, _cpu())
     try:
         return cache.obtain(
-            source, identity, (".cpp", ".so"), lambda work: _compile(tool, work), lambda path: ctypes.CDLL(str(path))
+            source, identity, (".cpp", ".so"), lambda work: _compile(tool, work), lambda _, path: ctypes.CDLL(path)
         )
     except (OSError, RecurlabError) as error:
         raise RecurlabError(f"{shlex.join(tool.command)} can't build a kernel: {one_line(error)}") from None

@@ -74,7 +74,8 @@ def cubin(source: str, capability: tuple[int, int]) -> bytes:
             (work / "kernel.cubin").write_bytes(_compile(compiler.api, source, flags))
 
         try:
-            image, problem = cache.obtain(source, _identity(compiler, flags), SUFFIXES, build, cache.content)
+            identity = _identity(compiler, flags)
+            image, problem = cache.obtain(source, identity, SUFFIXES, build, lambda content, _: content)
         except (OSError, RecurlabError) as error:
             raise RecurlabError(f"NVRTC {compiler.version} can't build a kernel: {one_line(error)}") from None
     if problem is not None:
