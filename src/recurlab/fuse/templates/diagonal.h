@@ -19,6 +19,11 @@ static Item item_of(const Problem &p, long i) {
 }
 static long items_of(const Problem &p) { return p.directions * parts_of(p) * strips_of(p); }
 
+// Asks for memory that is soon to be used. The sum is one of numbers: it may lead out of an array, or start from none.
+template <int WRITE = 0> static INLINE void prefetch(const real *from, long offset) {
+    __builtin_prefetch((const void *)((__UINTPTR_TYPE__)from + offset * sizeof(real)), WRITE);
+}
+
 template <bool FULL> static INLINE Weights weights_of(const Item &it, long j, int n) {
     Weights w;
     for (int g = 0; g < G; g++) {
@@ -67,7 +72,7 @@ template <bool NOISY, bool FULL> static INLINE void forward_block(const Item &it
         for (int s = 0; s < S; s++) before[s] = NOISY && is_cut(p, d, t, b) ? splat(0) : state[s];
         for (int g = 0; g < G; g++) {
             const real *const from = d.x + at_x(p, t, b) + g * p.units + j;
-            __builtin_prefetch(from + ahead(p, d) * p.x_step);
+            prefetch(from, ahead(p, d) * p.x_step);
             x[g] = get<FULL>(from, n) + w.bias_ih[g];
         }
         const bool dropped = NOISY && d.dropout;
@@ -124,8 +129,8 @@ template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &i
         const long b = it.sample + m;
         vec *d_state = k.d_state[block][m];
         const vec d_output = get_or_zero<FULL>(d.d_output, at_d(p, t, b) + j, n);
-        __builtin_prefetch(d.d_output + at_d(p, t, b) + j - ahead(p, d) * p.d_step);
-        __builtin_prefetch(d.output + at_h(p, t, b) + j - 2 * ahead(p, d) * p.h_step);
+        prefetch(d.d_output, at_d(p, t, b) + j - ahead(p, d) * p.d_step);
+        prefetch(d.output, at_h(p, t, b) + j - 2 * ahead(p, d) * p.h_step);
         real *d_input = d.d_x + at_d_x(p, t, b) + j;
         if (NOISY && !counts(p, t, b)) {
             if (p.hold) k.held[block][m] += d_output;
@@ -144,7 +149,7 @@ template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &i
         if (NOISY) zoneout_gradient(p, d, t, d_next, kept, [&](int s) { return k.drawn.kept[s][block][m].at[t % 4]; });
         for (int g = 0; g < G; g++) {
             const real *const from = d.x + at_x(p, t, b) + g * p.units + j;
-            __builtin_prefetch(from - ahead(p, d) * p.x_step);
+            prefetch(from, -ahead(p, d) * p.x_step);
             x[g] = get<FULL>(from, n) + w.bias_ih[g];
         }
         const vec drop = dropped ? get<FULL>(d.dropout + b * p.units + j, n) : splat(1);
@@ -155,7 +160,7 @@ template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &i
         phase_gradients<Step::PHASES - 1>(w, drop, dropped, x, state, recur, d_x, d_recur, d_before);
         for (int s = 0; s < S; s++) d_state[s] = cut ? splat(0) : NOISY ? d_before[s] + kept[s] : d_before[s];
         for (int g = 0; g < G; g++) {
-            __builtin_prefetch(d_input + g * p.units - ahead(p, d) * p.d_x_step, 1);
+            prefetch<1>(d_input, g * p.units - ahead(p, d) * p.d_x_step);
             put<FULL>(d_input + g * p.units, d_x[g], n);
             sums.bias_ih[g] += d_x[g];
             if (Step::PHASE[g] < 0) continue;
