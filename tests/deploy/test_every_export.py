@@ -83,7 +83,8 @@ MODELS = {
 @torch.no_grad()
 def test_every_model(tmp_path, stack, encoder, head, suffix):
     options = MODELS[stack]
-    model = SequenceModel(5, 4, head=head, layer=options, encoder=encoder, stack=stack, output_dropout=0.2)
+    units = [(3.0, 20.0), (0.0, 1.0), (-500.0, 0.01), (7.0, 2.0)] if head == "last" else ()
+    model = SequenceModel(5, 4, head=head, layer=options, encoder=encoder, stack=stack, output_dropout=0.2, units=units)
     symbols = encoder in ("embedding", "one_hot")
     model(torch.randint(0, 5, (3, 2)) if symbols else torch.randn(3, 2, 5))  # for the statistics of normalisation
     path, names = tmp_path / f"model.{suffix}", ["lengths", "resets"]

@@ -62,7 +62,11 @@ def test_a_run_of_a_users_cell_is_read_back_only_when_the_cell_is_known(recurlab
      ({"output_size": 1.0}, "output_size=1.0: must be a whole number"),
      ({"input_size": "2"}, "input_size='2': must be a whole number"),
      ({"symbols": None}, "symbols=None: must be true or false"),
-     ({"names": None}, "names: must be a list of names")],
+     ({"names": None}, "names: must be a list of names"),
+     ({"units": [[0, 1], [0, 1]]}, "units: must be mean and standard deviation of each number to predict"),
+     ({"units": [[0.5]]}, "units: must be pairs of mean and standard deviation"),
+     ({"units": [[0, 0]]}, "units=0: must be a number, greater than 0"),
+     ({"units": [["a", 1]]}, "units='a': must be a number")],
 )  # fmt: skip
 def test_facts_that_no_run_writes_are_named_with_their_file(run, change, said):
     facts = run / "data.json"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from recurlab.errors import SIZE, RecurlabError, check_integer
 
 SPLITS = ("train", "valid", "test")
+Moments = tuple[tuple[float, float], ...]  # mean and standard deviation of each of some numbers
 
 
 class Arrays(NamedTuple):
@@ -97,6 +98,15 @@ class Benchmark:
     @property
     def names(self) -> tuple[str, ...]:
         """What the classes or the symbols are called, () where their numbers say it."""
+        return ()
+
+    @property
+    def units(self) -> Moments:
+        """Mean and standard deviation in training of each number to be predicted, where it is learnt standardised.
+
+        () where the targets are learnt as they are: those of a benchmark whose results are published have a scale that
+        is known, and learning rates and thresholds that belong to it.
+        """
         return ()
 
     @property

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import SPLITS, Ragged, RaggedBenchmark
+from recurlab.data.benchmark import SPLITS, Moments, Ragged, RaggedBenchmark
 from recurlab.data.columns import classes_of, columns, labels, row_of, sequences, symbols, vectors
-from recurlab.data.ragged import standardised, take
+from recurlab.data.ragged import moments, standardised, take
 from recurlab.data.tables import open_tables
 from recurlab.data.vocabulary import LEVELS, UNKNOWN, Vocabulary, vocabulary_of
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number, unknown
@@ -30,7 +30,8 @@ class Dataset(RaggedBenchmark):
             commas, or of texts; or several columns of lists or strings of numbers, each of which is a channel.
         length: column that says how many steps of a padded sequence count.
         label: column of the classes, whole numbers from 0 or names; or of a number, or a list of numbers, to predict.
-        problem: "classification", or "regression".
+        problem: "classification", or "regression", whose numbers are learnt with mean 0 and variance 1 over the
+            training rows; what is predicted and the metrics are in their own units.
         level: of texts, "char" or "word"; null: the sequences are numbers.
         min_count: symbols met less often in training become ``<unk>``; above 1, so do those that training lacks.
         standardise: whether each channel gets mean 0 and variance 1 over the steps of training.
@@ -119,6 +120,11 @@ class Dataset(RaggedBenchmark):
         return self._read.classes
 
     @property
+    def units(self) -> Moments:
+        """Mean and standard deviation of the numbers to predict, in the training rows."""
+        return self._read.units
+
+    @property
     def vocabulary(self) -> Vocabulary | None:
         """The symbols of texts, those of the training rows."""
         return self._read.vocabulary
@@ -156,6 +162,7 @@ class _Read(NamedTuple):
 
     splits: dict[str, Ragged]
     classes: tuple[str, ...]
+    units: Moments
     vocabulary: Vocabulary | None
     notes: tuple[str, ...]
 
@@ -205,7 +212,11 @@ class _Reader:
         if options.standardise:
             known = splits["train"].inputs
             splits = {name: split._replace(inputs=standardised(known, split.inputs)) for name, split in splits.items()}
-        return _Read(splits, classes, vocabulary, tuple(_notes(splits, aside, classes, vocabulary)))
+        units: Moments = ()
+        if options.problem == "regression":
+            mean, deviation = moments(splits["train"].targets)
+            units = tuple(zip(mean.tolist(), deviation.tolist(), strict=True))
+        return _Read(splits, classes, units, vocabulary, tuple(_notes(splits, aside, classes, units, vocabulary)))
 
     def _part(self, split: str, table: Any, train: Ragged | None) -> _Part:
         """Return the rows of a table, with as many channels and numbers to predict as those of training."""
@@ -282,7 +293,7 @@ def _class_names(table: Any, label: str) -> list[str] | None:
 
 
 def _notes(
-    splits: dict[str, Ragged], aside: list[str], classes: tuple[str, ...], vocabulary: Vocabulary | None
+    splits: dict[str, Ragged], aside: list[str], classes: tuple[str, ...], units: Moments, vocabulary: Vocabulary | None
 ) -> Iterator[str]:
     for name, split in splits.items():
         low, middle, high = split.lengths.min(), np.median(split.lengths), split.lengths.max()
@@ -290,6 +301,9 @@ def _notes(
         yield f"{name}: {len(split.lengths):,} rows{origin}; lengths {low} to {high}, median {middle:g}"
     if classes:
         yield f"{len(classes)} classes: {', '.join(classes[:20])}{', …' if len(classes) > 20 else ''}"
+    if units:
+        each = ", ".join(f"{mean:g} and {deviation:g}" for mean, deviation in units[:20])
+        yield f"{len(units)} to predict; mean and standard deviation: {each}{', …' if len(units) > 20 else ''}"
     if vocabulary is not None:
         unseen = "" if vocabulary.unknown is None else f", {UNKNOWN} among them"
         yield f"{len(vocabulary.names):,} symbols{unseen}"

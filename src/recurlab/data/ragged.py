@@ -20,7 +20,17 @@ def standardised(train_inputs: NDArray[np.generic], inputs: NDArray[np.generic])
 
     A channel that is constant in training is only shifted.
     """
-    known = train_inputs.astype(np.float64)
-    deviation = np.where(known.max(axis=0) > known.min(axis=0), known.std(axis=0), 1)
-    scaled: NDArray[np.float64] = (inputs.astype(np.float64) - known.mean(axis=0)) / deviation
+    mean, deviation = moments(train_inputs)
+    scaled: NDArray[np.float64] = (inputs.astype(np.float64) - mean) / deviation
     return scaled.astype(np.float32)
+
+
+def moments(values: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column of `values` (N, C).
+
+    The deviation of a column that is constant, or too small to divide float32 by, is taken for 1.
+    """
+    known = values.astype(np.float64)
+    deviation = known.std(axis=0)
+    varies = (known.max(axis=0) > known.min(axis=0)) & (deviation >= np.finfo(np.float32).tiny)
+    return known.mean(axis=0), np.where(varies, deviation, 1)

@@ -1,6 +1,6 @@
 """The model of every experiment: encoder, stack, head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from recurlab.layers.sequence import mask_of
 from recurlab.models import ENCODERS, HEADS, STACKS
 from recurlab.models.encoders import EmbeddingEncoder
 from recurlab.models.stacks import Steps
+from recurlab.models.units import Units
 
 
 class Features(NamedTuple):
@@ -39,6 +40,8 @@ class SequenceModel(nn.Module):
             layer is `variational`.
         tie_weights: whether the head's weight is the embedding's (Press and Wolf, arXiv 1608.05859).
         encoder_init, head_init: of their weight matrices; None is torch's. Where given, the head's bias starts at 0.
+        units: mean and standard deviation of each number in an answer, which the head gives standardised; () is as the
+            head gives it.
 
     Raises:
         RecurlabError: for an unknown name, a value out of range or weights that can't be tied.
@@ -60,6 +63,7 @@ class SequenceModel(nn.Module):
         tie_weights: bool = False,
         encoder_init: Initializer | None = None,
         head_init: Initializer | None = None,
+        units: Sequence[tuple[float, float]] = (),
     ) -> None:
         super().__init__()
         check_choice("head", head, HEADS)
@@ -73,6 +77,7 @@ class SequenceModel(nn.Module):
         self.input_dropout, self.output_dropout = input_dropout, output_dropout
         self.variational = bool(layer.get("variational"))
         self.head = nn.Linear(self.stack.output_size, output_size)
+        self.units = Units(units) if units else None
         self._initialize(encoder_init, head_init)
         if tie_weights:
             self._tie()
@@ -129,8 +134,10 @@ class SequenceModel(nn.Module):
     def answers(self, features: Features) -> Tensor:
         """Return what `forward` does, for what `features` returned."""
         if self.answer == "every":
-            return self.head(features.dropped).transpose(0, 1)  # type: ignore[no-any-return]
-        return self.head(self._last(features.dropped, features.steps.lengths))  # type: ignore[no-any-return]
+            answers = self.head(features.dropped).transpose(0, 1)
+        else:
+            answers = self.head(self._last(features.dropped, features.steps.lengths))
+        return answers if self.units is None else self.units(answers)  # type: ignore[no-any-return]
 
     def _last(self, output: Tensor, lengths: Tensor | None) -> Tensor:
         """Return what each direction says when it has read all: the forward one at the end, the reverse at step 0."""

@@ -17,8 +17,12 @@ class Regression(Task):
     mode: ClassVar = "min"
 
     def measure(self, outputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Measured:
-        """Return the mean squared error as loss and as metric."""
+        """Return the mean squared error: as metric in the targets' units, as loss in those that the model learns in."""
         if outputs.shape != targets.shape:
             raise RecurlabError(f"targets={tuple(targets.shape)}: the model answers {tuple(outputs.shape)}")
-        loss = F.mse_loss(outputs, targets)
-        return Measured(loss, {"mse": loss.detach()}, len(targets))
+        if self.model.units is None:
+            loss = F.mse_loss(outputs, targets)
+            return Measured(loss, {"mse": loss.detach()}, len(targets))
+        error = outputs - targets
+        loss = (error / self.model.units.deviation).square().mean()
+        return Measured(loss, {"mse": error.detach().double().square().mean()}, len(targets))

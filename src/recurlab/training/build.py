@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recurlab.config import Config, ModelConfig
-from recurlab.data.benchmark import Benchmark
-from recurlab.errors import RecurlabError, check_integer
+from recurlab.data.benchmark import Benchmark, Moments
+from recurlab.errors import RecurlabError, check_integer, check_number
 from recurlab.layers.rnn import ARGUMENTS
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.tasks import PROBLEMS
@@ -17,18 +17,19 @@ class Facts:
     """What a model has to know of its data; kept with a run, which is read back without them.
 
     Attributes:
-        input_size, output_size, symbols, names: as those of a `Benchmark`.
+        input_size, output_size, symbols, names, units: as those of a `Benchmark`.
     """
 
     input_size: int
     output_size: int
     symbols: bool
     names: tuple[str, ...]
+    units: Moments = ()
 
     @classmethod
     def of(cls, benchmark: Benchmark) -> "Facts":
         """Return the facts of a benchmark, which may read its files."""
-        return cls(benchmark.input_size, benchmark.output_size, benchmark.symbols, benchmark.names)
+        return cls(benchmark.input_size, benchmark.output_size, benchmark.symbols, benchmark.names, benchmark.units)
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> "Facts":
@@ -40,11 +41,25 @@ class Facts:
             raise RecurlabError(f"symbols={symbols!r}: must be true or false")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise RecurlabError("names: must be a list of names")
-        return cls(content["input_size"], content["output_size"], symbols, tuple(names))
+        units = content.get("units", [])  # a run of an earlier version has learnt its targets as they are
+        if not isinstance(units, list) or len(units) not in (0, content["output_size"]):
+            raise RecurlabError("units: must be mean and standard deviation of each number to predict, or []")
+        for pair in units:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise RecurlabError("units: must be pairs of mean and standard deviation")
+            check_number("units", pair[0])
+            check_number("units", pair[1], above=0)
+        moments = tuple((float(mean), float(deviation)) for mean, deviation in units)
+        return cls(content["input_size"], content["output_size"], symbols, tuple(names), moments)
 
     def difference(self, other: "Facts") -> str | None:
-        """Return in which fact another data set differs from this one, and how; None where it does not."""
+        """Return in which fact another data set differs from this one, and how; None where it does not.
+
+        Other units are no difference: a model keeps its own.
+        """
         for key, ours in asdict(self).items():
+            if key == "units":
+                continue
             theirs = getattr(other, key)
             if key == "names" and len(ours) == len(theirs):
                 ours, theirs = next(((a, b) for a, b in zip(ours, theirs, strict=True) if a != b), (ours, ours))
@@ -89,6 +104,7 @@ def build_task(config: Config, facts: Facts | None = None) -> Task:
         tie_weights=options.tie_weights,
         encoder_init=options.init.encoder,
         head_init=options.init.head,
+        units=facts.units,
     )
     return kind(model, config.optimizer, config.scheduler, config.loss, benchmark)
 

@@ -5,6 +5,7 @@ import io
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,11 @@ def train(
         if place is not None:
             ranks.shared(str(known.path))
         return known
-    task, data = prepare(config, rank=0)
+    facts = _facts(config, known)
+    task, data = prepare(config, 0, facts)
     _check_batches(task, data)
     _dry_run(task, data)
-    facts, notes = Facts.of(config.data), config.data.notes
+    notes = config.data.notes
     run = known or create(config, resolved)
     with run.held(), Signals() as signals, _status(run):
         for note in notes:
@@ -129,12 +131,21 @@ def _keep_provenance(run: RunDir, seed: int, notes: tuple[str, ...]) -> None:
     write_json(run.provenance, found)
 
 
-def prepare(config: Config, rank: int) -> tuple[Task, BenchmarkData]:
+def _facts(config: Config, known: RunDir | None) -> Facts:
+    """Return the facts of the data; a run that goes on keeps the units that it began with, or began without."""
+    facts = Facts.of(config.data)
+    with suppress(RecurlabError):
+        if known is not None and known.facts.is_file():
+            facts = replace(facts, units=Facts.read(read_json(known.facts)).units)
+    return facts
+
+
+def prepare(config: Config, rank: int, facts: Facts | None = None) -> tuple[Task, BenchmarkData]:
     """Return what one process of a run trains, and its share of the data."""
     seed_everything(config.seed, workers=True, verbose=False)
     data = BenchmarkData(config.data, config.seed, rank, config.trainer.world, config.trainer.num_workers)
     data.setup()
-    task = build_task(config)
+    task = build_task(config, facts)
     if rank:  # the same weights, but masks of its own
         torch.manual_seed(config.seed + rank * 1_000_003)
     return task, data
@@ -147,7 +158,7 @@ def follow(path: str, rank: int, tell: Callable[[], None] = lambda: None) -> Non
     if run.state != "finished":
         resolved = run.load_config()
         config = load(resolved)
-        task, data = prepare(config, rank)
+        task, data = prepare(config, rank, Facts.read(read_json(run.facts)))
         with Signals() as signals:
             execute(config, resolved, run, task, data, signals, tell=tell)
 
