@@ -1,20 +1,17 @@
 """Columns of a user's own table as flat arrays; whatever is wrong is named with split and row."""
 
-import itertools
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recurlab.data.decimals import column_commas, numbers_in
 from recurlab.data.progress import track
 from recurlab.data.vocabulary import EOS
 from recurlab.errors import RecurlabError, one_line, unknown
 
 BATCH = 1000  # rows that are converted together
-WHOLE = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
-SEPARATOR = re.compile(r"\s*,\s*|\s+")
 
 
 class Column(NamedTuple):
@@ -26,6 +23,8 @@ class Column(NamedTuple):
         split: "train", "valid" or "test".
         start: number of the first row in its split.
         array: the values, a pyarrow Array.
+        seen: what the rows so far tell of a column, by its name: what commas in strings of numbers are, or the type of
+            labels.
     """
 
     key: str
@@ -33,6 +32,7 @@ class Column(NamedTuple):
     split: str
     start: int
     array: Any
+    seen: dict[str, Any]
 
     def error(self, row: int, what: str) -> RecurlabError:
         """Return the error of a row, counted from the first one of these."""
@@ -62,9 +62,10 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
     if not len(table):
         raise RecurlabError(f"data.{split}: there is no row")
     chosen = table.select_columns([name for _, name in wanted]).with_format("arrow")
+    seen: dict[str, Any] = {}
     for start in track(range(0, len(table), BATCH), f"reading {split}"):
         batch = chosen[start : start + BATCH]
-        found = [Column(key, name, split, start, _plain(batch.column(name))) for key, name in wanted]
+        found = [Column(key, name, split, start, _plain(batch.column(name)), seen) for key, name in wanted]
         for column in found:
             if column.array.null_count:
                 raise column.error(np.flatnonzero(column.array.is_null())[0], "has no value")
@@ -113,8 +114,10 @@ def vectors(column: Column, width: int | None) -> NDArray[np.float32]:
     values, lengths = _numbers(column)
     if values.shape[1] > 1:
         raise column.error(0, "holds lists of lists; must hold a number or a list of numbers")
+    for row in np.flatnonzero(lengths == 0)[:1]:
+        raise column.error(row, "has no value")
     width = int(lengths[0]) if width is None else width
-    for row in np.flatnonzero((lengths != width) | (lengths == 0))[:1]:
+    for row in np.flatnonzero(lengths != width)[:1]:
         raise column.error(row, f"holds {lengths[row]} numbers, the rows before {width}")
     return _float32([column], values, lengths).reshape(-1, width)
 
@@ -133,7 +136,7 @@ def symbols(
         codes: of the symbols met before; new ones are entered.
     """
     kind, words = column.array.type, _is_list(column.array.type) and level == "word"
-    if not (_is_text(kind) or (words and _is_text(kind.value_type))):
+    if not (is_text(kind) or (words and is_text(kind.value_type))):
         raise column.error(
             0, f"holds {kind}; data.level={level!r} needs texts{' or lists of words' * (level == 'word')}"
         )
@@ -150,49 +153,6 @@ def symbols(
         raise column.error(row, "holds a word without a value")
     flat = (codes.setdefault(symbol, len(codes)) for text in texts for symbol in text)
     return np.fromiter(flat, np.int64, int(lengths.sum())), lengths
-
-
-def labels(column: Column, names: Sequence[str] | None, codes: dict[str | int, int]) -> NDArray[np.int64]:
-    """Return the codes (N,) of labels; `names` are those of a ClassLabel, and new labels are entered in `codes`."""
-    import pyarrow.types as kinds
-
-    kind = column.array.type
-    if not (_is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)):
-        raise column.error(0, f"holds {kind}; a label must be a whole number or a string")
-    values: list[Any] = column.array.to_pylist()
-    for row in (row for row, value in enumerate(values) if value == ""):
-        raise column.error(row, "has no value")
-    if kinds.is_boolean(kind):
-        values = [int(value) for value in values]
-    if names is not None:
-        for row in (row for row, value in enumerate(values) if not 0 <= value < len(names)):
-            raise column.error(row, f"has the label {values[row]}: must be a whole number from 0 to {len(names) - 1}")
-        values = [names[value] for value in values]
-    return np.array([codes.setdefault(value, len(codes)) for value in values], np.int64)
-
-
-def classes_of(
-    codes: dict[str | int, int], used: NDArray[Any], names: Sequence[str] | None
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return what the classes are called, and for the code of each label its class, or -1.
-
-    Whole numbers are classes as far as they count from 0 without a gap; of strings, all are, in alphabetical order.
-
-    Args:
-        codes: of the labels in all splits.
-        used: those in the rows of training.
-        names: those of a ClassLabel.
-    """
-    present = set(np.unique(used).tolist())
-    known = [str(label) for label, code in codes.items() if code in present]
-    spelt = [str(label) for label in codes]
-    if names is None and all(WHOLE.fullmatch(label) for label in known):
-        numbers = {int(label) for label in known}
-        names = [str(n) for n in range(next(n for n in itertools.count() if n not in numbers))]
-        spelt = [str(int(label)) if WHOLE.fullmatch(label) else label for label in spelt]
-    classes = tuple(sorted(known) if names is None else names)
-    index = {name: n for n, name in enumerate(classes)}
-    return classes, np.array([index.get(label, -1) for label in spelt], np.int64)
 
 
 def row_of(step: int, lengths: NDArray[np.int64]) -> int:
@@ -227,10 +187,10 @@ def _numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     import pyarrow.compute as pc
 
     array = column.array
-    if _is_text(array.type):
-        split = [SEPARATOR.split(inner) if (inner := text.strip("[]() \t\r\n")) else [] for text in array.to_pylist()]
-        lengths = np.array([len(values) for values in split], np.int64)
-        return _parsed(column, [value for values in split for value in values], lengths)[:, None], lengths
+    if is_text(array.type):
+        found = _in_strings(column)
+        lengths = np.array([len(values) for values in found], np.int64)
+        return _parsed(column, [value for values in found for value in values], lengths)[:, None], lengths
     if not _is_list(array.type):
         lengths = np.ones(len(array), np.int64)
         return _leaves(column, array, lengths)[:, None], lengths
@@ -243,6 +203,18 @@ def _numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     for step in np.flatnonzero((widths != width) | (widths == 0))[:1]:
         raise column.error(row_of(step, lengths), f"has a step of {widths[step]} channels, others have {width}")
     return _leaves(column, inner.flatten(), lengths * width).reshape(-1, width), lengths
+
+
+def _in_strings(column: Column) -> list[list[str]]:
+    """Return the numbers in each row of a column of strings, as strings."""
+    texts: list[str] = column.array.to_pylist()
+    kind, wrong = column_commas(texts, column.seen.get(column.name), several=column.key == "sequence")
+    if wrong is not None:
+        said = one_line(f"holds {texts[wrong]!r:.60}")
+        raise column.error(wrong, f"{said}: decimal commas, or commas between numbers? write 3.14, or [3, 14]")
+    if kind is not None:
+        column.seen[column.name] = kind
+    return [numbers_in(text, kind) for text in texts]
 
 
 def _leaves(column: Column, array: Any, counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -262,9 +234,7 @@ def _parsed(column: Column, values: Sequence[Any], counts: NDArray[np.int64]) ->
     except (ValueError, TypeError):
         place = next(place for place, value in enumerate(values) if not _is_number(value))
     said = one_line(f"holds {values[place]!r:.60}, which is not a number")
-    hint = (
-        "; for a text set data.level=char or word" if column.key == "sequence" and _is_text(column.array.type) else ""
-    )
+    hint = "; for a text set data.level=char or word" if column.key == "sequence" and is_text(column.array.type) else ""
     raise column.error(row_of(place, counts), said + hint)
 
 
@@ -276,7 +246,8 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Return whether a type of pyarrow is one of strings."""
     import pyarrow.types as kinds
 
     return bool(kinds.is_string(kind) or kinds.is_large_string(kind))

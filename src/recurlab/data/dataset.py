@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recurlab.data.benchmark import SPLITS, Moments, Ragged, RaggedBenchmark
-from recurlab.data.columns import classes_of, columns, labels, row_of, sequences, symbols, vectors
+from recurlab.data.classes import are_numbers, classes_of, labels, no_class
+from recurlab.data.columns import columns, row_of, sequences, symbols, vectors
 from recurlab.data.ragged import moments, standardised, take
 from recurlab.data.tables import open_tables
 from recurlab.data.vocabulary import LEVELS, UNKNOWN, Vocabulary, vocabulary_of
@@ -29,7 +30,7 @@ class Dataset(RaggedBenchmark):
         sequence: a column of lists of numbers, (T,), of lists of lists, (T, C), of strings of numbers between blanks or
             commas, or of texts; or several columns of lists or strings of numbers, each of which is a channel.
         length: column that says how many steps of a padded sequence count.
-        label: column of the classes, whole numbers from 0 or names; or of a number, or a list of numbers, to predict.
+        label: column of the classes, whole numbers or names; or of a number, or a list of numbers, to predict.
         problem: "classification", or "regression", whose numbers are learnt with mean 0 and variance 1 over the
             training rows; what is predicted and the metrics are in their own units.
         level: of texts, "char" or "word"; null: the sequences are numbers.
@@ -189,7 +190,8 @@ class _Reader:
     def read(self) -> _Read:
         """Return the splits, and what the training rows tell."""
         options, parts = self.options, dict[str, _Part]()
-        tables = open_tables(str(options.path), options.config, {name: getattr(options, name) for name in SPLITS})
+        names, told = {name: getattr(options, name) for name in SPLITS}, list[str]()
+        tables = open_tables(str(options.path), options.config, names, told.append)
         for name, table in tables.items():
             parts[name] = self._part(name, table, parts["train"].ragged if parts else None)
         if options.level is None and (parts["train"].ragged.lengths == 1).all():
@@ -200,7 +202,10 @@ class _Reader:
         classes: tuple[str, ...] = ()
         if options.problem == "classification":
             named = _class_names(tables["train"], str(options.label))
-            classes, of_code = classes_of(self.labels, parts["train"].ragged.targets, named)
+            used = parts["train"].ragged.targets
+            if named is None and (wrong := no_class(self.labels, used)) is not None:
+                raise RecurlabError(f"data.label={options.label!r}: train row {wrong[0]} {wrong[1]}")
+            classes, of_code = classes_of(self.labels, used, named)
             parts = {name: self._with_classes(part, classes, of_code) for name, part in parts.items()}
         aside = [name for name in SPLITS if name not in parts]
         self._put_aside(parts, aside)
@@ -216,7 +221,7 @@ class _Reader:
         if options.problem == "regression":
             mean, deviation = moments(splits["train"].targets)
             units = tuple(zip(mean.tolist(), deviation.tolist(), strict=True))
-        return _Read(splits, classes, units, vocabulary, tuple(_notes(splits, aside, classes, units, vocabulary)))
+        return _Read(splits, classes, units, vocabulary, (*_notes(splits, aside, classes, units, vocabulary), *told))
 
     def _part(self, split: str, table: Any, train: Ragged | None) -> _Part:
         """Return the rows of a table, with as many channels and numbers to predict as those of training."""
@@ -262,13 +267,7 @@ class _Reader:
         for row in np.flatnonzero(targets < 0)[:1]:
             label = list(self.labels)[int(part.ragged.targets[row])]
             where = f"data.label={self.options.label!r}: {part.split} row {part.rows[row]}"
-            count = len(classes)
-            if classes == tuple(map(str, range(count))):
-                wanted = f"from 0 to {count - 1}, as" if count else "from 0, but"
-                raise RecurlabError(
-                    f"{where} has the label {label}: must be a whole number {wanted} no training row has {count}"
-                )
-            raise unknown(f"{where}: label", label, classes)
+            raise unknown(f"{where}: no training row has the label", label, classes)
         return part._replace(ragged=part.ragged._replace(targets=targets))
 
     def _vocabulary(self, codes: NDArray[Any]) -> Vocabulary:
@@ -300,7 +299,8 @@ def _notes(
         origin = ", put aside from train" if name in aside else ""
         yield f"{name}: {len(split.lengths):,} rows{origin}; lengths {low} to {high}, median {middle:g}"
     if classes:
-        yield f"{len(classes)} classes: {', '.join(classes[:20])}{', …' if len(classes) > 20 else ''}"
+        hint = "; data.problem=regression predicts numbers" if len(classes) > 2 and are_numbers(classes) else ""
+        yield f"{len(classes)} classes: {', '.join(classes[:20])}{', …' if len(classes) > 20 else ''}{hint}"
     if units:
         each = ", ".join(f"{mean:g} and {deviation:g}" for mean, deviation in units[:20])
         yield f"{len(units)} to predict; mean and standard deviation: {each}{', …' if len(units) > 20 else ''}"

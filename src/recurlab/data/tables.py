@@ -1,30 +1,32 @@
 """The tables of a user's own data set: files, a folder of them, or a name on the hub of `datasets`."""
 
-import csv
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recurlab.data.delimited import SEPARATORS, read_delimited
 from recurlab.data.files import text_of
 from recurlab.data.hub import load_hub
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, unknown
 
-FORMATS = {".csv": ",", ".tsv": "\t", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}  # separator, or builder
+FORMATS = {".csv": "", ".tsv": "", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}  # what of `datasets` reads
 LONGER = "Length of header or names"  # begins what pandas says of rows that are longer than the header
-LONGEST = 2**31 - 1  # characters of a field
 POOLED = (".csv", ".tsv", ".parquet", ".jsonl")
 ALSO = {"valid": ("valid", "validation", "val", "dev"), "test": ("test",)}  # names of a split that is not named
 
 
-def open_tables(path: str, config: str | None, names: Mapping[str, str | None]) -> dict[str, Any]:
+def open_tables(
+    path: str, config: str | None, names: Mapping[str, str | None], note: Callable[[str], object]
+) -> dict[str, Any]:
     """Return a `datasets.Dataset` for "train", and for "valid" and "test" where they have rows of their own.
 
     Args:
         path: a file, a folder, or a name on the hub.
         config: of the data set on the hub.
         names: what each split is called there, or its file in the folder; None where the usual name will do.
+        note: is told of what a reader should know of a file.
 
     Raises:
         RecurlabError: for what is not there or can't be read.
@@ -38,14 +40,14 @@ def open_tables(path: str, config: str | None, names: Mapping[str, str | None]) 
                 raise RecurlabError(
                     f"data.{split}={name!r}: data.path={path!r} is one file; must be the folder of both"
                 )
-        return {"train": _read("path", [place])}
+        return {"train": _read("path", [place], note)}
     if place.is_dir():
         files = {split: _files(place, split, name) for split, name in names.items()}
         if files["train"]:
             for split, name in names.items():
                 if name is not None and not files[split]:
                     raise _no_file(split, place, name)
-            return {split: _read(split, found) for split, found in files.items() if found}
+            return {split: _read(split, found, note) for split, found in files.items() if found}
         if any(file.suffix.lower() in POOLED for file in place.iterdir()) and not [*place.glob("*train*")]:
             raise _no_file("train", place, str(names["train"]))  # `datasets` would take them all for training
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or _is_file_name(path):
@@ -95,7 +97,7 @@ def _splits(tables: Any, names: Mapping[str, str | None]) -> dict[str, Any]:
     return found
 
 
-def _read(key: str, files: Sequence[Path]) -> Any:
+def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any:
     """Return the rows of files of one format, one file after another."""
     ending = files[0].suffix.lower()
     for file in files:
@@ -109,11 +111,11 @@ def _read(key: str, files: Sequence[Path]) -> Any:
             raise RecurlabError(f"data.{key}={str(file)!r}: the file is empty")
         if ending != ".parquet":
             _check_utf8(file)
-    builder, options = FORMATS[ending], {}
+    if ending in SEPARATORS:
+        return read_delimited(key, files, note)
+    builder, options = FORMATS[ending], dict[str, Any]()
     if builder == "json":  # in one piece, else the first 10 MB would say whether the rest may have fractions
         options = {"chunksize": max(file.stat().st_size for file in files) + 1}
-    elif builder != "parquet":
-        builder, options = "csv", _csv_options(key, files, builder)
     given = {"train": [str(file.absolute()) for file in files]}
     with _quiet():
         return _guarded(f"data.{key}={str(files[0])!r}", builder, data_files=given, **options)["train"]
@@ -126,32 +128,6 @@ def _check_utf8(file: Path) -> None:
                 pass
     except (UnicodeDecodeError, OSError):
         text_of(file)  # says which byte
-
-
-def _csv_options(key: str, files: Sequence[Path], separator: str) -> dict[str, Any]:
-    """Return options by which nothing is guessed: each value is a string, "NA" and "None" too."""
-    import datasets
-
-    header: list[str] = []
-    for file in files:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = (row for row in csv.reader(lines, delimiter=separator) if row)
-            usual = csv.field_size_limit(LONGEST)
-            try:
-                first, second = next(rows, None), next(rows, None)
-            except csv.Error as error:
-                raise RecurlabError(f"data.{key}={str(file)!r}: can't be read ({one_line(error)})") from error
-            finally:
-                csv.field_size_limit(usual)
-        if first is None or second is None:
-            raise RecurlabError(f"data.{key}={str(file)!r}: must have a line of column names and rows below it")
-        for name in (name for name in first if first.count(name) > 1):
-            raise RecurlabError(f"data.{key}={str(file)!r}: two columns are called {name!r}")
-        header = header or first
-        if first != header:
-            raise RecurlabError(f"data.{key}={str(file)!r}: its columns must be those of {files[0].name}")
-    features = datasets.Features({name: datasets.Value("string") for name in header})
-    return {"sep": separator, "features": features, "na_filter": False, "index_col": False}
 
 
 def _load(path: str, config: str | None) -> Any:
