@@ -43,7 +43,7 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
     """Iterate over the wanted columns of some rows at a time, with a progress bar where that takes long.
 
     Args:
-        table: a `datasets.Dataset`.
+        table: a `datasets.Dataset`, or a pyarrow Table.
         split: what it is called in messages.
         wanted: pairs of a key of the config and the column that it names.
         level: of texts, None for numbers.
@@ -51,6 +51,8 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
     Raises:
         RecurlabError: for a column that is not there, a table without rows, or a row without a value.
     """
+    import pyarrow as pa
+
     for key, name in wanted:
         if name not in table.column_names:
             ending = (
@@ -61,7 +63,9 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
             raise RecurlabError(f"{unknown(f'data.{key}', name, table.column_names)} (the columns of {split}){ending}")
     if not len(table):
         raise RecurlabError(f"data.{split}: there is no row")
-    chosen = table.select_columns([name for _, name in wanted]).with_format("arrow")
+    names = [name for _, name in wanted]
+    plain = isinstance(table, pa.Table)
+    chosen = table.select(names) if plain else table.select_columns(names).with_format("arrow")
     seen: dict[str, Any] = {}
     for start in track(range(0, len(table), BATCH), f"reading {split}"):
         batch = chosen[start : start + BATCH]

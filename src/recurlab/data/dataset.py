@@ -288,7 +288,8 @@ class _Reader:
 
 def _class_names(table: Any, label: str) -> list[str] | None:
     """Return the names of a column of the type ClassLabel."""
-    return getattr(table.features.get(label), "names", None)
+    features = getattr(table, "features", {})  # a pyarrow Table has none
+    return getattr(features.get(label), "names", None)
 
 
 def _notes(

@@ -54,4 +54,6 @@ def numbers_in(text: str, kind: str | None) -> list[str]:
     inner = text.strip("[]() \t\r\n")
     if kind == DECIMAL:
         return inner.replace(",", ".").split()
+    if "," not in inner and inner.isascii():  # several times as fast
+        return inner.split()
     return SEPARATOR.split(inner) if inner else []

@@ -20,7 +20,7 @@ NUMBERS = rf"^\s*(?:{NUMBER}(?:\s+{NUMBER})*)?\s*$"
 
 
 def read_delimited(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any:
-    """Return a `datasets.Dataset` of strings, the rows of one file after another; a line without anything is no row.
+    """Return a pyarrow Table of strings, the rows of one file after another; a line without anything is no row.
 
     A field may be quoted, and then hold separators and line ends. Where that can't be meant, as quotes do not end or,
     in a TSV, would take whole rows into a field, and each line is a row without it, only a field that is quoted as a
@@ -34,7 +34,6 @@ def read_delimited(key: str, files: Sequence[Path], note: Callable[[str], object
     Raises:
         RecurlabError: naming the line.
     """
-    import datasets
     import pyarrow as pa
 
     tables: list[Any] = []
@@ -47,7 +46,7 @@ def read_delimited(key: str, files: Sequence[Path], note: Callable[[str], object
             csv.field_size_limit(usual)
         if tables[-1].column_names != tables[0].column_names:
             raise RecurlabError(f"{what}: its columns must be those of {files[0].name}")
-    return datasets.Dataset(pa.concat_tables(tables), fingerprint="strings")  # else all the rows are hashed for one
+    return pa.concat_tables(tables)
 
 
 class _Found(NamedTuple):

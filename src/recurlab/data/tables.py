@@ -20,7 +20,9 @@ ALSO = {"valid": ("valid", "validation", "val", "dev"), "test": ("test",)}  # na
 def open_tables(
     path: str, config: str | None, names: Mapping[str, str | None], note: Callable[[str], object]
 ) -> dict[str, Any]:
-    """Return a `datasets.Dataset` for "train", and for "valid" and "test" where they have rows of their own.
+    """Return the rows of "train", and of "valid" and "test" where they have rows of their own.
+
+    They are a `datasets.Dataset` or, of CSV and TSV files, a pyarrow Table.
 
     Args:
         path: a file, a folder, or a name on the hub.
