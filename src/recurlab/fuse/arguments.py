@@ -66,10 +66,7 @@ class Arguments:
 
     def empty(self, features: int, dtype: torch.dtype) -> Tensor:
         """Return an empty (T, B, features) in the memory order of the input."""
-        steps, batch = self.input.shape[:2]
-        if self.batch_first:
-            return empty(self.start, batch, steps, features, dtype=dtype).transpose(0, 1)
-        return empty(self.start, steps, batch, features, dtype=dtype)
+        return empty(self.start, *self.input.shape[:2], features, dtype=dtype, swapped=self.batch_first)
 
 
 @dataclass(frozen=True)

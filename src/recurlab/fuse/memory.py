@@ -12,13 +12,17 @@ LINE = 64  # bytes, at multiples of which torch places what it allocates
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Return an empty tensor of `shape`, in huge pages where it is large.
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: bool = False) -> Tensor:
+    """Return an empty tensor of `shape`, in huge pages where it is large; its first two dimensions lie `swapped`.
 
     A tensor of a hundred megabytes is fresh memory each time: taken in small pages, touching it first can cost as much
     as the computation.
     """
-    tensor = like.new_empty(shape, dtype=dtype)
+    if swapped:  # not by a transposition: a view that leaves an operator can't be changed in place
+        rows, _, features = shape
+        tensor = like.new_empty_strided(shape, (features, rows * features, 1), dtype=dtype)
+    else:
+        tensor = like.new_empty(shape, dtype=dtype)
     size = tensor.numel() * tensor.element_size()
     # A fake tensor has no memory.
     if _libc is not None and size >= 2 * HUGE and type(tensor) is Tensor and tensor.device.type == "cpu":

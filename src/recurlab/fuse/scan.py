@@ -26,7 +26,8 @@ MAKERS: dict[str, Callable[[Cell, str, torch.dtype, torch.device], Kernel]] = {
     "cpu": lambda cell, loop, storage, device: CpuKernel(cell, loop, storage),
     "cuda": CudaKernel,
 }
-GIVEN, FILLED = len(fields(Arguments)), len(fields(Results))
+NAMES = tuple(field.name for field in fields(Arguments))
+GIVEN, FILLED = len(NAMES), len(fields(Results))
 RESULTS = ", ".join(f"Tensor {field.name}" for field in fields(Results))
 GRADIENTS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"  # of input, weights, biases and start
 
@@ -137,25 +138,37 @@ def _(*args: Any) -> tuple[Tensor, ...]:
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    given = Arguments(*inputs)
     # Tensors are saved by name, all else as it is.
-    named = {field.name: getattr(given, field.name) for field in fields(given)}
+    named = dict(zip(NAMES, inputs, strict=True))
     ctx.others = {name: value for name, value in named.items() if not isinstance(value, Tensor)}
     ctx.names = [name for name, value in named.items() if isinstance(value, Tensor)]
-    ctx.save_for_backward(*(named[name] for name in ctx.names), *output)
+    ctx.cell = cell_of(named["cell"])  # alive, even where the layer is not when the gradient is computed
+    ctx.watch, kept = _watched(output[0])
+    ctx.save_for_backward(*(named[name] for name in ctx.names), kept, *output[1:])
+
+
+def _watched(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what counts the changes in place of an output, and the output to be saved, which torch does not watch."""
+    watch = output.detach()
+    if type(output) is Tensor:  # not within a graph that is being compiled
+        watch.data = watch.new_empty(0)  # the count is shared, the memory is not held
+    return watch, output.data
 
 
 def _backward(ctx: Any, d_output: Tensor | None, d_end: Tensor | None, *_: Any) -> tuple[Any, ...]:
     tensors = ctx.saved_tensors  # read once: checkpointing computes them anew when asked
     saved, results = dict(zip(ctx.names, tensors, strict=False)), tensors[len(ctx.names) :]
-    given = Arguments(**saved, **ctx.others)
-    args = [getattr(given, field.name) for field in fields(given)]
+    by_field = saved | ctx.others
+    args = [by_field[name] for name in NAMES]
+    if ctx.watch._version > 0:  # the caller has changed the output in place
+        with torch.no_grad():
+            results = (scan(*args)[0], *results[1:])
     found = scan_backward(*args, *results, d_output, d_end, ctx.needs_input_grad[2])
     names = ("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "start")
     by_name = {name: gradient for name, gradient in zip(names, found, strict=True) if name in saved}
     if not ctx.needs_input_grad[2]:
         del by_name["input"]
-    return tuple(by_name.get(f.name) for f in fields(given))
+    return tuple(by_name.get(name) for name in NAMES)
 
 
 def _refuse(ctx: Any, *_: Any) -> None:
