@@ -1,8 +1,12 @@
 """What a layer adds to the loss for its weights and outputs."""
 
+import copy
+from multiprocessing.reduction import ForkingPickler
+
 import pytest
 import torch
-from torch.testing import assert_close
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 import recurlab
 from recurlab.errors import RecurlabError
@@ -113,10 +117,30 @@ def test_values_out_of_range_are_refused(make_it, message):
         make_it()
 
 
-def test_a_layer_with_penalties_can_be_copied_between_calls(make):
-    import copy
+def test_a_layer_can_be_copied_while_a_penalty_is_pending_which_no_copy_has(make, same):
+    layer, fresh = (make(activity_regularizer=L1(), recurrent_regularizer=L2()) for _ in range(2))
+    parametrized = make(activity_regularizer=L1(), recurrent_regularizer=L2())
+    torch.nn.utils.parametrize.register_parametrization(parametrized, "weight_ih_l0", torch.nn.Identity())
+    x = torch.ones(2, 2, 5, dtype=torch.float64)
+    layer(x), parametrized(x)
+    averaged = AveragedModel(layer)
+    averaged.update_parameters(layer)
+    assert ForkingPickler.dumps(layer)
+    for each in (copy.deepcopy(layer), copy.deepcopy(parametrized), copy.copy(layer), averaged.module):
+        same(each.penalty(), fresh.penalty())
+        same(each(x), layer(x))
+    assert layer.penalty() > fresh.penalty()
 
-    layer = make(activity_regularizer=L1())
-    layer(torch.zeros(2, 2, 5, dtype=torch.float64))
-    layer.penalty()
-    assert_close(copy.deepcopy(layer).state_dict(), layer.state_dict())
+
+@pytest.mark.parametrize("backend", ["eager", "fused"])
+def test_a_penalty_of_the_outputs_under_a_checkpoint_is_right_or_refused(backend, make, same, skip_unless_able):
+    skip_unless_able(backend)
+    x = torch.ones(4, 2, 5, dtype=torch.float64, requires_grad=True)
+    layer, other = (make(activity_regularizer=L2(), backend=backend) for _ in range(2))
+    (checkpoint(layer, x, use_reentrant=False)[0].sum() + layer.penalty()).backward()
+    (other(x)[0].sum() + other.penalty()).backward()
+    same([p.grad for p in layer.parameters()], [p.grad for p in other.parameters()])
+    assert layer.penalty() == 0  # that of the second run is no new one
+    loss = checkpoint(layer, x, use_reentrant=True)[0].sum() + layer.penalty()
+    with pytest.raises(RecurlabError, match=r"activity_regularizer=L2\(value=0.01\): .* unless .* use_reentrant=False"):
+        loss.backward()

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import recurlab
 
@@ -108,3 +109,88 @@ def test_a_layer_that_is_not_stateful_carries_nothing(make, x):
     layer = make()
     layer(x)
     assert layer.carried_state is None
+
+
+def test_a_state_returned_is_the_callers_own(make, x, same):
+    layer, other = make(stateful=True), make(stateful=True)
+    layer(x)[1].zero_()
+    other(x)
+    same(layer(x), other(x))
+
+
+@pytest.mark.parametrize("backend", ["eager", "fused"])
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_a_state_that_a_checkpoint_would_take_twice_is_refused(use_reentrant, backend, make, x, skip_unless_able):
+    skip_unless_able(backend)
+    layer = make(stateful=True, backend=backend)
+    output = checkpoint(lambda x: layer(x)[0], x.requires_grad_(), use_reentrant=use_reentrant)
+    with pytest.raises(recurlab.RecurlabError, match=r"stateful=True: torch.utils.checkpoint runs .*; give hx"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_a_checkpoint_of_given_states_has_the_right_gradients_and_the_last_state(use_reentrant, make, x, same):
+    noise = {"zoneout": 0.2, "dropconnect": 0.2, "recurrent_dropout": 0.2}
+    found, parts = [], (x[:CUT].requires_grad_(), x[CUT:].detach().requires_grad_())
+    for checkpointed in (True, False):
+        layer = make(stateful=True, **noise)
+        state, loss = torch.zeros(1, B, H, dtype=x.dtype), 0.0
+        for part in parts:
+            if checkpointed:
+                output, state = checkpoint(layer, part, state, use_reentrant=use_reentrant)
+            else:
+                output, state = layer(part, state)
+            state = state.detach()
+            loss = loss + output.sin().sum()
+        loss.backward()
+        same(layer.carried_state[0], state)
+        found.append([p.grad for p in layer.parameters()])
+    same(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_compiled_checkpoint_is_refused_too(inside, make, x):
+    layer = make(stateful=True)
+    wrap = lambda run: lambda x: checkpoint(run, x, use_reentrant=False)  # noqa: E731
+    compiled = lambda run: torch.compile(run, backend="aot_eager")  # noqa: E731
+    run = compiled(wrap(lambda x: layer(x)[0])) if inside else wrap(compiled(lambda x: layer(x)[0]))
+    with pytest.raises(recurlab.RecurlabError, match="give hx"):
+        run(x.requires_grad_()).sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["eager", "fused"])
+def test_training_goes_on_from_an_evaluation_in_inference_mode(variant, backend, make, x, same, skip_unless_able):
+    skip_unless_able(backend)
+    layer, other = (make(num_layers=2, stateful=True, backend=backend, **variant) for _ in range(2))
+    forget = torch.tensor([False, True, False])
+    with torch.inference_mode():
+        layer(x)
+        layer.reset_states(forget)
+    other(x)
+    other.reset_states(forget)
+    found = []
+    for each in (layer, copy.deepcopy(layer), other):
+        each.carried_state[0][:, 0] += 1.0
+        each(x)[0].sum().backward()
+        each.step(x[0])[0].sum().backward()
+        found.append([*each.carried_state, *(p.grad for p in each.parameters())])
+    same(found[0], found[2])
+    same(found[1], found[2])
+
+
+def test_what_torch_func_makes_of_a_state_is_not_carried(make, x, same):
+    layer, other = make(stateful=True), make(stateful=True)
+    weights = dict(layer.named_parameters())
+
+    def loss(weights, x):
+        return torch.func.functional_call(layer, weights, (x,))[0].sum()
+
+    found = torch.func.grad(loss)(weights, x)
+    other(x)[0].sum().backward()
+    same(found, {name: p.grad for name, p in other.named_parameters()})
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(layer.carried_state[0])
+    same(layer(x), other(x))
+    layer.reset_states()
+    with pytest.raises(recurlab.RecurlabError, match=r"stateful=True: a layer can't carry its state out of torch.vmap"):
+        torch.func.vmap(torch.func.grad(loss), (None, 1))(weights, x.unsqueeze(2))

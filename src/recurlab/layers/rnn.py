@@ -13,17 +13,17 @@ from recurlab.backends.call import Call, Direction
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
 from recurlab.errors import RecurlabError, check_choice, check_instance, check_integer
+from recurlab.layers.carried import CarryingLayer
 from recurlab.layers.constraints import Constraint
 from recurlab.layers.explain import explain, summary
 from recurlab.layers.initializers import Initializer
 from recurlab.layers.noise import check_rates, dropout_factor, per_state, sequence_dropout, zoneout_seed
 from recurlab.layers.regularizers import Regularizer
 from recurlab.layers.sequence import Sequence, arrange
-from recurlab.layers.state import initial_state
-from recurlab.layers.weights import RecurrentWeights, Rules
+from recurlab.layers.weights import Rules
 
 
-class RNN(RecurrentWeights):
+class RNN(CarryingLayer):
     """A recurrent layer that stands where `torch.nn.GRU`, `LSTM` or `RNN` stood.
 
     Parameter names, shapes and gate order are those of torch, so state_dicts can be exchanged both ways; a diagonal
@@ -50,7 +50,8 @@ class RNN(RecurrentWeights):
         zoneout: probability that a unit keeps its previous value (Krueger et al., arXiv 1606.01305); one number, or one
             for each state of the cell, as (h, c).
         dropconnect: probability of a mask on the recurrent weight, drawn once a call (Merity et al., arXiv 1708.02182).
-        stateful: each sample starts where the sample in its place of the last batch ended, detached.
+        stateful: each sample starts where the sample in its place of the last batch ended, detached. Under
+            `torch.utils.checkpoint` the state is to be given, as ``hx``.
         masked_output: output at a masked step: "zero", or "hold" to repeat the last one.
         go_backwards: reads the sequence from its end; the outputs come in the order in which they are computed. With
             `lengths`, or packed, each sample is reversed within its length and stays padded at the right.
@@ -128,8 +129,6 @@ class RNN(RecurrentWeights):
         self.zoneout, self.dropconnect = per_state(zoneout, made.states), dropconnect
         self.stateful, self.masked_output, self.go_backwards = stateful, masked_output, go_backwards
         self.activity_regularizer = activity_regularizer
-        self._activity: Tensor | None = None
-        self._carried: State | None = None
         self.backends_used = dict.fromkeys(range(num_layers), "")  # all keys: a compiled graph guards on them
 
     def forward(
@@ -140,6 +139,7 @@ class RNN(RecurrentWeights):
         lengths: Tensor | list[int] | None = None,
         mask: Tensor | None = None,
         resets: Tensor | None = None,
+        _backend: str | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor | State]:
         """Run the layer over a batch of sequences.
 
@@ -169,7 +169,7 @@ class RNN(RecurrentWeights):
             resets=resets,
             backwards=self.go_backwards,
         )
-        x, final = self._run(sequence, hx, self.backend)
+        x, final = self._run(sequence, hx, _backend or self.backend)
         return sequence.restore(x), final
 
     def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
@@ -177,7 +177,8 @@ class RNN(RecurrentWeights):
 
         Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager" on a
         CPU in float32 and float64 (on one machine with as many threads), up to rounding otherwise. In training each
-        step draws masks of its own. "auto" takes eager here: a single step has no loop to fuse.
+        step draws masks of its own. "auto" takes eager here: a single step has no loop to fuse. Hooks of the layer
+        see it as a sequence of one step.
 
         Args:
             input: (B, I), or (I,).
@@ -194,42 +195,14 @@ class RNN(RecurrentWeights):
                 raise RecurlabError(f"{key}=True: such a layer needs whole sequences, it can't run step by step")
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise RecurlabError(f"input={tuple(input.shape)}: must be (B, I) or (I,) with I={self.input_size}")
-        batched = input.dim() == 2
-        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
-        sequence = Sequence(x, mask=None, lengths=None, resets=None, batched=batched, restore=lambda y: y)
-        output, state = self._run(sequence, hx, "eager" if self.backend == "auto" else self.backend)
-        return output.squeeze(0) if batched else output.view(-1), state
-
-    def penalty(self) -> Tensor:
-        """Return what the regularisers add to the loss, (): of the weights, and of the outputs of the last `forward`.
-
-        The outputs count once, and only in training.
-        """
-        total, activity = super().penalty(), self._activity
-        self._activity = None
-        return total if activity is None else total + activity
+        time = 1 if self.batch_first and input.dim() == 2 else 0
+        backend = "eager" if self.backend == "auto" else self.backend
+        # A call of the layer, not of `forward`: hooks may have weights to compute, as those of pruning do.
+        output, state = self(input.unsqueeze(time), hx, _backend=backend)
+        return output.squeeze(time), state
 
     def flatten_parameters(self) -> None:
         """Do nothing: code written for torch calls it, and the weights need no packing here."""
-
-    def reset_states(self, mask: Tensor | None = None) -> None:
-        """Forget the carried state, of the samples where `mask` (B,) is True or of all of them."""
-        if mask is None or self._carried is None:
-            self._carried = None
-            return
-        batch = self._carried[0].shape[1]
-        if mask.dtype != torch.bool or mask.shape != (batch,):
-            raise RecurlabError(f"mask={tuple(mask.shape)} {mask.dtype}: must be torch.bool of shape ({batch},)")
-        self._carried = tuple(s.masked_fill(mask.view(1, batch, 1), 0) for s in self._carried)
-
-    @property
-    def carried_state(self) -> State | None:
-        """What a stateful layer starts the next batch from: (num_layers * directions, B, H) each, or None."""
-        return self._carried
-
-    @carried_state.setter
-    def carried_state(self, state: State | None) -> None:
-        self._carried = state
 
     def explain(self, *, source: bool = False, batch_size: int = 1) -> str:
         """Return, for each layer, the backend taken, the reason for each other one, and the `source` generated.
@@ -255,24 +228,11 @@ class RNN(RecurrentWeights):
             self.backends_used[layer] = taken
             finals += ends
             outputs.append(x)
-        if self.activity_regularizer is not None:
-            self._activity = self._penalty_of(outputs)
         final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
-        if self.stateful:
-            self._carried = tuple(s.detach() for s in final)
+        self._leave(final, outputs)
         if not sequence.batched:
             final = tuple(s.squeeze(1) for s in final)
         return x, final if len(final) > 1 else final[0]
-
-    def _initial_state(self, given: Tensor | State | None, sequence: Sequence) -> State:
-        layers = self.num_layers * self.num_directions
-        return initial_state(given, self._carried, self.cell.states, layers, self.hidden_size, sequence)
-
-    def _penalty_of(self, outputs: list[Tensor]) -> Tensor | None:
-        """Return what the outputs of the layers, (T, B, F), add to the loss."""
-        if self.activity_regularizer is None or not self.training:
-            return None
-        return torch.stack([self.activity_regularizer(y) for y in outputs]).sum() / max(1, outputs[0].shape[1])
 
     def call_of(self, layer: int, x: Tensor, states: State, sequence: Sequence) -> Call:
         """Return what a backend is asked to do for one layer, its noise freshly drawn."""
@@ -296,7 +256,7 @@ class RNN(RecurrentWeights):
 
     def _direction(self, suffix: str, x: Tensor, state: State) -> Direction:
         weight: Tensor = getattr(self, "weight_hh" + suffix)
-        drop = dropout_factor(weight, tuple(weight.shape), self.dropconnect, self.training)
+        drop = dropout_factor(weight, weight.shape, self.dropconnect, self.training)
         return Direction(
             weight_ih=getattr(self, "weight_ih" + suffix),
             weight_hh=weight if drop is None else weight * drop,

@@ -1,7 +1,11 @@
 """The state that a layer starts from: given by the caller, carried from the last batch, or zero."""
 
+import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
+from recurlab.backends.call import transformed
+from recurlab.backends.scan import exporting
 from recurlab.cells.cell import State
 from recurlab.errors import RecurlabError
 from recurlab.layers.sequence import Sequence
@@ -38,3 +42,70 @@ def _check_given(given: Tensor | State, names: tuple[str, ...], shape: tuple[int
         if tuple(tensor.shape) != shape:
             raise RecurlabError(f"state {name}={tuple(tensor.shape)}: must be {shape}")
     return states if at.batched else tuple(s.unsqueeze(1) for s in states)
+
+
+def repeated() -> bool:
+    """Return whether a backward pass is at work: what a layer runs there it has run before, as checkpointing does."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def check_not_repeated(states: State) -> State:
+    """Return a stateful layer's states before a sequence, unless it runs over that sequence once more.
+
+    Raises:
+        RecurlabError: within a backward pass, where the state that the first run started from is gone.
+    """
+    if torch.compiler.is_compiling() and not exporting():
+        return tuple(_not_repeated(s) for s in states)  # an operator asks in each run, not once in the compiler's
+    if repeated():
+        raise RecurlabError(
+            "stateful=True: torch.utils.checkpoint runs the layer again, where the state it began with is gone; give hx"
+        )
+    return states
+
+
+@torch.library.custom_op("recurlab::not_repeated", mutates_args=())
+def _not_repeated(state: Tensor) -> Tensor:
+    return check_not_repeated((state,))[0].clone()
+
+
+@_not_repeated.register_fake
+def _(state: Tensor) -> Tensor:
+    return torch.empty_like(state)
+
+
+def kept(states: State) -> State:
+    """Return states as they can be carried to the next batch: of no graph, no transform and no caller.
+
+    Raises:
+        RecurlabError: within `torch.vmap`, where there would be one for each of its batches.
+    """
+    if transformed():
+        states = tuple(_unwrapped(s) for s in states)
+        with temporarily_clear_interpreter_stack():
+            return tuple(s.detach().clone() for s in states)
+    with torch.inference_mode(False):  # no layer could train on from what that mode makes
+        return tuple(s.detach().clone() for s in states)
+
+
+def _unwrapped(state: Tensor) -> Tensor:
+    """Return the tensor within those that torch.func makes of it for its derivatives."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(state):
+        if functorch.is_batchedtensor(state):
+            raise RecurlabError("stateful=True: a layer can't carry its state out of torch.vmap; make it without")
+        state = functorch.get_unwrapped(state)
+    return state
+
+
+def forgotten(states: State, mask: Tensor) -> State:
+    """Return states that are zero for the samples where `mask` (B,) is True.
+
+    Raises:
+        RecurlabError: for a mask of another shape or dtype.
+    """
+    batch = states[0].shape[1]
+    if mask.dtype != torch.bool or mask.shape != (batch,):
+        raise RecurlabError(f"mask={tuple(mask.shape)} {mask.dtype}: must be torch.bool of shape ({batch},)")
+    with torch.inference_mode(False):
+        return tuple(s.masked_fill(mask.view(1, batch, 1), 0) for s in states)

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from recurlab.cells.cell import Cell
 from recurlab.cells.layer_norm import LayerNorm
@@ -21,6 +24,8 @@ OLD_EXPORTER = (
     "torch.onnx.export(dynamo=False): can't write a recurrent layer; "
     "torch.onnx.export(dynamo=True) can, and so can recurlab.export, which keeps T and B open"
 )
+HOOK = "computed by a hook"
+COMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)  # torch's hooks that set a weight before each call
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,14 @@ class RecurrentWeights(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw all parameters anew; with the default initialisers and a seed, the numbers that torch draws."""
+        """Draw all parameters anew; with the default initialisers and a seed, the numbers that torch draws.
+
+        Raises:
+            RecurlabError: for a weight that a hook computes from others.
+        """
+        for name in self._names():
+            if self._how_computed(name) == HOOK:
+                raise RecurlabError(f"{name}: it is {HOOK}, and not free to be drawn anew; take the hook off")
         for layer, suffix in self._suffixes():
             last = layer == self.num_layers - 1
             weights = {name: getattr(self, name + suffix) for name in self._weight_names()}
@@ -105,22 +117,23 @@ class RecurrentWeights(nn.Module):
         """Apply the constraints; to be called after each step of the optimiser.
 
         Raises:
-            RecurlabError: for a constraint of a weight that `torch.nn.utils.parametrize` computes from others.
+            RecurlabError: for a constraint of a weight that `torch.nn.utils.parametrize` or a hook computes from
+                others.
         """
         for name, kind in self._kinds():
             constraint = self._rules[kind].constraint
             if constraint is None:
                 continue
-            if parametrize.is_parametrized(self, name):
-                raise RecurlabError(
-                    f"{kind}_constraint={constraint}: {name} is parametrized, and not free to be changed"
-                )
+            if (how := self._how_computed(name)) is not None:
+                raise RecurlabError(f"{kind}_constraint={constraint}: {name} is {how}, and not free to be changed")
             constraint(getattr(self, name))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return all weights by their names, as they are used: computed, where they are parametrized."""
-        names = (*self._weight_names(), *self._norm_names())
-        return {name + suffix: getattr(self, name + suffix) for _, suffix in self._suffixes() for name in names}
+        """Return all weights by their names, as they are used: computed, where they are pruned or parametrized."""
+        for hook in self._forward_pre_hooks.values():
+            if isinstance(hook, COMPUTING):
+                hook(self, ())
+        return {name: getattr(self, name) for name in self._names()}
 
     def penalty(self) -> Tensor:
         """Return what the regularisers of the weights add to the loss, ()."""
@@ -140,6 +153,17 @@ class RecurrentWeights(nn.Module):
         for layer in range(self.num_layers):
             for direction in ("", "_reverse")[: self.num_directions]:
                 yield layer, f"_l{layer}{direction}"
+
+    def _names(self) -> list[str]:
+        """Return all weights' names."""
+        names = (*self._weight_names(), *self._norm_names())
+        return [name + suffix for _, suffix in self._suffixes() for name in names]
+
+    def _how_computed(self, name: str) -> str | None:
+        """Return None for a parameter, or else how the weight is computed from others."""
+        if name in self._parameters:
+            return None
+        return "parametrized" if parametrize.is_parametrized(self, name) else HOOK
 
     def _weight_names(self) -> tuple[str, ...]:
         return tuple(KINDS) if self.bias else ("weight_ih", "weight_hh")
