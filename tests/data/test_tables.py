@@ -80,3 +80,16 @@ def test_scripts_and_pickles_in_a_folder_are_not_run(recurlab, tmp_path, name):
     code, out, said = recurlab("train", "task=dataset", *words)
     assert (code, out, said.count("\n")) == (2, "", 1)
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("place", ["own.csv", "own.jsonl", "own/below/train.csv", "own/below/train.jsonl"])
+def test_a_changed_file_is_read_anew_whatever_its_times(place, tmp_path):
+    """`datasets` by itself gives what it has made of the file that was there before."""
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head, row = ([], '{{"wave": [{0}, {0}], "kind": {1}}}') if ".jsonl" in place else (["wave,kind"], "{0} {0},{1}")
+    for value in (1, 2, 1):
+        path.write_text("\n".join([*head, *(row.format(value, number % 2) for number in range(9))]) + "\n")
+        os.utime(path, (1, 1))
+        read = Dataset(path=str(tmp_path / place.partition("/")[0]), sequence="wave", label="kind")
+        assert {*read.split("train", 0, 0).inputs.ravel()} == {value}

@@ -1,6 +1,8 @@
 """What every benchmark is: options checked without torch, and arrays for training, validation and test."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -119,6 +121,27 @@ class Benchmark:
         """The value that each metric has without learning."""
         return {}
 
+    @property
+    def originals(self) -> Mapping[str, str]:
+        """The sha256 of the files in `sources` that have to be the original ones, or nearly all have as such."""
+        return {}
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The options, beside `dir`, that say where the files of `sources` are and nothing else."""
+        return ()
+
+    def sources(self) -> Mapping[str, Path]:
+        """Return the files that are read, by names that do not tell where they are; {} where there are none.
+
+        A run is of what these hold. Here they are all below the folder that an option `dir` names, if there is one.
+
+        Raises:
+            RecurlabError: for a file that is missing.
+        """
+        folder = getattr(self, "dir", None)
+        return below(Path(folder).expanduser()) if isinstance(folder, str) else {}
+
     def split(self, name: str, seed: int, epoch: int) -> Arrays | Ragged | Stream:
         """Return a split: `name` of `SPLITS`.
 
@@ -128,6 +151,12 @@ class Benchmark:
             RecurlabError: for a file that is missing or damaged.
         """
         raise TypeError(f"the benchmark {type(self).__name__} gives no data")
+
+
+def below(folder: Path) -> dict[str, Path]:
+    """Return the files in a folder and in those in it, by their paths from there; hidden ones are left out."""
+    names = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path for name, path in names.items() if not f"/{name}".count("/.")}
 
 
 @dataclass(frozen=True)

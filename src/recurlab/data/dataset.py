@@ -1,8 +1,9 @@
 """Any data set of the hub, or CSV, TSV, Parquet or JSON files of one's own: sequences with a label or numbers each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from recurlab.data.benchmark import SPLITS, Moments, Ragged, RaggedBenchmark
 from recurlab.data.classes import are_numbers, classes_of, labels, no_class
 from recurlab.data.columns import columns, row_of, sequences, symbols, vectors
 from recurlab.data.ragged import moments, standardised, take
-from recurlab.data.tables import open_tables
+from recurlab.data.tables import is_local, local_files, open_tables
 from recurlab.data.vocabulary import LEVELS, UNKNOWN, Vocabulary, vocabulary_of
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number, unknown
 
@@ -99,6 +100,20 @@ class Dataset(RaggedBenchmark):
         """The columns of the sequences."""
         given = self.sequence if isinstance(self.sequence, list | tuple) else [self.sequence]
         return tuple(str(name) for name in given if name is not None)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """`path`, where that is no name on the hub."""
+        return ("path",) if self.path is not None and is_local(self.path) else ()
+
+    def sources(self) -> Mapping[str, Path]:
+        """Return the files of the splits, or all of a folder that `datasets` understands."""
+        return local_files(self.path, self._files) if self.path is not None and self.places else {}
+
+    @property
+    def _files(self) -> dict[str, str | None]:
+        """What each split is called in the folder, or on the hub."""
+        return {name: getattr(self, name) for name in SPLITS}
 
     @property
     def input_size(self) -> int:
@@ -190,8 +205,8 @@ class _Reader:
     def read(self) -> _Read:
         """Return the splits, and what the training rows tell."""
         options, parts = self.options, dict[str, _Part]()
-        names, told = {name: getattr(options, name) for name in SPLITS}, list[str]()
-        tables = open_tables(str(options.path), options.config, names, told.append)
+        told = list[str]()
+        tables = open_tables(str(options.path), options.config, options._files, told.append)
         for name, table in tables.items():
             parts[name] = self._part(name, table, parts["train"].ragged if parts else None)
         if options.level is None and (parts["train"].ragged.lengths == 1).all():

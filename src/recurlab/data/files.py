@@ -10,7 +10,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
-from recurlab.data.benchmark import Benchmark
+from recurlab.data.benchmark import Benchmark, below
 from recurlab.data.cache import cache_folder
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 
@@ -42,6 +42,24 @@ class Files(Benchmark):
         """`SHA256`, unless an option says otherwise."""
         return self.SHA256
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the files; () where they can't be told, and all in the folder count."""
+        return ()
+
+    def sources(self) -> Mapping[str, Path]:
+        """Return the files of `reads`; an original one may be missing, since its sha256 says what it holds."""
+        folder = self.folder()
+        if not self.reads:
+            return {} if folder is None else below(folder)
+        found = {}
+        for name in self.reads:
+            if folder is not None and (folder / name).is_file():
+                found[name] = folder / name
+            elif name not in self.originals:
+                self.file(name)  # says what is missing
+        return found
+
     def folder(self) -> Path | None:
         """Return the folder of the files; None if neither `dir` nor the environment names one."""
         if self.dir is not None:
@@ -68,7 +86,7 @@ class Files(Benchmark):
         try:
             there = path.is_file()
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         if not there:
             raise RecurlabError(f"data.dir={str(folder)!r}: {name} is missing{wanted}{_hint(folder, name)}")
         if known and self.verify:
@@ -126,7 +144,7 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def bytes_of(path: Path) -> bytes:
@@ -134,7 +152,7 @@ def bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def text_of(path: Path, content: bytes | None = None) -> str:
@@ -153,5 +171,6 @@ def text_of(path: Path, content: bytes | None = None) -> str:
         raise RecurlabError(f"{path}: not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}") from error
 
 
-def _unreadable(path: Path, error: OSError) -> RecurlabError:
+def unreadable(path: Path, error: OSError) -> RecurlabError:
+    """Return the error for a file that the system does not let be read."""
     return RecurlabError(f"{path}: can't be read: {error.strerror}")

@@ -58,6 +58,18 @@ class FSDD(Files, RaggedBenchmark):
         super().__post_init__()
         check_integer("data.valid_takes", self.valid_takes, high=49 - TEST_TAKES)
 
+    def sources(self) -> Mapping[str, Path]:
+        """Return the npz, or the recordings."""
+        folder = self.folder()
+        prepared = folder is None or (folder / PREPARED).is_file()
+        recordings = [] if folder is None or prepared else _recordings_in(folder)
+        return {path.name: path for path in recordings} or super().sources()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The npz."""
+        return (PREPARED,)
+
     @property
     def input_size(self) -> int:
         """24 bands."""
@@ -95,13 +107,17 @@ class FSDD(Files, RaggedBenchmark):
         folder = self.folder()
         if folder is None or (folder / PREPARED).is_file():
             return _read_prepared(self.file(PREPARED))
-        paths = sorted(folder.glob("*.wav")) or sorted((folder / "recordings").glob("*.wav"))
+        paths = _recordings_in(folder)
         if not paths:
             raise RecurlabError(
                 f"data.dir={str(folder)!r}: holds neither {PREPARED}, sha256 {self.SHA256[PREPARED]},"
                 " nor recordings named as 7_theo_12.wav"
             )
         return _read_recordings(paths)
+
+
+def _recordings_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.wav")) or sorted((folder / "recordings").glob("*.wav"))
 
 
 def _read_prepared(path: Path) -> Recordings:

@@ -2,11 +2,13 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recurlab.data.benchmark import below
+from recurlab.data.fingerprint import of_files
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name, or the name of a canonical one
@@ -35,6 +37,8 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
         raise RecurlabError(f"{key}={name!r}: there is no such folder{_nearest(path)}")
     import datasets
 
+    if is_folder:
+        options["cache_dir"] = kept_apart(below(path))
     try:
         with _quiet():
             return datasets.load_dataset(str(path.absolute()) if is_folder else name, **options)
@@ -46,6 +50,16 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
         offline = "HF_HUB_OFFLINE is set; " if datasets.config.HF_HUB_OFFLINE else ""
         advice = local or f"{key} may also be a local folder"
         raise RecurlabError(f"{key}={name!r}: can't be loaded ({offline}{one_line(error)}); {advice}") from error
+
+
+def kept_apart(files: Mapping[str, Path]) -> str:
+    """Return where `datasets` is to keep what it makes of files, by names that do not tell where they are.
+
+    It is another folder for each content: by itself it goes by paths and times, which a changed file may still have.
+    """
+    import datasets
+
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / f"recurlab-{of_files(files)}")
 
 
 @contextmanager

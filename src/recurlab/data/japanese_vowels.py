@@ -50,6 +50,11 @@ class JapaneseVowels(Files, RaggedBenchmark):
         check_integer("data.split_seed", self.split_seed, low=0, high=2**32 - 1)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """A file for training, and one for test."""
+        return TRAIN, TEST
+
+    @property
     def input_size(self) -> int:
         """12 coefficients."""
         return CHANNELS

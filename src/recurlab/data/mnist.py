@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import Arrays
+from recurlab.data.benchmark import Arrays, below
 from recurlab.data.files import Files
 from recurlab.data.hub import load_hub
 from recurlab.data.progress import track
-from recurlab.errors import RecurlabError, check_choice, check_integer, one_line
+from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, path_of
 
 IMAGES, LABELS = "images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"
 PIXELS = 28 * 28
@@ -66,6 +67,26 @@ class MNIST(Files):
         check_integer("data.split_seed", self.split_seed, low=0, high=2**32 - 1)
         if self.view == "row" and self.order != "scan":
             raise RecurlabError(f"data.order={self.order!r}: rows are read in the order 'scan'; pixels can be permuted")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The four original files."""
+        return tuple(self.SHA256)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """`hub`, where that is a local folder."""
+        return ("hub",) if self._local is not None else ()
+
+    def sources(self) -> Mapping[str, Path]:
+        """Return the four files, or those of a local folder in the place of the hub."""
+        return super().sources() if self._local is None else below(self._local)
+
+    @property
+    def _local(self) -> Path | None:
+        """`hub`, where that is a local folder which is read."""
+        folder = path_of("data.hub", self.hub)
+        return folder if self.folder() is None and self.hub and folder.is_dir() else None
 
     @property
     def input_size(self) -> int:

@@ -46,6 +46,11 @@ class Music(Files, RaggedBenchmark):
         check_choice("data.collection", self.collection, FILES)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The one file of the collection."""
+        return (FILES[self.collection],)
+
+    @property
     def input_size(self) -> int:
         """88 keys."""
         return KEYS
@@ -62,7 +67,7 @@ class Music(Files, RaggedBenchmark):
 
     def split(self, name: str, seed: int, epoch: int) -> Ragged:
         """Return inputs and targets (S, 88), 1 where a key sounds."""
-        pieces = _read(self.file(FILES[self.collection]), VARIABLES[name])
+        pieces = _read(self.file(self.reads[0]), VARIABLES[name])
         inputs, targets = (np.concatenate(parts) for parts in ([p[:-1] for p in pieces], [p[1:] for p in pieces]))
         return Ragged(inputs, np.array([len(piece) - 1 for piece in pieces]), targets, per_step=True)
 

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recurlab.data.benchmark import below
 from recurlab.data.delimited import SEPARATORS, read_delimited
 from recurlab.data.files import text_of
-from recurlab.data.hub import load_hub
+from recurlab.data.hub import kept_apart, load_hub
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, unknown
 
 FORMATS = {".csv": "", ".tsv": "", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}  # what of `datasets` reads
@@ -52,9 +53,36 @@ def open_tables(
             return {split: _read(split, found, note) for split, found in files.items() if found}
         if any(file.suffix.lower() in POOLED for file in place.iterdir()) and not [*place.glob("*train*")]:
             raise _no_file("train", place, str(names["train"]))  # `datasets` would take them all for training
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1 or _is_file_name(path):
-        raise RecurlabError(f"data.path={path!r}: there is no such file or folder{_nearest(place)}")
+    elif is_local(path):
+        raise _nothing(path, place)
     return _splits(_load(path, config), names)
+
+
+def is_local(path: str) -> bool:
+    """Return whether a path is one of files, be they there or not, and no name on the hub."""
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1 or _is_file_name(path)
+    return local or path_of("data.path", path).exists()
+
+
+def local_files(path: str, names: Mapping[str, str | None]) -> dict[str, Path]:
+    """Return the files that `open_tables` reads, by names that do not tell where they are.
+
+    Raises:
+        RecurlabError: for what is not there.
+    """
+    place = path_of("data.path", path)
+    if place.is_file():
+        return {"train": place}
+    if not place.is_dir():
+        raise _nothing(path, place)
+    files = {split: _files(place, split, name) for split, name in names.items()}
+    if not files["train"]:
+        return below(place)
+    return {f"{split} {number}": file for split, found in files.items() for number, file in enumerate(found)}
+
+
+def _nothing(path: str, place: Path) -> RecurlabError:
+    return RecurlabError(f"data.path={path!r}: there is no such file or folder{_nearest(place)}")
 
 
 def _files(folder: Path, split: str, name: str | None) -> list[Path]:
@@ -119,8 +147,10 @@ def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any
     if builder == "json":  # in one piece, else the first 10 MB would say whether the rest may have fractions
         options = {"chunksize": max(file.stat().st_size for file in files) + 1}
     given = {"train": [str(file.absolute()) for file in files]}
+    kept = kept_apart({str(number): file for number, file in enumerate(files)})
     with _quiet():
-        return _guarded(f"data.{key}={str(files[0])!r}", builder, data_files=given, **options)["train"]
+        what = f"data.{key}={str(files[0])!r}"
+        return _guarded(what, builder, data_files=given, cache_dir=kept, **options)["train"]
 
 
 def _check_utf8(file: Path) -> None:
@@ -140,7 +170,7 @@ def _load(path: str, config: str | None) -> Any:
     if (place / "dataset_dict.json").is_file():
         return datasets.load_from_disk(str(place))
     if place.is_dir():
-        return _guarded(f"data.path={path!r}", str(place), config)
+        return _guarded(f"data.path={path!r}", str(place), config, cache_dir=kept_apart(below(place)))
     return load_hub("data.path", path, local="there is no such file or folder either", name=config)
 
 

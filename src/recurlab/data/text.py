@@ -81,6 +81,11 @@ class Text(StreamBenchmark, Files):  # in this order: the sizes of a batch are t
         """`sha256`."""
         return self.sha256
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The whole corpus, or its three parts."""
+        return (self.train,) if self.valid is None or self.test is None else (self.train, self.valid, self.test)
+
     def file(self, name: str) -> Path:
         """Return the path of a file; `train` is fetched where there is no folder but a `url`."""
         if name == self.train and self.url is not None and self.folder() is None:
@@ -126,8 +131,7 @@ class Text(StreamBenchmark, Files):  # in this order: the sizes of a batch are t
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """The symbols and starts of the splits, counts for their notes, and the names as JSON."""
-        names = [self.train] if self.valid is None or self.test is None else [self.train, self.valid, self.test]
-        paths = [self.file(name) for name in names]
+        paths = [self.file(name) for name in self.reads]
         contents = [bytes_of(path) for path in paths]
         options = (self.level, self.documents, self.separated, self.min_count, self.valid_fraction, self.test_fraction)
         identity = [VERSION, *options, *(hashlib.sha256(content).hexdigest() for content in contents)]
