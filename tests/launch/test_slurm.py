@@ -6,9 +6,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from recurlab.cli import main
 from recurlab.compose import compose
 from recurlab.errors import RecurlabError
 from recurlab.launch.launchers import Slurm
@@ -125,6 +127,28 @@ def test_a_run_whose_job_waits_or_trains_keeps_it(slurm, runs):
     slurm.write("squeue", "sys.exit('slurm_load_jobs error: Unable to contact slurm controller')")
     with pytest.raises(RecurlabError, match=r"^launcher=slurm: squeue says: slurm_load_jobs error: Unable"):
         submit(runs, Slurm())
+
+
+def test_a_run_that_has_finished_becomes_a_job_only_if_it_is_to_go_on(slurm, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "task=text", "data.dir=a", "launcher=slurm", "resume=auto"]
+    for folder, text in {"a": "abc", "b": "acb"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "input.txt").write_text(text)
+    assert main(words) == 0
+    (run,) = Path("runs/text/gru").iterdir()
+    RunDir.open(run).set_status("finished")
+    before, told = sorted(run.rglob("*")), len(slurm.told("sbatch"))
+    assert main(words) == 0
+    assert "has finished before" in capfd.readouterr().out
+    assert main(["train", f"resume={run}", "data.dir=b", "launcher=slurm"]) == 2
+    assert "data.dir='b': not the data that" in capfd.readouterr().err
+    assert (sorted(run.rglob("*")), len(slurm.told("sbatch"))) == (before, told)
+    (tmp_path / "a").rename(tmp_path / "moved here")
+    assert main(["train", f"resume={run}", "trainer.max_epochs=99", "data.dir=moved here", "launcher=slurm"]) == 0
+    assert len(slurm.told("sbatch")) == told + 1
+    script = max((run / "slurm").glob("*_submission.sh")).read_text()
+    assert """launcher=local trainer.max_epochs=99 'data.dir="moved here"'""" in script
 
 
 def test_a_job_that_is_refused_is_said_in_a_line(slurm, runs, capfd):

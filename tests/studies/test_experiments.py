@@ -7,6 +7,7 @@ import pytest
 from recurlab.cli import main
 from recurlab.studies.definition import Study, load
 from recurlab.studies.run import jobs_of
+from recurlab.studies.table import Results
 
 TOP = Path(__file__).parents[2]
 STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/sweep.yaml"))
@@ -21,9 +22,12 @@ def test_every_run_is_composed_and_is_another_one(name, scale, monkeypatch):
         assert all(study.settings(each).shapes for each in study.bench)
         return
     assert set(study.scales) == {"cpu", "gpu"}
-    jobs = [job.name for _, job in jobs_of(study, scale)]
+    made = jobs_of(study, scale)
+    jobs = [job.name for _, job in made]
     assert jobs
     assert len({*jobs}) == len(jobs)
+    rows = Results(study).rows()
+    assert [(run, job.name) for run, job in made if run.key in rows and rows[run.key]["job"] != job.name] == []
 
 
 def test_tables_and_pictures_are_what_the_csv_files_give(monkeypatch, capsys):

@@ -107,6 +107,28 @@ def test_a_cluster_gets_what_is_missing(toy):
     assert not (toy / "results.csv").exists()
 
 
+def test_rows_are_of_the_data_that_gave_them(toy, edit, rows, tmp_path):
+    """Those of a version that did not look at the files stay, and are of the files that are there from then on."""
+    edit("data={name: toy_fragile}", "data={name: text, dir: books, batch_size: 2, eval_batch_size: 2}")
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "input.txt").write_text("abc\n" * 200)
+
+    def missing(*words):
+        return len(run(study, "cpu", ["launcher=slurm", *words]).waiting)
+
+    study = load("toy")
+    jobs = jobs_of(study, "cpu")
+    Results(study).put([row_of(one, state="finished", job=job.identity.former, **COST) for one, job in jobs])
+    assert missing() == 0
+    assert [row["job"] for row in rows()] == [job.name for _, job in jobs]
+    (tmp_path / "books").rename(tmp_path / "moved")
+    assert missing("data.dir=moved") == 0
+    assert missing() == 0  # without the files, there is nothing to say against the rows
+    (tmp_path / "moved" / "input.txt").write_text("acb\n" * 200)
+    others = [job for _, job in jobs_of(study, "cpu", ["data.dir=moved"])]
+    assert not any(job.identity.has(row["job"]) for job in others for row in rows())
+
+
 def test_rows_of_many_writers_are_all_kept(toy, edit, rows):
     edit("seeds: [5, 0]", f"seeds: {[*range(20)]}")
     study = load("toy")

@@ -7,8 +7,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from recurlab.compose import compose
+from recurlab.errors import RecurlabError
+from recurlab.sweep.plan import Plan
 from recurlab.sweep.settings import Settings, complete, names, parse, usage
 from recurlab.sweep.space import Choices, Range, parse_space, points
+from recurlab.sweep.store import FACTS, Store, quiet, sqlite
 
 LR = "sweep.space={optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}"
 CASES = {
@@ -180,3 +183,31 @@ def test_a_sweep_is_no_part_of_a_training(recurlab):
         code, _, err = recurlab("train", word)
         assert (code, err) == (2, f"recurlab: {word}: is of recurlab sweep, not of a run\n")
     assert "sweep=" not in recurlab("train", "--help")[1]
+
+
+def test_a_sweep_goes_on_with_its_own_files_alone(tmp_path, monkeypatch):
+    """One of a version that did not look at them takes those which are there."""
+    monkeypatch.chdir(tmp_path)
+    for folder, text in {"a": "abc\n", "b": "acb\n"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "input.txt").write_text(text * 99)
+
+    def facts(*words):
+        return Plan.of(["task=text", LR, "data.batch_size=2", *words]).facts
+
+    def join(facts):
+        with quiet(), store.open() as storage:
+            return store.join(storage, "x", facts, lambda: ("valid/loss", "min")).user_attrs[FACTS]["files"]
+
+    store, first = Store(sqlite(tmp_path / "sweep.db"), 15, 2), facts("data.dir=a")
+    join(first)
+    with quiet(), store.open() as storage:
+        store.load(storage, "x").set_user_attr(FACTS, {key: first[key] for key in first if key != "files"})
+    assert join(first) == first["files"]
+    with pytest.raises(RecurlabError, match=r"data: the study 'x' in .*sweep\.db is of other files; give another"):
+        join(facts("data.dir=b"))
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert join(facts("data.dir=c")) == first["files"]
+    assert join(facts("data.dir=a")) == first["files"]  # which is not there: a trial that is to come will say so
+    both = Plan.of(["task=text", "sweep.space={data.dir: [b, c]}", "data.batch_size=2"])
+    assert len({job.name for job in map(both.job, points(both.space))}) == 2

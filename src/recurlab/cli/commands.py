@@ -16,7 +16,9 @@ def train(words: list[str], multirun: bool) -> int:
     from recurlab.launch.launchers import Local
 
     if not isinstance(config.launcher, Local):
-        return _submit([(config, resolved)])
+        from recurlab.training.job import Identity
+
+        return _submit([(config, resolved, Identity.of(config, resolved))])
     from recurlab.results.figures import draw_curves
     from recurlab.results.summary import summary
     from recurlab.training.run import train
@@ -44,7 +46,7 @@ def _grid(words: list[str]) -> int:
         raise RecurlabError("launcher: all jobs of a grid need the same one")
     check(jobs)
     if not isinstance(launcher, Local):
-        return _submit([(job.config, job.resolved) for job in jobs])
+        return _submit([(job.config, job.resolved, job.identity) for job in jobs])
     from recurlab.results.summary import summary
 
     failures = 0
@@ -60,22 +62,26 @@ def _grid(words: list[str]) -> int:
     return 0
 
 
-def _submit(jobs: list[tuple[Any, Any]]) -> int:
-    """Hand jobs to a cluster: (config, resolved) of each, whose run directories are made now."""
+def _submit(jobs: list[tuple[Any, Any, Any]]) -> int:
+    """Hand jobs to a cluster: (config, resolved, identity) of each, whose run directories are made now."""
     from recurlab.launch.slurm import submit
-    from recurlab.training.resume import create, find
+    from recurlab.training.known import check_data, is_of
+    from recurlab.training.resume import changes, create, find
 
-    for config, resolved in jobs:
-        run = find(config, resolved)
-        if run is not None and run.state == "finished":
+    for config, resolved, identity in jobs:
+        run = find(config, identity)
+        if run is not None and run.state == "finished" and is_of(run, identity):
             print(f"{run.path} has finished before")
             continue
-        new, trainer = run is None, config.trainer
-        run = run or create(config, resolved)
+        new, trainer, words = run is None, config.trainer, list[str]()
+        if run is not None:
+            check_data(run, identity)
+            words = changes(run, resolved)
+        run = run or create(config, resolved, identity)
         if new:
             run.set_status("queued")
         try:
-            (number,) = submit([run.path], config.launcher, trainer.devices, trainer.num_nodes, config.plugins)
+            (number,) = submit([run.path], config.launcher, trainer.devices, trainer.num_nodes, config.plugins, words)
         except RecurlabError as error:
             if new:
                 run.set_status("failed", reason=str(error))
@@ -202,7 +208,7 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
     from recurlab.studies.run import run
 
     done = run(study, scale, words)
-    _submit([(job.config, job.resolved) for job in done.waiting])
+    _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
     study_report([name])
     if done.failed:
         raise RecurlabError(f"{done.failed} of {done.runs} runs failed, each for the reason above")

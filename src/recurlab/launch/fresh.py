@@ -82,6 +82,7 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
     import torch
 
     from recurlab.results.figures import draw_curves
+    from recurlab.training.job import Identity
     from recurlab.training.resume import find
     from recurlab.training.run import train
 
@@ -89,7 +90,7 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
         torch.set_num_threads(threads)
 
     def ended(state: str, error: BaseException | None = None) -> tuple[str, str, str]:
-        known = find(config, resolved)
+        known = find(config, Identity.of(config, resolved))
         reason = "" if error is None else one_line(error) or type(error).__name__
         if error is not None and not isinstance(error, RecurlabError | Preempted | Pruned):
             reason = f"{type(error).__name__}: {reason}"

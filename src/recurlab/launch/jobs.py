@@ -24,7 +24,7 @@ from recurlab.config import Config
 from recurlab.errors import Preempted, RecurlabError
 from recurlab.launch import fresh
 from recurlab.launch.fresh import Ask
-from recurlab.training.job import digest
+from recurlab.training.job import Identity
 from recurlab.training.resume import compose_train
 from recurlab.training.signals import HEARD
 from recurlab.training.silence import Silence
@@ -43,13 +43,18 @@ class Job:
     Attributes:
         words: of ``recurlab train``.
         config, resolved: what they make.
-        name: of the job, which its run directory is called by.
+        identity: what tells the job from others.
     """
 
     words: tuple[str, ...]
     config: Config
     resolved: DictConfig
-    name: str
+    identity: Identity
+
+    @property
+    def name(self) -> str:
+        """By which its run directory is called."""
+        return self.identity.name
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Job":
@@ -61,7 +66,7 @@ class Job:
         given = any(word.partition("=")[0] == "resume" for word in words)
         words = (*words, *(() if given else ("resume=auto",)))
         config, resolved = compose_train(list(words))
-        return cls(words, config, resolved, digest(resolved))
+        return cls(words, config, resolved, Identity.of(config, resolved))
 
 
 class Outcome(NamedTuple):

@@ -34,7 +34,12 @@ exit $code"""
 
 
 def submit(
-    runs: Sequence[Path], launcher: Slurm, devices: int = 1, nodes: int = 1, plugins: Sequence[str] = ()
+    runs: Sequence[Path],
+    launcher: Slurm,
+    devices: int = 1,
+    nodes: int = 1,
+    plugins: Sequence[str] = (),
+    changes: Sequence[str] = (),
 ) -> list[str]:
     """Submit a job for each run, which trains it from where it stands, and return the jobs' ids.
 
@@ -45,6 +50,7 @@ def submit(
         launcher: the options of the jobs.
         devices, nodes: processes on each machine, and machines, of each job.
         plugins: modules that the runs need.
+        changes: words that are other than in the runs' configs.
 
     Raises:
         RecurlabError: if there is no Slurm here, it refuses a job, or a directory is none of a run.
@@ -55,6 +61,7 @@ def submit(
     for folder in folders:
         run = folder.parent
         words = ["train", f"resume={run}", "launcher=local", *([f"plugins=[{','.join(plugins)}]"] if plugins else [])]
+        words += changes
         try:
             ids.append(
                 known.get(folder)

@@ -6,12 +6,14 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from recurlab.config import Config, load
+from recurlab.data.fingerprint import fingerprint
 from recurlab.data.module import BenchmarkData
-from recurlab.errors import RecurlabError, one_line, shown
+from recurlab.errors import RecurlabError, one_line, say, shown
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.tasks.task import Task
 from recurlab.training.build import Facts, build_task
 from recurlab.training.checkpoints import load_weights
+from recurlab.training.known import recorded
 from recurlab.training.run_dir import RunDir, read_json
 from recurlab.training.trainer import check_accelerator, make_trainer, quiet, without_denormals
 
@@ -50,6 +52,9 @@ def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
     task = _load_task(run, config)
     data = BenchmarkData(config.data, config.seed)
     data.setup("test")
+    kept = recorded(run)
+    if kept is not None and not any(word.startswith("data") for word in overrides) and fingerprint(config.data) != kept:
+        say(f"data: the files have been changed since run={str(path)!r} was trained on them")
     if difference := _facts(run).difference(Facts.of(config.data)):
         raise RecurlabError(f"data: not as those that run={str(path)!r} was trained on: {difference}")
     with quiet():

@@ -13,7 +13,7 @@ from recurlab.launch.launchers import Local
 from recurlab.studies.collect import collect, unfinished
 from recurlab.studies.definition import Run, Study
 from recurlab.studies.table import FINISHED, Results, Row
-from recurlab.training.job import WITHOUT_EFFECT, digest
+from recurlab.training.job import WITHOUT_EFFECT, Identity
 from recurlab.training.resume import find
 from recurlab.training.run_dir import read_json
 
@@ -129,17 +129,20 @@ def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:
     """Return a job like another one but for its seed; to compose it anew would take a third of a second."""
     resolved = job.resolved.copy()
     OmegaConf.update(resolved, "seed", seed)
-    return Job((*words, "resume=auto"), replace(job.config, seed=seed), resolved, digest(resolved))
+    config = replace(job.config, seed=seed)
+    return Job((*words, "resume=auto"), config, resolved, Identity.of(config, resolved, job.identity))
 
 
 def _missing(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
     """Return the runs without a result, after those are put into the table that have finished meanwhile."""
     rows, found, missing = table.rows(), list[Row](), list[tuple[Run, Job]]()
     for run, job in jobs:
-        row, known = rows.get(run.key), find(job.config, job.resolved)
-        there = row is not None and row["state"] == FINISHED and row["job"] == job.name
+        row, known = rows.get(run.key), find(job.config, job.identity)
+        there = row is not None and row["state"] == FINISHED and job.identity.has(row["job"])
         there = there and row is not None and all(name in row for name in study.columns)
         if known is None or known.state != FINISHED:
+            if there and row is not None and job.identity.data and not job.config.data.originals:
+                found += [{**row, "job": job.name}] * (row["job"] != job.name)  # of a version that looked at no files
             if not there:
                 missing.append((run, job))
                 if known is not None and known.state == "failed":  # on a cluster, where nobody waited for it

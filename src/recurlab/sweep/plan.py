@@ -73,6 +73,7 @@ class Plan:
         return {
             "space": {parameter.key: parameter.written() for parameter in self.space},
             "base": leaves(self.base.resolved, but=WITHOUT_EFFECT),
+            "files": [job.identity.data for job in self._corners],
             "words": list(self.words),
         }
 
@@ -90,14 +91,18 @@ class Plan:
         chosen = [parameter.word(value) for parameter, value in zip(self.space, values, strict=True)]
         return Job.of([*self.words, *chosen])
 
-    def _check_corners(self) -> None:
+    @cached_property
+    def _corners(self) -> list[Job]:
+        """The runs at which one parameter at a time is at each of its ends."""
         first = [parameter.ends[0] for parameter in self.space]
         corners = {tuple(first)}
         for place, parameter in enumerate(self.space):
             corners |= {(*first[:place], end, *first[place + 1 :]) for end in parameter.ends}
+        return [self.job(corner) for corner in sorted(corners, key=str)]
+
+    def _check_corners(self) -> None:
         problems = set()
-        for corner in sorted(corners, key=str):
-            config = self.job(corner).config
+        for config in (job.config for job in self._corners):
             problems.add(str(config.data.problem))
             if config.trainer.num_nodes > 1:
                 raise RecurlabError(f"trainer.num_nodes={config.trainer.num_nodes}: a trial is of one machine")

@@ -114,7 +114,7 @@ def _parameter(key: str, given: object) -> Parameter:
     place = f"sweep.space.{key}={given!r}"
     if not re.fullmatch(r"\w+([./]\w+)*", key):
         raise RecurlabError(f"{place}: must be a key of the config, or a group")
-    if key in (*WITHOUT_EFFECT, "resume") or key.startswith(("logger.", "launcher.")):
+    if (key in WITHOUT_EFFECT and key != "data.dir") or key.startswith(("logger.", "launcher.")):
         raise RecurlabError(f"{place}: makes no difference to what a run arrives at")
     if isinstance(given, Mapping) and "choices" in given:
         if len(given) > 1:

@@ -170,7 +170,10 @@ class Store:
             metric, mode = judged()
             self._tried(lambda: self._create(storage, name, {**wanted, "metric": metric}, mode))
         study = self.load(storage, name)
-        _compare(name, self.name, study.user_attrs[FACTS], wanted)
+        known = study.user_attrs[FACTS]
+        _compare(name, self.name, known, wanted)
+        if "files" not in known:
+            self._tried(lambda: study.set_user_attr(FACTS, {**known, "files": wanted["files"]}))
         return study
 
     def _study(self, storage: PatientStorage, name: str) -> optuna.Study:
@@ -200,6 +203,11 @@ def _compare(name: str, where: str, known: Mapping[str, Any], wanted: Mapping[st
                     f"{shown}={ours.get(key)!r}: the study {name!r} in {where} has {theirs.get(key)!r}; "
                     "give another sweep.name to begin a new one"
                 )
+    theirs, ours = known.get("files"), wanted["files"]  # none of a version that did not look at them
+    if theirs is not None and any(None not in pair and pair[0] != pair[1] for pair in zip(theirs, ours, strict=True)):
+        raise RecurlabError(
+            f"data: the study {name!r} in {where} is of other files; give another sweep.name to begin a new one"
+        )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from recurlab.sweep.trials import (
     slots,
     surplus,
 )
+from recurlab.training.resume import find
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
 
@@ -224,4 +225,4 @@ def _free(job: Job) -> bool:
 
 
 def _run_of(job: Job) -> RunDir | None:
-    return RunDir.find(job.config.output_dir, job.config.experiment, job.name)
+    return find(job.config, job.identity)

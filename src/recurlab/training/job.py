@@ -1,10 +1,16 @@
-"""What makes two runs the same: everything in a config that its outcome depends on."""
+"""What makes two runs the same: all that their outcome depends on, in the config and in the files that it names."""
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
+
+from recurlab.errors import RecurlabError
+
+if TYPE_CHECKING:
+    from recurlab.config import Config
 
 # Where a run is kept and launched, what it shows, and how files and modules are called on one machine or another.
 WITHOUT_EFFECT = (
@@ -17,8 +23,59 @@ WITHOUT_EFFECT = (
 WHOLE = ("trainer", "model", "loss")
 
 
+@dataclass(frozen=True)
+class Identity:
+    """A job: runs of the same one arrive at the same result.
+
+    Attributes:
+        config: 12 letters and digits that configs of the same outcome share, wherever their files are.
+        data: the fingerprint of the files, "" where the config says all; None where they are not here.
+        place: where they are: the values of `PLACES`.
+        former: the name of the job in versions that did not look at the files.
+    """
+
+    config: str
+    data: str | None
+    place: dict[str, Any]
+    former: str
+
+    PLACES: ClassVar = ("data.dir", "data.path", "data.hub")
+
+    @classmethod
+    def of(cls, config: "Config", resolved: DictConfig, files: "Identity | None" = None) -> "Identity":
+        """Return what a config makes.
+
+        Args:
+            config: typed.
+            resolved: the same.
+            files: of a job that reads the same ones.
+        """
+        from recurlab.data.fingerprint import fingerprint
+
+        try:
+            data = fingerprint(config.data) if files is None else files.data
+        except (RecurlabError, OSError):  # whoever reads them says what is wrong
+            data = None
+        place = {key: OmegaConf.select(resolved, key) for key in cls.PLACES}
+        return cls(digest(resolved, but=places(config)), data, place, digest(resolved))
+
+    @property
+    def name(self) -> str:
+        """By which a run directory is called."""
+        return f"{self.config}-{self.data}" if self.data else self.config
+
+    def has(self, name: str) -> bool:
+        """Return whether a name is one of the job: the former one too, or with any files where they are not here."""
+        return name in (self.name, self.former) or (self.data is None and name.partition("-")[0] == self.config)
+
+
+def places(config: "Config") -> tuple[str, ...]:
+    """Return the keys, beside data.dir, that only say where files are."""
+    return tuple(f"data.{key}" for key in config.data.places)
+
+
 def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
-    """Return the name of a job: 12 letters and digits that resolved configs of the same outcome share.
+    """Return 12 letters and digits that resolved configs of the same outcome share.
 
     Args:
         resolved: the config.

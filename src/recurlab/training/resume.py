@@ -1,5 +1,6 @@
 """Which run is continued, with which config, from which checkpoint."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from omegaconf.errors import OmegaConfBaseException
 from recurlab.compose import compose
 from recurlab.config import Config, load
 from recurlab.errors import RecurlabError, did_you_mean, one_line, say
-from recurlab.training.job import WITHOUT_EFFECT, digest, leaves
+from recurlab.training.job import WITHOUT_EFFECT, Identity, digest, leaves, places
+from recurlab.training.known import is_as_old, is_of
 from recurlab.training.run_dir import RunDir
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.stopping_threshold")  # what a longer run may differ in
-CHANGEABLE = (*(key for key in WITHOUT_EFFECT if key != "output_dir"), *LENGTH)
+CHANGEABLE = (*dict.fromkeys(key for key in (*WITHOUT_EFFECT, *Identity.PLACES) if key != "output_dir"), *LENGTH)
 
 
 def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
@@ -48,6 +50,13 @@ def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
     return _load(path, saved), saved
 
 
+def changes(run: RunDir, resolved: DictConfig) -> list[str]:
+    """Return the words by which a config differs from that of a run, where they say how it is to go on."""
+    saved, keys = run.load_config(), (*LENGTH, *Identity.PLACES, "data.verify")
+    values = {key: OmegaConf.select(resolved, key) for key in keys}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value != OmegaConf.select(saved, key)]
+
+
 def _load(path: str, saved: DictConfig) -> Config:
     try:
         return load(saved)
@@ -68,27 +77,28 @@ def _checked(path: str, saved: DictConfig, words: list[str]) -> list[str]:
     return [word for word in words if word.partition("=")[0] in CHANGEABLE]
 
 
-def find(config: Config, resolved: DictConfig) -> RunDir | None:
+def find(config: Config, identity: Identity) -> RunDir | None:
     """Return the run that `config.resume` names, None where there is none yet."""
     if config.resume is None:
         return None
     if config.resume == "auto":
-        return RunDir.find(config.output_dir, config.experiment, digest(resolved))
+        wanted = lambda run: is_of(run, identity) and is_as_old(run, identity, config)  # noqa: E731
+        return RunDir.find(config.output_dir, config.experiment, wanted)
     return RunDir.open(config.resume)
 
 
-def create(config: Config, resolved: DictConfig) -> RunDir:
-    """Make a run directory: with ``resume=auto`` the one that belongs to the config, else a new one."""
-    job = digest(resolved)
-    return RunDir.create(config.output_dir, config.experiment, resolved, job, job if config.resume == "auto" else None)
+def create(config: Config, resolved: DictConfig, identity: Identity) -> RunDir:
+    """Make a run directory: with ``resume=auto`` the one that belongs to the job, else a new one."""
+    name = identity.name if config.resume == "auto" else None
+    return RunDir.create(config.output_dir, config.experiment, resolved, identity.name, name)
 
 
-def content(resolved: DictConfig) -> str:
-    """Return the name of what checkpoints are of: the job, but for how long it trains."""
-    return digest(resolved, but=LENGTH)
+def content(config: Config, resolved: DictConfig) -> str:
+    """Return the name of what checkpoints are of: the job, but for how long it trains and the files it reads."""
+    return digest(resolved, but=(*LENGTH, *places(config)))
 
 
-def checkpoint(run: RunDir, resolved: DictConfig) -> tuple[Path | None, dict[str, Any]]:
+def checkpoint(run: RunDir, config: Config, resolved: DictConfig) -> tuple[Path | None, dict[str, Any]]:
     """Return the last checkpoint from which a run can go on, with its content; (None, {}) where it has not come so far.
 
     One that is damaged, or of another run, is passed over with a line on the standard error.
@@ -104,7 +114,7 @@ def checkpoint(run: RunDir, resolved: DictConfig) -> tuple[Path | None, dict[str
             continue
         try:
             found = read(path)
-            if found.get("content") != content(resolved):
+            if found.get("content") not in (content(config, resolved), digest(resolved, but=LENGTH)):  # the former name
                 raise RecurlabError("it is of another run")
             for line in refused:
                 say(f"{line}; going on from {path.name}")

@@ -4,7 +4,7 @@ import csv
 import io
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,16 @@ from recurlab.tasks.task import Task
 from recurlab.training import processes, ranks
 from recurlab.training.build import Facts, build_task
 from recurlab.training.checkpoints import Checkpoints, Report, load_weights
-from recurlab.training.job import digest
+from recurlab.training.job import Identity
+from recurlab.training.known import (
+    FILES,
+    check_data,
+    check_unchanged,
+    check_weights,
+    is_of,
+    left_as_it_was,
+    recorded,
+)
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.provenance import provenance, uncommitted
 from recurlab.training.resume import checkpoint, content, create, find
@@ -31,6 +40,9 @@ from recurlab.training.signals import Signals, requeue
 from recurlab.training.steps import Steps
 from recurlab.training.throughput import Throughput
 from recurlab.training.trainer import check_accelerator, make_trainer, on_gpu, quiet, without_denormals
+
+Start = tuple[Path | None, dict[str, Any]]  # a checkpoint, and what it holds
+BEGINNING: Start = (None, {})
 
 
 @without_denormals()
@@ -54,15 +66,15 @@ def train(
         Pruned: if `report` says that the run is not worth going on with.
     """
     check_accelerator(config.trainer)
-    place = ranks.place(config.trainer)
+    place, identity = ranks.place(config.trainer), Identity.of(config, resolved)
     if place is not None:
         ranks.join(place, on_gpu(config.trainer))
-        ranks.agree(digest(resolved))
+        ranks.agree(identity.name)
         if place.rank:
             follow(ranks.shared(None), place.rank)
             return None
-    known, job = find(config, resolved), digest(resolved)
-    if known is not None and known.state == "finished" and known.job == job:
+    known = find(config, identity)
+    if known is not None and known.state == "finished" and is_of(known, identity):
         if place is not None:
             ranks.shared(str(known.path))
         return known
@@ -71,23 +83,35 @@ def train(
     _check_batches(task, data)
     _dry_run(task, data)
     notes = config.data.notes
-    run = known or create(config, resolved)
-    with run.held(), Signals() as signals, _status(run):
-        for note in notes:
-            print(note)
-        if known is not None:
-            run.job = job
-            run.set_status("running")
-            write_text(run.config, OmegaConf.to_yaml(resolved))
-        write_json(run.facts, facts.write())
-        _keep_provenance(run, config.seed, notes)
-        if place is not None:
-            ranks.shared(str(run.path))
-        if place is None and config.trainer.world > 1:
-            processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout, tell)
-        else:
-            execute(config, resolved, run, task, data, signals, report, tell)
+    check_unchanged(config, identity.data)
+    run = known or create(config, resolved, identity)
+    with run.held():
+        start = BEGINNING if known is None else _start(run, config, resolved, identity, facts, task)
+        with Signals() as signals, left_as_it_was(run), _status(run):
+            for note in notes:
+                print(note)
+            if known is not None:
+                run.job = identity.name
+                run.set_status("running")
+                write_text(run.config, OmegaConf.to_yaml(resolved))
+            write_json(run.facts, {**facts.write(), FILES: identity.data})
+            _keep_provenance(run, config.seed, notes)
+            if place is not None:
+                ranks.shared(str(run.path))
+            if place is None and config.trainer.world > 1:
+                processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout, tell)
+            else:
+                execute(config, resolved, run, task, data, signals, start, report, tell)
     return run
+
+
+def _start(run: RunDir, config: Config, resolved: DictConfig, identity: Identity, facts: Facts, task: Task) -> Start:
+    """Return from where a run goes on, before anything of it is changed; raise if it can't."""
+    check_data(run, identity, facts)
+    path, done = checkpoint(run, config, resolved)
+    if path is not None:
+        check_weights(path, done["state_dict"], task)
+    return path, done
 
 
 @contextmanager
@@ -159,8 +183,12 @@ def follow(path: str, rank: int, tell: Callable[[], None] = lambda: None) -> Non
         resolved = run.load_config()
         config = load(resolved)
         task, data = prepare(config, rank, Facts.read(read_json(run.facts)))
+        if (files := recorded(run)) is not None:
+            check_unchanged(config, files)
+        with redirect_stderr(io.StringIO()):  # what it says of bad ones has been said
+            start = checkpoint(run, config, resolved)
         with Signals() as signals:
-            execute(config, resolved, run, task, data, signals, tell=tell)
+            execute(config, resolved, run, task, data, signals, start, tell=tell)
 
 
 def execute(
@@ -170,13 +198,14 @@ def execute(
     task: Task,
     data: BenchmarkData,
     signals: Signals,
+    start: Start = BEGINNING,
     report: Report | None = None,
     tell: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train and test in this process, from the last checkpoint on if there is one, and write the result."""
+    """Train and test in this process, from a checkpoint on if there is one, and write the result."""
     try:
         with quiet():
-            result = _train(config, resolved, run, task, data, signals, report, tell)
+            result = _train(config, resolved, run, task, data, signals, start, report, tell)
         if data.rank == 0:
             _keep_confusion(run, task, config.data.names)
             write_json(run.result, result)
@@ -218,21 +247,23 @@ def _train(
     task: Task,
     data: BenchmarkData,
     signals: Signals,
+    start: Start,
     report: Report | None,
     tell: Callable[[], None],
 ) -> dict[str, Any]:
-    start, done = checkpoint(run, resolved)
-    metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if start else None)
+    path, done = start
+    metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if path else None)
     plain: Any = OmegaConf.to_container(resolved)
     loggers = [] if metrics is None else [metrics, *config.logger.build(run.path, plain, done.get("global_step", 0))]
-    kept, throughput = Checkpoints(run, task, config.trainer, content(resolved), signals, metrics, report), Throughput()
+    kept = Checkpoints(run, task, config.trainer, content(config, resolved), signals, metrics, report)
+    throughput = Throughput()
     trainer = make_trainer(
         config.trainer,
         [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), Steps(tell)],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, data),
     )
-    _fit(trainer, task, data, run, start)
+    _fit(trainer, task, data, run, path)
     if kept.best is None:  # stopped by max_steps before the first validation
         trainer.save_checkpoint(run.best, weights_only=True)
     trainer.strategy.barrier()  # the first process has written the checkpoint

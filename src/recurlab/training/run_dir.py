@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ class RunDir:
 
     Args:
         path: of the directory.
-        job: what is run, as `recurlab.training.job.digest` names it; runs of the same job arrive at the same result.
+        job: what is run, as `recurlab.training.job.Identity` names it; runs of the same job arrive at the same result.
     """
 
     def __init__(self, path: Path, job: str = "") -> None:
@@ -96,13 +96,13 @@ class RunDir:
         return run
 
     @classmethod
-    def find(cls, output_dir: str, experiment: str, job: str) -> "RunDir | None":
-        """Return a run of a job: one that has finished, else the last that was written; None where there is none."""
+    def find(cls, output_dir: str, experiment: str, wanted: Callable[["RunDir"], bool]) -> "RunDir | None":
+        """Return a run that is wanted: one that has finished, else the last that was written; None if there is none."""
         found = []
         for status in (Path(output_dir).expanduser() / experiment).glob("*/status.json"):
             try:
                 run = cls.open(status.parent)
-                if run.job == job:
+                if wanted(run):
                     found.append((run.state == "finished", status.stat().st_mtime, str(run.path), run))
             except (RecurlabError, OSError):  # damaged, or of another version
                 continue
