@@ -131,14 +131,28 @@ def check_number(
 
 
 def path_of(key: str, value: str) -> Path:
-    """Return the path that a key names, with the home of ``~`` in it; one that no file can have is an error."""
+    """Return the path that a key names; one that no file can have is an error.
+
+    ``~/`` and ``~user/`` stand for homes, where there is nothing of the name ``~user``.
+    """
     try:
-        path = Path(value).expanduser()
+        path = Path(value)
         path.exists()
+        if value == "~" or value.startswith("~/") or (value.startswith("~") and not Path(path.parts[0]).exists()):
+            path = _at_home(path)
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a user that is not there, a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise RecurlabError(f"{key}={shown(value)}: there can be no such folder or file: {reason}") from error
     return path
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if len(path.parts) > 1:
+            raise
+        return path  # a file that is called so, as ~notes.csv
 
 
 def check_probability(key: str, value: object) -> None:

@@ -1,15 +1,22 @@
 """Values held against a schema of dataclasses, with OmegaConf's errors said in one line."""
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from recurlab.errors import RecurlabError, shown, unknown_key
+from recurlab.errors import RecurlabError, one_line, shown, unknown_key
+from recurlab.foreign import content_of
+
+MOST = 2**20  # bytes of a config
+VALUES = 10_000  # that aliases may make
 
 # What OmegaConf says of a value that is not of the type of its key.
 WRONG_TYPE = re.compile(
@@ -17,6 +24,36 @@ WRONG_TYPE = re.compile(
     r"|Cannot convert '\w+' to (string)|type hint 'typing\.(\w+)"
 )
 SPELT = {"str": "string", "int": "integer", "bool": "boolean"}
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """Return what a YAML file holds, of which no more is made than a config can have.
+
+    Raises:
+        RecurlabError: for a file that can't be read, or holds no mapping.
+    """
+    try:
+        text = content_of(path, MOST).decode()
+        if "*" in text:
+            _count(yaml.compose(text, yaml.SafeLoader), {})
+        config = OmegaConf.load(io.StringIO(text))
+    except Exception as error:  # a YAML parser's errors are of many kinds
+        raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
+    if not isinstance(config, DictConfig):
+        raise RecurlabError(f"{path}: not a config")
+    return config
+
+
+def _count(node: Any, known: dict[int, int]) -> int:
+    """Return how many values come of a part of a YAML file where each of its aliases is written out."""
+    if id(node) not in known:
+        known[id(node)] = VALUES  # until it is known: what holds itself has no end
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = parts if isinstance(node, yaml.MappingNode) else [(part,) for part in parts]
+        known[id(node)] = 1 + sum(_count(part, known) for pair in pairs for part in pair)
+    if known[id(node)] > VALUES:
+        raise ValueError(f"its aliases (*) make more than {VALUES:,} values")
+    return known[id(node)]
 
 
 def plain(config: DictConfig) -> DictConfig:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module, metadata
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,7 +21,7 @@ from recurlab.bench.plan import FULL, TINY, Sizes
 from recurlab.bench.results import Row, csv_path
 from recurlab.bench.settings import Settings
 from recurlab.bench.stages import LOST
-from recurlab.errors import one_line
+from recurlab.errors import one_line, path_of
 
 OURS = "recurlab"
 TRIAL = replace(TINY, dense=TINY.dense[:1])
@@ -50,7 +49,7 @@ def run(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     there = dict(_imported())
     plan = list(order(TRIAL if tiny else FULL, device, list(there)))
     shared = {name: value for name, value in environment(Settings(device=device)).items() if name in FIELDS}
-    folder = Path(output).expanduser()
+    folder = path_of("output", output)
     folder.mkdir(parents=True, exist_ok=True)
     path = csv_path(folder, f"{shared['device']} peers")
     rows: list[Row] = []

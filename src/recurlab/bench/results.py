@@ -9,7 +9,7 @@ from pathlib import Path
 from recurlab.bench.candidates import Candidate, reference
 from recurlab.bench.measure import Result
 from recurlab.bench.settings import Settings, Shape
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, path_of
 from recurlab.training.run_dir import write_text
 
 # A row with all of these the same is the same measurement, made again.
@@ -39,7 +39,7 @@ class Results:
     """
 
     def __init__(self, output: str, machine: str) -> None:
-        self.folder = Path(output).expanduser()
+        self.folder = path_of("output", output)
         self.csv = csv_path(self.folder, machine)
         self.rows: list[Row] = []
         try:

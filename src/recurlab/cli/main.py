@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from recurlab.cli import commands
 from recurlab.cli.parser import COMMANDS, COMPLETION, SAMPLING, completions, make_parser
-from recurlab.errors import Preempted, RecurlabError, one_line, say, unknown
+from recurlab.errors import Preempted, RecurlabError, one_line, path_of, say, unknown
 from recurlab.process import prepare_process
 
 # How torch says it, which has no MemoryError.
@@ -52,6 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _apart(command: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the paths among words, and those that are key=value: a path that is there may have = in it."""
+    sign = "plugins=" if command == "export" else ".*="  # the file of an export is yet to be made
+    overrides = [word for word in words if re.match(sign, word, re.DOTALL) and not _is_there(word)]
+    paths = [word for word in words if word not in overrides]
+    if not paths:
+        raise RecurlabError(f"{command} {' '.join(words)}: needs the directory of a run")
+    return paths, overrides
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return path_of("run", word).exists()
+    except RecurlabError:  # of a name that no file can have
+        return False
+
+
 def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)
@@ -62,8 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
     if parsed.command == "train":
         return commands.train([*parsed.overrides, *rest], parsed.multirun)
     if parsed.command in ("evaluate", "report", "generate", "export"):
-        words = [*parsed.run, *rest]
-        runs, overrides = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+        runs, overrides = _apart(parsed.command, [*parsed.run, *rest])
         if parsed.command == "evaluate":
             return commands.evaluate(runs, overrides)
         if parsed.command == "export":

@@ -13,6 +13,7 @@ from typing import ClassVar
 from recurlab.data.benchmark import Benchmark, below
 from recurlab.data.cache import cache_folder
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
+from recurlab.foreign import check_size, content_of, open_file
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,26 @@ def fetched(key: str, url: str, sha256: str, timeout: float = 30) -> Path:
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            check_size(file)
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from error
 
 
+def check_readable(path: Path) -> None:
+    """Raise for what is no regular file, or larger than this machine's memory."""
+    try:
+        with open_file(path) as file:
+            check_size(file)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def bytes_of(path: Path) -> bytes:
     """Return the content of a file."""
     try:
-        return path.read_bytes()
+        return content_of(path)
     except OSError as error:
         raise unreadable(path, error) from error
 

@@ -18,6 +18,7 @@ from recurlab.data.log_mel import VERSION, log_mel, read_wav
 from recurlab.data.progress import track
 from recurlab.data.ragged import standardised, take
 from recurlab.errors import RecurlabError, check_integer, one_line
+from recurlab.foreign import check_archive, open_file
 
 PREPARED = "fsdd_logmel24.npz"
 BANDS = 24
@@ -124,7 +125,7 @@ def _read_prepared(path: Path) -> Recordings:
     """Return what an npz file holds in its arrays feats (S, 24), len, label and index (N,)."""
     wanted = ("feats", "len", "label", "index")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_file(path) as file, check_archive(file), np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in wanted if name in arrays}
     except Exception as error:  # of many kinds for a damaged file
         raise RecurlabError(

@@ -1,6 +1,8 @@
 """Data sets by their name on the hub of `datasets`, or local folders that `datasets` reads."""
 
+import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from recurlab.data.benchmark import below
+from recurlab.data.cache import cache_folder
 from recurlab.data.fingerprint import of_files
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name, or the name of a canonical one
+SPECIAL = re.compile(r"[*?[$]|::|://")  # in a path: what `datasets` does not take for itself
 DATA_FILES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".zip", ".gz")
 
 
@@ -35,6 +39,8 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
         raise RecurlabError(f"{key}={name!r}: this is a file; must be the folder of such files, or a name on the hub")
     if not is_folder and _is_path(name):
         raise RecurlabError(f"{key}={name!r}: there is no such folder{_nearest(path)}")
+    if is_folder:
+        check_folder(key, path)
     import datasets
 
     if is_folder:
@@ -62,6 +68,28 @@ def kept_apart(files: Mapping[str, Path]) -> str:
     return str(Path(datasets.config.HF_DATASETS_CACHE) / f"recurlab-{of_files(files)}")
 
 
+def check_folder(key: str, folder: Path) -> None:
+    """Raise for a folder whose name `datasets` would read as a pattern, and so take the files of others."""
+    if found := SPECIAL.search(str(folder.resolve())):
+        raise RecurlabError(f"{key}={str(folder)!r}: a folder that is read whole can't have {found[0]!r} in its path")
+
+
+def plain_name(file: Path) -> Path:
+    """Return the path of a file as `datasets` takes it by its letters: that of a link where its own has a pattern."""
+    path = file.absolute()
+    if not SPECIAL.search(str(path)):
+        return path
+    try:
+        link = cache_folder("links") / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}{path.suffix}"
+        if not link.is_symlink() or link.readlink() != path:
+            new = link.with_name(f".{link.name}.{os.getpid()}")
+            new.symlink_to(path)
+            new.replace(link)
+        return link
+    except (OSError, RuntimeError) as error:
+        raise RecurlabError(f"{path}: needs another name, for the cache can't be written ({error})") from error
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep off the screen what the hub's client says of each of its attempts; the last one's error says it."""
@@ -77,7 +105,7 @@ def _quiet() -> Iterator[None]:
 def _is_path(name: str) -> bool:
     """Return whether a name of nothing that exists was meant to be a path."""
     first, slash, _ = name.partition("/")
-    return not HUB_NAME.fullmatch(name) or name.endswith(DATA_FILES) or bool(slash and Path(first).is_dir())
+    return not HUB_NAME.fullmatch(name) or name.lower().endswith(DATA_FILES) or bool(slash and Path(first).is_dir())
 
 
 def _nearest(path: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recurlab.errors import RecurlabError, one_line
+from recurlab.foreign import open_file
 
 VERSION = "1"  # of the numbers that `log_mel` gives
 WINDOW, HOP = 0.025, 0.010  # seconds
@@ -21,7 +22,7 @@ def read_wav(path: Path, rate: int) -> NDArray[np.float64]:
         RecurlabError: unless the file holds one channel of 16 bit at `rate` samples a second, whole and not empty.
     """
     try:
-        with path.open("rb") as file, wave.open(file) as sound:
+        with open_file(path) as file, wave.open(file) as sound:
             found = (sound.getframerate(), sound.getnchannels(), 8 * sound.getsampwidth())
             promised, raw = sound.getnframes(), sound.readframes(sound.getnframes())
     except (OSError, EOFError, RuntimeError, wave.Error) as error:

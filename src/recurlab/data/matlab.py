@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recurlab.errors import RecurlabError
+from recurlab.foreign import content_of, most_of
 
 HEADER = 128  # bytes
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -28,7 +29,7 @@ def read_cells(path: Path, variable: str) -> list[NDArray[np.generic]]:
         RecurlabError: if the file is damaged or of another version, or the variable missing or of another kind.
     """
     try:
-        raw = memoryview(path.read_bytes())
+        raw = memoryview(content_of(path))
         order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(bytes(raw[HEADER - 4 : HEADER]))
         if order is None:
             raise RecurlabError(f"{path}: not a MATLAB file of version 5, as save -v7 writes")
@@ -75,9 +76,18 @@ def _matrix(content: memoryview, order: str) -> tuple[int, tuple[int, ...], str,
 def _matrices(data: memoryview, order: str) -> Iterator[memoryview]:
     for kind, content in _elements(data, order):
         if kind == COMPRESSED:
-            [(kind, content)] = _elements(memoryview(zlib.decompress(content)), order)
+            [(kind, content)] = _elements(memoryview(_unfolded(content)), order)
         if kind == MATRIX:
             yield content
+
+
+def _unfolded(content: memoryview) -> bytes:
+    """Return what was compressed, in memory that its size allows."""
+    stream = zlib.decompressobj()
+    found = stream.decompress(content, most_of(len(content)))
+    if not stream.eof:
+        raise ValueError("a compressed element is cut off, or too large")
+    return found
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

@@ -1,6 +1,7 @@
 """MNIST read pixel by pixel or row by row (LeCun et al., 1998; as sequences: Le et al., arXiv 1504.00941)."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from recurlab.data.files import Files
 from recurlab.data.hub import load_hub
 from recurlab.data.progress import track
 from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, path_of
+from recurlab.foreign import check_unfolded, content_of, most_of
 
 IMAGES, LABELS = "images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"
 PIXELS = 28 * 28
@@ -151,8 +153,12 @@ def _order(name: str) -> NDArray[np.int64]:
 def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Return the array in a gzip'd idx file of bytes: a magic number, the sizes as big-endian int32, the values."""
     try:
-        raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+        packed = content_of(path)
+        most = most_of(len(packed))
+        with gzip.open(io.BytesIO(packed)) as file:
+            raw = file.read(most + 1)
+        check_unfolded(len(raw), len(packed))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RecurlabError(f"{path}: damaged ({one_line(error)}); must be a gzip'd idx file") from error
     header = 4 + 4 * dimensions
     shape = tuple(int(n) for n in np.frombuffer(raw[4:header], ">i4")) if len(raw) >= header else ()

@@ -8,8 +8,9 @@ from typing import Any
 
 from recurlab.data.benchmark import below
 from recurlab.data.delimited import SEPARATORS, read_delimited
-from recurlab.data.files import text_of
-from recurlab.data.hub import kept_apart, load_hub
+from recurlab.data.files import check_readable, text_of
+from recurlab.data.hub import check_folder, kept_apart, load_hub, plain_name
+from recurlab.data.nesting import DEEPEST, deepest
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, unknown
 
 FORMATS = {".csv": "", ".tsv": "", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}  # what of `datasets` reads
@@ -88,17 +89,30 @@ def _nothing(path: str, place: Path) -> RecurlabError:
 def _files(folder: Path, split: str, name: str | None) -> list[Path]:
     """Return the files of a split, [] if the folder does not hold them as such."""
     for each in (name,) if name is not None else ALSO[split]:
-        found = [folder / each] if (folder / each).is_file() else []
-        if "*" in each or "?" in each:
-            found = sorted(file for file in folder.glob(each) if file.is_file())
-        found = found or [file for ending in FORMATS if (file := folder / f"{each}{ending}").is_file()]
-        if len(found) > 1 and not ("*" in each or "?" in each):
-            raise RecurlabError(f"data.{split}={each!r}: must be one of {', '.join(file.name for file in found)}")
+        if (folder / each).is_file():
+            return [folder / each]
+        place = folder / each  # which may be in a folder below
+        beside = place.parent.iterdir() if place.parent.is_dir() else ()
+        found = [file for file in beside if file.stem == place.name and file.suffix.lower() in FORMATS]
+        if len(found) > 1:
+            names = sorted(file.name for file in found)
+            raise RecurlabError(f"data.{split}={each!r}: must be one of {', '.join(names)}")
+        pattern = "*" in each or "?" in each
+        if pattern and not found:
+            found = _matching(split, folder, each)
         if found:
             return found
-        if _is_file_name(each) or "*" in each or "?" in each:
+        if _is_file_name(each) or pattern:
             raise _no_file(split, folder, each)
     return []
+
+
+def _matching(split: str, folder: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern of * and ? stands for; a bracket is one."""
+    try:
+        return sorted(file for file in folder.glob(pattern.replace("[", "[[]")) if file.is_file())
+    except (ValueError, NotImplementedError) as error:  # ** within a name, or the pattern of a whole path
+        raise RecurlabError(f"data.{split}={pattern!r}: no pattern of files ({one_line(error)})") from error
 
 
 def _no_file(split: str, folder: Path, name: str) -> RecurlabError:
@@ -137,20 +151,30 @@ def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any
             raise unknown(f"data.{key}={str(file)!r}: ending", file.suffix, FORMATS)
         if file.suffix.lower() != ending:
             raise RecurlabError(f"data.{key}={str(file)!r}: must be of the same format as {files[0].name}")
+        check_readable(file)
         if not file.stat().st_size:
             raise RecurlabError(f"data.{key}={str(file)!r}: the file is empty")
         if ending != ".parquet":
             _check_utf8(file)
+        if FORMATS[ending] == "json" and deepest(file) > DEEPEST:
+            raise RecurlabError(f"data.{key}={str(file)!r}: lists in lists of more than {DEEPEST} levels")
     if ending in SEPARATORS:
         return read_delimited(key, files, note)
     builder, options = FORMATS[ending], dict[str, Any]()
     if builder == "json":  # in one piece, else the first 10 MB would say whether the rest may have fractions
         options = {"chunksize": max(file.stat().st_size for file in files) + 1}
-    given = {"train": [str(file.absolute()) for file in files]}
-    kept = kept_apart({str(number): file for number, file in enumerate(files)})
+    given, kept = {"train": _named(files)}, kept_apart({str(number): file for number, file in enumerate(files)})
     with _quiet():
         what = f"data.{key}={str(files[0])!r}"
         return _guarded(what, builder, data_files=given, cache_dir=kept, **options)["train"]
+
+
+def _named(files: Sequence[Path]) -> Any:
+    """Return files as `datasets` takes them by their very names, which else it would read as patterns."""
+    from datasets.data_files import DataFilesList
+
+    stats = [file.stat() for file in files]  # by which what was read before is found again
+    return DataFilesList([str(plain_name(file)) for file in files], [(s.st_mtime_ns, s.st_size) for s in stats])
 
 
 def _check_utf8(file: Path) -> None:
@@ -170,6 +194,7 @@ def _load(path: str, config: str | None) -> Any:
     if (place / "dataset_dict.json").is_file():
         return datasets.load_from_disk(str(place))
     if place.is_dir():
+        check_folder("data.path", place)
         return _guarded(f"data.path={path!r}", str(place), config, cache_dir=kept_apart(below(place)))
     return load_hub("data.path", path, local="there is no such file or folder either", name=config)
 

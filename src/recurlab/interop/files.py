@@ -2,8 +2,7 @@
 
 import io
 import re
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
+from recurlab.foreign import check_archive, check_unfolded, content_of, load_tensors, open_file
 from recurlab.interop.layout import Arrays, array_of
 from recurlab.training.run_dir import write_bytes
 
@@ -79,7 +79,7 @@ def _package(name: str) -> Any:
 
 
 def _read_npz(path: Path) -> Arrays:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:  # a path that is none stays open
+    with open_file(path) as content, check_archive(content), np.load(content, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -102,10 +102,11 @@ def _write_safetensors(arrays: Arrays) -> bytes:
 def _read_torch(path: Path) -> Arrays:
     import torch
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_tensors(path)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise RecurlabError(f"file={str(path)!r}: holds no state dict")
+    check_unfolded(sum(value.nbytes for value in state.values()), path.stat().st_size)  # strides of 0 repeat values
     return {str(name): array_of(value) for name, value in state.items()}
 
 
@@ -117,25 +118,32 @@ def _write_torch(arrays: Arrays) -> bytes:
     return content.getvalue()
 
 
-def _read_hdf5(path: Path | io.BytesIO) -> Arrays:
+def _read_hdf5(path: Path) -> Arrays:
+    return _hdf5(content_of(path))
+
+
+def _hdf5(content: bytes) -> Arrays:
     package = _package("h5py")
-    with package.File(path, "r") as file:
-        return dict(_datasets(package, file))
+    with package.File(io.BytesIO(content), "r") as file:
+        found: list[tuple[str, Any]] = []
+        # What a link names is not visited: it may be in another file.
+        file.visititems(lambda name, entry: found.append((name, entry)) if isinstance(entry, package.Dataset) else None)
+        wanted = [(name, entry) for name, entry in found if "seed_generator" not in name and name[:9] != "optimizer"]
+        check_unfolded(sum(entry.nbytes for _, entry in wanted), len(content))
+        return dict(_values(wanted))
 
 
-def _datasets(package: Any, file: Any) -> Iterator[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    file.visititems(lambda name, entry: found.append((name, entry)) if isinstance(entry, package.Dataset) else None)
-    for name, entry in found:
-        if "seed_generator" in name or name.startswith("optimizer"):
-            continue
+def _values(datasets: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for name, entry in datasets:
+        if entry.external or entry.is_virtual:  # of any file that the user may read
+            raise ValueError(f"the values of {name!r} are in another file")
         numbered = re.fullmatch(r"(.*cell/)vars/([0-2])", name)
         yield (f"{numbered[1]}{KERAS_NAMES[int(numbered[2])]}" if numbered else name), entry[()]
 
 
 def _read_keras(path: Path) -> Arrays:
-    with zipfile.ZipFile(path) as file:
-        return _read_hdf5(io.BytesIO(file.read("model.weights.h5")))
+    with open_file(path) as content, check_archive(content) as file:
+        return _hdf5(file.read("model.weights.h5"))
 
 
 def _write_hdf5(arrays: Arrays) -> bytes:

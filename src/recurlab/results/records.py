@@ -8,7 +8,8 @@ from typing import Any, get_origin
 
 from recurlab.data.benchmark import SPLITS
 from recurlab.errors import RecurlabError, one_line
-from recurlab.training.run_dir import RunDir, read_json
+from recurlab.foreign import content_of
+from recurlab.training.run_dir import MOST, RunDir, read_json
 
 Points = list[tuple[int, float]]  # step of the optimiser, value
 BITS = 63  # of a whole number, but for its sign
@@ -142,7 +143,7 @@ def read_confusion(run: RunDir) -> tuple[list[str], list[list[int]]] | None:
 def _rows(path: Path, growing: bool = False) -> list[list[str]]:
     """Return the rows of a file, [] where there is none; of one that is `growing`, the complete ones."""
     try:
-        text = path.read_bytes().decode()
+        text = content_of(path, MOST).decode()
         if growing:
             text = text[: text.rfind("\n") + 1]
         return list(csv.reader(io.StringIO(text, newline="")))

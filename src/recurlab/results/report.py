@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from recurlab.errors import RecurlabError
+from recurlab.foreign import content_of
 from recurlab.results import page
 from recurlab.results.figures import draw_confusion, draw_curves
 from recurlab.results.generate import Sampling, TextModel
 from recurlab.results.records import Curves, Points, Result
-from recurlab.training.run_dir import RunDir, read_json, write_text
+from recurlab.training.run_dir import MOST, RunDir, read_json, write_text
 
 HIGHER = ("accuracy",)  # of all other metrics less is better
 VERSIONS = ("recurlab", "torch", "pytorch-lightning", "hydra-core", "numpy")  # that matter most
@@ -45,7 +46,7 @@ def report(path: str | Path) -> Path:
             page.section("Cost", page.pairs(_cost(curves, result))),
             page.section("Data", _data(run, provenance)),
             page.section("Provenance", *_provenance(run, provenance)),
-            page.section("Config", page.pre(run.config.read_text("utf-8"))),
+            page.section("Config", page.pre(content_of(run.config, MOST).decode())),
         ]
         write_text(run.report, page.page(f"{config.get('experiment')} · {run.path.resolve().name}", parts))
     except OSError as error:

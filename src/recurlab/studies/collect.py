@@ -7,10 +7,11 @@ from typing import Any
 
 import recurlab
 from recurlab.errors import RecurlabError, check_choice, one_line
+from recurlab.foreign import content_of
 from recurlab.results.records import Curves, Result
 from recurlab.studies.definition import Measure, Run, Study
 from recurlab.studies.table import FINISHED, Row, row_of
-from recurlab.training.run_dir import RunDir, read_json
+from recurlab.training.run_dir import MOST, RunDir, read_json
 
 WRITTEN = ("experiments/", "README.md ")  # by studies
 
@@ -97,7 +98,7 @@ def origin(run: RunDir) -> dict[str, Any]:
 
 def _changed(patch: Path) -> bool:
     try:
-        lines = patch.read_text(errors="replace").splitlines()
+        lines = content_of(patch, MOST).decode(errors="replace").splitlines()
     except OSError:
         return False
     changed = [line.removeprefix("diff --git a/") for line in lines if line.startswith("diff --git a/")]

@@ -6,10 +6,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Optional
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from recurlab.config import typed
-from recurlab.errors import RecurlabError, check_choice, check_integer, check_number, one_line, unknown
+from recurlab.errors import RecurlabError, check_choice, check_integer, check_number, unknown
+from recurlab.schema import read_yaml
 from recurlab.studies.speeds import SCALES, Speed, check_given
 
 FOLDER = Path("experiments")
@@ -220,6 +221,13 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
 
 
+def some() -> list[str]:
+    """Return the studies under the current folder, of which there must be one."""
+    if not (found := names()):
+        raise RecurlabError(f"study: there is none here, which would be {FOLDER}/*/{FILE}")
+    return found
+
+
 def load(name: str) -> Study | Speed:
     """Return a study by the name of its folder under ``experiments/``.
 
@@ -229,13 +237,8 @@ def load(name: str) -> Study | Speed:
     if name not in names():
         raise unknown("study", name, names())
     path = FOLDER / name / FILE
+    content = read_yaml(path)
     try:
-        content = OmegaConf.load(path)
-    except Exception as error:  # a YAML parser's errors are of many kinds
-        raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
-    try:
-        if not isinstance(content, DictConfig):
-            raise RecurlabError("not a mapping")
         plain: Any = _texts(OmegaConf.to_container(content, resolve=False))
         schema = Speed if "bench" in plain else Study
         study: Any = OmegaConf.to_object(typed("", schema, OmegaConf.create(plain)))

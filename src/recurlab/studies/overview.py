@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from recurlab.studies.cells import cost
-from recurlab.studies.definition import Study, load, names
+from recurlab.studies.definition import Study, load, names, some
 from recurlab.studies.markdown import table
 from recurlab.studies.speeds import Speed
 from recurlab.studies.table import FINISHED, Results, Row
@@ -26,7 +26,7 @@ def text() -> str:
 def listing() -> list[str]:
     """Return a line for each study: its question, and how many of its runs are there at each scale."""
     lines = []
-    for name in names():
+    for name in some():
         study = load(name)
         there = ""
         if isinstance(study, Study):

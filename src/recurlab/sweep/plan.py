@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, path_of
 from recurlab.launch.jobs import Job, check
 from recurlab.sweep.settings import Settings, parse
 from recurlab.sweep.space import Parameter, Range, Value, parse_space, points
@@ -58,7 +58,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Where the sweep's files are."""
-        folder = Path(self.base.config.output_dir).expanduser() / self.base.config.experiment
+        folder = path_of("output_dir", self.base.config.output_dir) / self.base.config.experiment
         return folder if self.settings.name is None else folder / self.settings.name
 
     @cached_property

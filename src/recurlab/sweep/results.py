@@ -8,7 +8,7 @@ from pathlib import Path
 from optuna import Study
 from optuna.study import StudyDirection
 
-from recurlab.errors import RecurlabError, did_you_mean
+from recurlab.errors import RecurlabError, did_you_mean, path_of
 from recurlab.sweep.figures import draw
 from recurlab.sweep.settings import Settings
 from recurlab.sweep.store import FACTS, Store, quiet, sqlite
@@ -68,7 +68,7 @@ def report_of(path: str) -> str:
     Raises:
         RecurlabError: if there is none.
     """
-    file = Path(path).expanduser()
+    file = path_of("sweep", path)
     file = file / "sweep.db" if file.is_dir() else file
     if not file.is_file():
         near = sorted(str(found.parent) for found in Path().glob("*/**/sweep.db"))

@@ -9,10 +9,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from recurlab.compose import complete as complete_train
 from recurlab.compose import configs_dir
 from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, unknown, unknown_key
+from recurlab.schema import read_yaml
 
 SAMPLERS = ("tpe", "random", "grid", "nsgaii")
 PRUNERS = ("none", "median", "halving", "hyperband")
@@ -123,11 +125,9 @@ def _read(name: str) -> dict[str, Any]:
     """Return the values in a file of configs/sweep/."""
     path = _folder() / f"{name}.yaml"
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # a YAML parser's errors are of many kinds
+        content: Any = OmegaConf.to_container(read_yaml(path), resolve=True)
+    except OmegaConfBaseException as error:
         raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise RecurlabError(f"{path}: must be keys with values")
     return {str(key): value for key, value in content.items()}
 
 

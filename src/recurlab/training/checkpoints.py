@@ -1,7 +1,6 @@
 """Which weights are kept, from where a run goes on, and the reading of both."""
 
 import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from recurlab.config import TrainerConfig
 from recurlab.data.module import BenchmarkData
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
+from recurlab.foreign import load_tensors
 from recurlab.tasks.task import Task
 from recurlab.training import random_state
 from recurlab.training.metrics_csv import MetricsCsv
@@ -180,8 +180,5 @@ def load_weights(task: Task, path: Path) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """Return a checkpoint, read without unpickling code; one of whose bytes has changed is an error."""
-    with zipfile.ZipFile(path) as file:  # torch does not compare its checksums
-        if damaged := file.testzip():
-            raise RecurlabError(f"{damaged} is damaged")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint: dict[str, Any] = load_tensors(path, checked=True)
     return checkpoint

@@ -7,8 +7,9 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from recurlab.errors import RecurlabError
-from recurlab.training.run_dir import write_text
+from recurlab.errors import RecurlabError, one_line
+from recurlab.foreign import content_of
+from recurlab.training.run_dir import MOST, write_text
 
 FLUSH = 100  # steps
 
@@ -81,8 +82,11 @@ class MetricsCsv(Logger):
         write_text(self._path, self._text(old[:rows], header=bool(old)))
 
     def _read(self) -> list[dict[str, Any]]:
-        with self._path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+        try:
+            text = io.StringIO(content_of(self._path, MOST).decode(), newline="")
+            return [row for row in csv.DictReader(text) if None not in row and None not in row.values()]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise RecurlabError(f"{self._path}: can't be read: {one_line(error)}") from error
 
     def _text(self, rows: list[dict[str, Any]], header: bool = False) -> str:
         text = io.StringIO()

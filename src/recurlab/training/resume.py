@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recurlab.compose import compose
 from recurlab.config import Config, load
-from recurlab.errors import RecurlabError, did_you_mean, one_line, say
+from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, say
 from recurlab.training.job import WITHOUT_EFFECT, Identity, digest, leaves, places
 from recurlab.training.known import is_as_old, is_of
 from recurlab.training.run_dir import RunDir
@@ -28,7 +28,7 @@ def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
     given = [word.partition("=")[2] for word in words if word.partition("=")[0] == "resume"]
     if not given or given[-1] in ("auto", "null", ""):
         return compose(words)
-    path = given[-1].strip("'\"")
+    path = given[-1] if path_of("resume", given[-1]).exists() else given[-1].strip("'\"")
     saved = RunDir.open(path).load_config()
     rest = [word for word in words if word.partition("=")[0] != "resume"]
     groups = [word for word in rest if word.partition("=")[0].partition(".")[0] in ("logger", "launcher")]

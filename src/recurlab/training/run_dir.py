@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from recurlab.errors import RecurlabError, one_line, path_of
+from recurlab.foreign import content_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PATIENCE = 5.0  # seconds for a process that is about to end
+MOST = 2**28  # bytes of a file that is read
 FORMAT = 3  # raised when the meaning of a file in a run directory changes
 
 
@@ -68,7 +70,7 @@ class RunDir:
         from omegaconf import OmegaConf  # here and below: who writes other files needs none
 
         unique = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        run = cls(Path(output_dir).expanduser() / experiment / (name or unique), job)
+        run = cls(path_of("output_dir", output_dir) / experiment / (name or unique), job)
         try:
             run.path.mkdir(parents=True, exist_ok=name is not None)  # one that was killed here has left no status
             run.checkpoints.mkdir(exist_ok=True)
@@ -99,7 +101,7 @@ class RunDir:
     def find(cls, output_dir: str, experiment: str, wanted: Callable[["RunDir"], bool]) -> "RunDir | None":
         """Return a run that is wanted: one that has finished, else the last that was written; None if there is none."""
         found = []
-        for status in (Path(output_dir).expanduser() / experiment).glob("*/status.json"):
+        for status in (path_of("output_dir", output_dir) / experiment).glob("*/status.json"):
             try:
                 run = cls.open(status.parent)
                 if wanted(run):
@@ -121,7 +123,7 @@ class RunDir:
             RecurlabError: if another one does, and has not ended after some seconds.
         """
         deadline = time.monotonic() + PATIENCE
-        with (self.path / ".lock").open("a") as file:
+        with self._lock() as file:
             while True:
                 try:
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which processes made by this one do not hold
@@ -132,23 +134,22 @@ class RunDir:
                     time.sleep(0.1)
             yield
 
+    def _lock(self) -> IO[bytes]:
+        path = self.path / ".lock"
+        try:  # nobody may read from it, where it is a pipe
+            return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666), "wb")
+        except OSError as error:
+            raise RecurlabError(f"{path}: can't be opened: {error.strerror}") from error
+
     def set_status(self, state: str, reason: str = "") -> None:
         """Say how the run stands: queued, running, finished, failed, interrupted, preempted or pruned."""
         write_json(self.status, {"format": FORMAT, "state": state, "reason": reason, "job": self.job})
 
     def load_config(self) -> "DictConfig":
         """Return the resolved config; a damaged one, or one with interpolations, is an error."""
-        from omegaconf import DictConfig, OmegaConf
+        from recurlab.schema import plain, read_yaml
 
-        from recurlab.schema import plain
-
-        try:
-            config = OmegaConf.load(self.config)
-        except Exception as error:  # a YAML parser's errors are of many kinds
-            raise RecurlabError(f"{self.config}: can't be read: {one_line(error)}") from error
-        if not isinstance(config, DictConfig):
-            raise RecurlabError(f"{self.config}: not a config")
-        return plain(config)
+        return plain(read_yaml(self.config))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -193,7 +194,7 @@ def _no_number(name: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; a missing or damaged one is an error."""
     try:
-        content = json.loads(path.read_text(), parse_constant=_no_number)
+        content = json.loads(content_of(path, MOST), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
     if not isinstance(content, dict):

@@ -1,0 +1,98 @@
+"""Files that somebody else made, opened so that none is waited for, fills the memory or runs code."""
+
+import errno
+import io
+import os
+import re
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+FREE = 2**26  # bytes that the content of any file may have
+RATIO = 100  # how many times a larger file's own bytes; of numbers that were trained no compression makes so little
+OBJECT = re.compile(r"GLOBAL '?([\w.]+)")  # how torch names what is no tensor
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        OSError: also for what is no regular file: a pipe, which could be waited for without end, or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")  # noqa: PTH123  a descriptor
+
+
+def content_of(path: Path, most: int | None = None) -> bytes:
+    """Return the bytes of a file.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have; None: as many as this machine's memory.
+
+    Raises:
+        OSError: as `open_file`, and for a larger one, of which nothing is read.
+    """
+    with open_file(path) as file:
+        check_size(file, most)
+        return file.read()
+
+
+def check_size(file: io.BufferedReader, most: int | None = None) -> None:
+    """Raise OSError for a file of more bytes than `content_of` takes; one that is nothing but a hole has them too."""
+    size = os.fstat(file.fileno()).st_size
+    if most is None:
+        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > most:
+        raise OSError(errno.EFBIG, f"{size:,} bytes, at most {most:,} are read", str(file.name))
+
+
+def most_of(size: int) -> int:
+    """Return how many bytes may come of a compressed file of `size` bytes."""
+    return FREE + RATIO * size
+
+
+def check_unfolded(total: int, size: int) -> None:
+    """Raise ValueError where a file of `size` bytes says that it holds more than can come of it."""
+    if total > most_of(size):
+        raise ValueError(f"{size:,} bytes say that they hold {total:,}, at most {most_of(size):,} are unfolded")
+
+
+def check_archive(file: io.BufferedReader) -> zipfile.ZipFile:
+    """Return a file as an archive whose entries together are not too large; what is none raises zipfile.BadZipFile."""
+    archive = zipfile.ZipFile(file)
+    check_unfolded(sum(entry.file_size for entry in archive.infolist()), file.seek(0, os.SEEK_END))
+    file.seek(0)
+    return archive
+
+
+def load_tensors(path: Path, checked: bool = False) -> Any:
+    """Return what `torch.save` wrote into a file, where that is tensors and plain values: nothing else is unpickled.
+
+    Args:
+        path: of the file.
+        checked: whether each part's checksum must be right, which torch itself does not look at.
+
+    Raises:
+        Exception: of many kinds, for a damaged file; torch's advice to load it all the same is never repeated.
+    """
+    import torch
+
+    with open_file(path) as file:
+        if checked or zipfile.is_zipfile(file):
+            archive = check_archive(file)
+            if checked and (damaged := archive.testzip()):
+                raise ValueError(f"{damaged} is damaged")
+        file.seek(0)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            if "weights_only" not in str(error):
+                raise
+            found = OBJECT.search(str(error))
+            what = f"a Python object ({found[1]}), which could run code" if found else "something else, or is damaged"
+            raise ValueError(f"must hold only tensors and plain values, but holds {what}") from error
