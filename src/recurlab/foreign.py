@@ -5,6 +5,7 @@ import io
 import os
 import re
 import stat
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,13 @@ def load_tensors(path: Path, checked: bool = False) -> Any:
     """
     import torch
 
-    with open_file(path) as file:
+    with open_file(path) as file, warnings.catch_warnings():
         if checked or zipfile.is_zipfile(file):
             archive = check_archive(file)
             if checked and (damaged := archive.testzip()):
                 raise ValueError(f"{damaged} is damaged")
         file.seek(0)
+        warnings.simplefilter("ignore")  # of what is refused anyway
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:

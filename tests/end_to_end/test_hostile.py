@@ -127,6 +127,45 @@ class TestYaml:
         assert not (tmp_path / "canary").exists()
 
 
+BOMB = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9 if i else 'x' * 9)}]\n" for i in range(20))
+
+
+def test_a_small_config_that_unfolds_without_end_is_one_line(run, read_back, recurlab):
+    (run / "config.yaml").write_text(BOMB)
+    code, _, said = recurlab("train", f"resume={run}")
+    assert (code, said.count("\n")) == (2, 1)
+    lines = [*read_back(), said]
+    assert len(lines) == 5
+    assert all(f"{run / 'config.yaml'}: can't be read: its aliases" in line for line in lines)
+
+
+FILES = ("config.yaml", "status.json", "data.json", "provenance.json", "result.json", "metrics.csv", "confusion.csv",
+         "diff.patch", ".lock", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "curves.png")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "hole"])
+def test_no_file_of_a_run_is_waited_for(run, read_back, recurlab, kind, monkeypatch):
+    monkeypatch.setattr("recurlab.results.figures.png", lambda figure, mark=None: b"\x89PNG")
+    make = {
+        "pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir,
+        "hole": lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 2**42),
+    }[kind]  # fmt: skip
+    for name in FILES:
+        path, kept = run / name, run / "kept"
+        if there := path.exists():
+            path.rename(kept)
+        make(path)
+        read_back()
+        if path.name in ("config.yaml", "status.json", ".lock", "metrics.csv", "last.ckpt"):
+            code, _, said = recurlab("train", f"resume={run}", "trainer.max_steps=3")
+            assert code in (0, 2)
+            assert said.count("\n") <= 1 or code == 0
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if there:
+            kept.rename(path)
+
+
 @pytest.mark.parametrize(
     "override",
     ["+_target_=os.system", "+cell._target_=os.system", "model.constraint.bias={_target_: os.system, name: max_abs}",
@@ -181,13 +220,16 @@ def test_a_checkpoint_is_not_unpickled(run, read_back, recurlab, tmp_path, name,
         content = {**torch.load(path, weights_only=True), **change}
         torch.save(content, path, _use_new_zipfile_serialization=form != "legacy")
     if name == "best":
-        assert all(f"{path}: not a checkpoint of this model" in line for line in read_back() if line)
+        lines = [line for line in read_back() if line]
+        assert all(f"{path}: not a checkpoint of this model" in line for line in lines)
+        assert not any("weights_only" in line for line in lines)
     else:
         for other in ("next", "previous"):
             (run / "checkpoints" / f"{other}.ckpt").unlink(missing_ok=True)
         code, _, said = recurlab("train", f"resume={run}", "trainer.max_steps=3")
         assert (code, said.count("\n")) == (2, 1)
         assert str(path) in said
+        assert "weights_only" not in said
     assert not (tmp_path / "canary").exists()
     monkeypatch.chdir(tmp_path)
     if form == "bare":

@@ -1,6 +1,8 @@
 """Weights in files: what was written is read, what is damaged is refused, and a command converts one into another."""
 
 import io
+import pickle
+import tarfile
 import zipfile
 
 import h5py
@@ -46,12 +48,94 @@ def test_no_code_in_a_file_is_run(tmp_path):
             return (open, (str(tmp_path / "owned"), "w"))
 
     torch.save({"weight_ih_l0": Evil()}, tmp_path / "w.pt")
+    torch.save({"weight_ih_l0": Evil()}, tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Evil(), 2))
     np.savez(tmp_path / "w.npz", kernel=np.array([Evil()], object))
-    for name in ("w.pt", "w.npz"):
+    for name in ("w.pt", "legacy.pt", "bare.pth", "w.npz"):
         (tmp_path / "owned").unlink(missing_ok=True)  # np.savez has made it, to write it
-        with pytest.raises(RecurlabError, match="can't be read"):
+        with pytest.raises(RecurlabError, match="can't be read") as caught:
             read_file(tmp_path / name)
         assert not (tmp_path / "owned").exists()
+        if name != "w.npz":
+            assert str(caught.value).endswith(
+                ": must hold only tensors and plain values, but holds a Python object (io.open), which could run code"
+            )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_no_advice_to_load_what_could_run_code_is_repeated(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    with tarfile.open(tmp_path / "tar.pt", "w") as file:
+        for name in ("storages", "tensors", "pickle"):
+            file.addfile(tarfile.TarInfo(name))
+    (tmp_path / "garbage.pt").write_bytes(b"nothing of the kind" * 99)
+    for name in ("script", "tar", "garbage"):
+        with pytest.raises(RecurlabError, match=r"can't be read: ") as caught:
+            read_file(tmp_path / f"{name}.pt")
+        assert "weights_only" not in str(caught.value)
+
+
+SECRET = b"what the user alone may read, 64 bytes of it, and not one more.."
+
+
+def elsewhere(file, folder):
+    """Put arrays of other files into one of HDF5."""
+    (folder / "secret").write_bytes(SECRET)
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["v"] = np.frombuffer(SECRET, "f4").reshape(4, 4)
+    virtual = h5py.VirtualLayout((4, 4), "f4")
+    virtual[:] = h5py.VirtualSource(str(folder / "other.h5"), "v", (4, 4))
+    yield lambda: file.create_dataset("k", (4, 4), "f4", external=[(str(folder / "secret"), 0, 64)])
+    yield lambda: file.create_virtual_dataset("k", virtual)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["external", "virtual"])
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_no_array_comes_from_another_file(tmp_path, place, suffix):
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        [*elsewhere(file, tmp_path)][place]()
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(content.getvalue())
+    if suffix == "keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model.weights.h5", content.getvalue())
+    with pytest.raises(RecurlabError, match=r"can't be read: the values of 'k' are in another file$"):
+        read_file(path)
+
+
+def test_a_link_to_another_file_is_not_followed(tmp_path):
+    write_file(tmp_path / "other.h5", {"v": np.ones(3)})
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["mine"], file["theirs"] = np.zeros(2), h5py.ExternalLink(str(tmp_path / "other.h5"), "v")
+        file["again"], file["self"] = h5py.SoftLink("/mine"), file["/"]
+    assert [*read_file(tmp_path / "w.h5")] == ["mine"]
+
+
+def huge(path):
+    """Write a small file that says it holds 4 TiB or unfolds to 128 MiB."""
+    match path.suffix:
+        case ".h5":
+            with h5py.File(path, "w") as file:
+                file.create_dataset("k", (2**20, 2**20), "f4", chunks=(2**10, 2**10), compression="gzip")
+        case ".pt":
+            torch.save({"k": torch.zeros(1).expand(2**40)}, path)
+        case ".safetensors":
+            header = b'{"k":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+            path.write_bytes(len(header).to_bytes(8, "little") + header)
+        case ending:
+            name = {".npz": "k.npy", ".keras": "model.weights.h5", ".pth": "archive/data/0"}[ending]
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(name, bytes(2**27))
+
+
+@pytest.mark.parametrize("suffix", ["h5", "pt", "safetensors", "npz", "keras", "pth"])
+def test_a_small_file_that_says_it_holds_much_is_refused_at_once(tmp_path, suffix, monkeypatch):
+    huge(tmp_path / f"w.{suffix}")
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)  # nothing is unfolded
+    with pytest.raises(RecurlabError, match=r"can't be read: ") as caught:
+        read_file(tmp_path / f"w.{suffix}")
+    assert suffix == "safetensors" or "bytes say that they hold" in str(caught.value)
 
 
 def test_files_that_are_not_there_or_of_no_known_kind(tmp_path):

@@ -155,7 +155,7 @@ def check_readable(path: Path) -> None:
         with open_file(path) as file:
             check_size(file)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def bytes_of(path: Path) -> bytes:
