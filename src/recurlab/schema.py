@@ -15,7 +15,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from recurlab.errors import RecurlabError, one_line, shown, unknown_key
 from recurlab.foreign import content_of
 
-MOST = 2**20  # bytes of a config
+MOST = 2**18  # bytes of a config
 VALUES = 10_000  # that aliases may make
 
 # What OmegaConf says of a value that is not of the type of its key.
