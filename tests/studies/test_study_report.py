@@ -141,7 +141,8 @@ def test_a_folder_without_studies_has_none(recurlab, tmp_path):
     assert recurlab("study", "report")[0] == 0
     assert (tmp_path / "README.md").read_text() == "<!-- studies:begin -->\n\n<!-- studies:end -->"
     (tmp_path / "README.md").unlink()
-    assert recurlab("study", "report") == recurlab("study") == (0, "", "")
+    said = "recurlab: study: there is none here, which would be experiments/*/sweep.yaml\n"
+    assert recurlab("study", "report") == recurlab("study") == (2, "", said)
 
 
 @pytest.mark.parametrize(

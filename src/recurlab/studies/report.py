@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recurlab.studies import overview, speed
 from recurlab.studies.cells import Cell, cells, cost, mean_text, plain
-from recurlab.studies.definition import Study, load, some
+from recurlab.studies.definition import Study, load, names, some
 from recurlab.studies.markdown import put, table
 from recurlab.studies.picture import draw
 from recurlab.studies.speeds import Speed
@@ -29,7 +29,7 @@ def report(chosen: list[str], check: bool = False) -> list[Path]:
         RecurlabError: for a study that is not there, a damaged file, or a README.md without the markers.
     """
     changed = []
-    for name in chosen or some():
+    for name in chosen or names():
         study = load(name)
         if isinstance(study, Speed):
             text, shown = speed.text(study), repr((study.title, study.bench))
@@ -46,6 +46,8 @@ def report(chosen: list[str], check: bool = False) -> list[Path]:
             if not check:
                 write_bytes(path, speed.draw(study, mark) if isinstance(study, Speed) else draw(study, mark))
     changed += put(Path("README.md"), "studies", overview.text(), check, needed=False)
+    if not (chosen or changed):
+        some()  # or nothing was there to be reported
     return changed
 
 
