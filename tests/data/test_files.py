@@ -101,7 +101,7 @@ def test_a_file_that_is_not_utf_8_is_named_with_the_byte(folder):
 
 @pytest.mark.parametrize("read", [text_of, bytes_of, sha256_of])
 def test_a_file_that_cannot_be_read_is_named(folder, read):
-    assert message_of(read, folder) == f"{folder}: can't be read: Is a directory"
+    assert message_of(read, folder) == f"{folder}: can't be read: not a regular file"
 
 
 def url_of(path: Path) -> str:

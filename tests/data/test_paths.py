@@ -133,10 +133,9 @@ def test_lists_in_lists_without_end_are_one_line(tmp_path, text, before):
         read(path=str(tmp_path / "x.jsonl"))
 
 
-@pytest.mark.parametrize(("count", "said"), [(50_000, "two columns are called '0'"), (200_000, "200000 columns; must")])
-def test_columns_without_end_are_one_line_at_once(tmp_path, count, said):
-    (tmp_path / "x.csv").write_text(",".join([*map(str, range(count - 1)), "0"]) + "\n1\n")
-    with pytest.raises(RecurlabError, match=said):
+def test_columns_without_end_are_counted_once(tmp_path):
+    (tmp_path / "x.csv").write_text(",".join([*map(str, range(199_999)), "0"]) + "\n1\n")
+    with pytest.raises(RecurlabError, match="two columns are called '0'"):
         read(path=str(tmp_path / "x.csv"))
 
 
