@@ -1,8 +1,6 @@
 import io
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -148,17 +146,6 @@ def test_errors_of_making_are_the_callers_and_are_not_kept(cache):
     with pytest.raises(KeyError, match="no data"):
         cached("x", fail)
     assert same(cached("x", make), make())
-
-
-def test_what_killed_processes_left_is_removed_after_a_day(cache):
-    cached("x", make)
-    old, new = cache / ".new-old", cache / ".new-new"
-    for path in (old, new):
-        path.write_text("")
-    os.utime(old, (time.time() - 90_000,) * 2)
-    cached("y", make)
-    assert not old.exists()
-    assert new.exists()
 
 
 SCRIPT = """

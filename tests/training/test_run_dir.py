@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError
 from recurlab.foreign import load_tensors
 from recurlab.results.records import Curves
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.provenance import processor, provenance
-from recurlab.training.run_dir import RunDir, read_json, write_json, write_text
+from recurlab.training.run_dir import RunDir, read_json, write_json
 
 
 def test_two_runs_never_share_a_directory(tmp_path):

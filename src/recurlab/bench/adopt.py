@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
 
+from recurlab.atomic import write_text
 from recurlab.backends.cudnn import name_of
 from recurlab.backends.ranking import precision
 from recurlab.bench.candidates import Case
@@ -13,7 +14,6 @@ from recurlab.bench.results import KEYS, Row
 from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse import measured
 from recurlab.fuse.measured import FIELDS, Point, Ratio
-from recurlab.training.run_dir import write_text
 
 NEEDED = (*KEYS, "status", "forward_ms", "forward_backward_ms", "capability", "date")
 

@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from recurlab.training.run_dir import write_bytes, write_text
+from recurlab.atomic import write_bytes, write_text
 
 SUMMARY, ARCHIVE = "summary.txt", "logs.tgz"
 

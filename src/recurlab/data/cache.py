@@ -2,23 +2,21 @@
 
 import hashlib
 import mmap
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recurlab.atomic import replacing
 from recurlab.caches import Folder, Untrusted, cache_root, opened
 from recurlab.errors import one_line
 
 FORMAT = "2"  # another one makes every entry stale
 CHECKSUM = hashlib.sha256().digest_size  # bytes behind the end of the Arrow stream, where its readers do not look
-STALE_SECONDS = 86400
 
 
 def cached(identity: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -100,26 +98,11 @@ def _write(entry: Path, arrays: Mapping[str, NDArray[Any]]) -> bool:
     }
     batch = pa.RecordBatch.from_pydict(columns)
     try:
-        _sweep(entry.parent)
-        with tempfile.NamedTemporaryFile(prefix=".new-", dir=entry.parent, delete=False) as file:
-            try:
-                with pa.ipc.new_stream(file, batch.schema) as writer:
-                    writer.write_batch(batch)
-                file.seek(0)
-                file.write(hashlib.file_digest(file, "sha256").digest())
-                file.close()
-                Path(file.name).replace(entry)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with replacing(entry) as file:
+            with pa.ipc.new_stream(file, batch.schema) as writer:
+                writer.write_batch(batch)
+            file.seek(0)
+            file.write(hashlib.file_digest(file, "sha256").digest())
     except OSError:
         return False
     return True
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left behind."""
-    for path in folder.glob(".new-*"):
-        with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
-                path.unlink()

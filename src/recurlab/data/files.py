@@ -3,13 +3,13 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
+from recurlab.atomic import replacing
 from recurlab.data.benchmark import Benchmark, below
 from recurlab.data.cache import cache_folder
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
@@ -126,13 +126,12 @@ def fetched(key: str, url: str, sha256: str, timeout: float = 30) -> Path:
             raise RecurlabError(f"{key}={url!r}: not fetched, for HF_HUB_OFFLINE is set{local}")
         from urllib.request import urlopen
 
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent, ignore_cleanup_errors=True) as work:
-            new = Path(work) / sha256
-            with urlopen(url, timeout=timeout) as source, new.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            if (found := sha256_of(new)) != sha256:
+        with urlopen(url, timeout=timeout) as source, replacing(path) as target:
+            shutil.copyfileobj(source, target)
+            target.seek(0)
+            if (found := hashlib.file_digest(target, "sha256").hexdigest()) != sha256:
                 raise RecurlabError(f"{key}={url!r}: sha256 {found}; the original has sha256 {sha256}{local}")
-            return new.replace(path)
+        return path
     except RecurlabError:
         raise
     except (OSError, RuntimeError, ValueError, HTTPException) as error:

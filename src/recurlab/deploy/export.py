@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from recurlab.atomic import write_bytes
 from recurlab.cells.cell import State
 from recurlab.deploy import LAYER_INPUTS, MODEL_INPUTS, check_inputs, check_target
 from recurlab.errors import RecurlabError, one_line
 from recurlab.layers.rnn import RNN
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.training.run_dir import write_bytes
 
 STEPS, BATCH = 3, 2  # of what is traced; at 0 and 1 torch would take a size for a constant
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from recurlab.atomic import write_bytes
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 from recurlab.foreign import check_archive, check_unfolded, content_of, load_tensors, open_file
 from recurlab.interop.layout import Arrays, array_of
-from recurlab.training.run_dir import write_bytes
 
 KERAS_NAMES = ("kernel", "recurrent_kernel", "bias")  # of a cell's variables, which Keras 3 numbers
 

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from recurlab.atomic import write_bytes
 from recurlab.errors import one_line
 from recurlab.results.records import Curves, Points, Result, read_confusion
-from recurlab.training.run_dir import RunDir, write_bytes
+from recurlab.training.run_dir import RunDir
 
 READABLE = 30  # classes whose names and counts can be read
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError
 from recurlab.foreign import content_of
 from recurlab.results import page
 from recurlab.results.figures import draw_confusion, draw_curves
 from recurlab.results.generate import Sampling, TextModel
 from recurlab.results.records import Curves, Points, Result
-from recurlab.training.run_dir import MOST, RunDir, read_json, write_text
+from recurlab.training.run_dir import MOST, RunDir, read_json
 
 HIGHER = ("accuracy",)  # of all other metrics less is better
 VERSIONS = ("recurlab", "torch", "pytorch-lightning", "hydra-core", "numpy")  # that matter most

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from recurlab.atomic import write_bytes
 from recurlab.studies import overview, speed
 from recurlab.studies.cells import Cell, cells, cost, mean_text, plain
 from recurlab.studies.definition import Study, load, names, some
@@ -10,7 +11,6 @@ from recurlab.studies.markdown import put, table
 from recurlab.studies.picture import draw
 from recurlab.studies.speeds import Speed
 from recurlab.studies.table import Results, Row, fits, published
-from recurlab.training.run_dir import write_bytes
 
 PICTURE = "results.png"
 

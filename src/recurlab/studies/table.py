@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError, one_line
 from recurlab.studies.definition import FILE, PUBLISHED, Levels, Run, Study
-from recurlab.training.run_dir import write_text
 
 Row = dict[str, str]
 FINISHED = "finished"

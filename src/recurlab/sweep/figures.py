@@ -11,10 +11,10 @@ from optuna import Study
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 
+from recurlab.atomic import write_bytes
 from recurlab.errors import one_line
 from recurlab.results.figures import png, short
 from recurlab.sweep.trials import Row
-from recurlab.training.run_dir import write_bytes
 
 COLUMNS = 3
 ENOUGH = 4  # results from which importances can be told

@@ -11,6 +11,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from recurlab.atomic import write_bytes
 from recurlab.config import TrainerConfig
 from recurlab.data.module import BenchmarkData
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
@@ -18,7 +19,7 @@ from recurlab.foreign import load_tensors
 from recurlab.tasks.task import Task
 from recurlab.training import random_state
 from recurlab.training.metrics_csv import MetricsCsv
-from recurlab.training.run_dir import RunDir, write_bytes
+from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
 
 Report = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric; True: not worth going on

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from recurlab.atomic import write_bytes
 from recurlab.data.fingerprint import fingerprint
 from recurlab.errors import Preempted, Pruned, RecurlabError
 from recurlab.training.job import Identity
-from recurlab.training.run_dir import RunDir, read_json, write_bytes
+from recurlab.training.run_dir import RunDir, read_json
 
 if TYPE_CHECKING:
     from recurlab.config import Config

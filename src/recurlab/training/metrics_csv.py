@@ -7,9 +7,10 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
+from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError, one_line
 from recurlab.foreign import content_of
-from recurlab.training.run_dir import MOST, write_text
+from recurlab.training.run_dir import MOST
 
 FLUSH = 100  # steps
 

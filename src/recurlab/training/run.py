@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor
 
+from recurlab.atomic import write_text
 from recurlab.config import Config, TrainerConfig, load
 from recurlab.data.module import BenchmarkData
 from recurlab.errors import Preempted, Pruned, RecurlabError
@@ -35,7 +36,7 @@ from recurlab.training.known import (
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.provenance import provenance, uncommitted
 from recurlab.training.resume import checkpoint, content, create, find
-from recurlab.training.run_dir import RunDir, read_json, write_json, write_text
+from recurlab.training.run_dir import RunDir, read_json, write_json
 from recurlab.training.signals import Signals, requeue
 from recurlab.training.steps import Steps
 from recurlab.training.throughput import Throughput

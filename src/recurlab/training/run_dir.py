@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError, one_line, path_of
 from recurlab.foreign import content_of
 
@@ -150,36 +151,6 @@ class RunDir:
         from recurlab.schema import plain, read_yaml
 
         return plain(read_yaml(self.config))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 so that at any time it holds all of the old text or all of the new."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes | memoryview, durable: bool = False) -> None:
-    """Write a file so that at any time it holds all of the old bytes or all of the new.
-
-    Args:
-        path: of the file.
-        content: of the file.
-        durable: whether it is to be on the disk on return, for a machine that may lose its power.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

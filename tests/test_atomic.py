@@ -1,0 +1,71 @@
+"""A file holds all of the old or all of the new, and what killed writers leave is removed by the next."""
+
+import multiprocessing
+import os
+import signal
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from recurlab.atomic import replacing, write_bytes, write_text
+
+
+def write_until_killed(path, began):
+    with replacing(Path(path)) as file:
+        file.write(b"half of the n")
+        began.set()
+        signal.pause()
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that is in the middle of writing a file of a folder."""
+    context = multiprocessing.get_context("forkserver")
+    began = context.Event()
+    process = context.Process(target=write_until_killed, args=(tmp_path / "file", began))
+    process.start()
+    assert began.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_only_what_killed_writers_left_is_removed(tmp_path, writer):
+    (tmp_path / "file").write_text("old")
+    half = set(tmp_path.iterdir()) - {tmp_path / "file"}
+    assert len(half) == 1
+    write_text(tmp_path / "other", "new")
+    assert set(tmp_path.iterdir()) == {tmp_path / "file", tmp_path / "other", *half}
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    assert half < set(tmp_path.iterdir())
+    write_text(tmp_path / "other", "newer")
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == {
+        tmp_path / "file": "old",
+        tmp_path / "other": "newer",
+    }
+
+
+def test_what_other_machines_and_people_write_is_left(tmp_path):
+    others = [tmp_path / name for name in (".new-elsewhere-0123456789abcdef", ".new-old", ".lock", "new-file")]
+    for path in others:
+        path.write_text("")
+    write_bytes(tmp_path / "file", b"new", durable=True)
+    assert set(tmp_path.iterdir()) == {tmp_path / "file", *others}
+
+
+def test_an_error_leaves_the_old(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with suppress(KeyError), replacing(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert (list(tmp_path.iterdir()), path.read_text()) == ([path], "old")
+
+
+def test_a_new_file_has_the_usual_rights(tmp_path):
+    write_text(tmp_path / "one", "")
+    (tmp_path / "two").write_text("")
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == stat.S_IMODE((tmp_path / "two").stat().st_mode)
