@@ -48,9 +48,16 @@ def replacing(path: Path, durable: bool = False) -> Iterator[BufferedRandom]:
             new.unlink(missing_ok=True)
             raise
     if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, on the disk on return."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _begin(folder: Path) -> tuple[Path, BufferedRandom]:

@@ -133,6 +133,45 @@ def test_the_launcher_runs_the_processes_of_a_config(tmp_path, capfd):
     assert not processes_in(tmp_path)
 
 
+EACH = [pytest.param(name, marks=() if name == "language" else pytest.mark.slow) for name in PROBLEMS]
+
+
+@pytest.mark.parametrize("problem", EACH)
+def test_a_run_goes_on_in_another_number_of_processes(tmp_path, capfd, problem):
+    """From two to one and from one to two, within an epoch."""
+    words = overrides(problem)
+    assert train(capfd, *words, "output_dir=whole") == (0, "")
+    for first, second in ((2, 1), (1, 2)):
+        there = tmp_path / f"from_{first}"
+        part = ["train", *words, f"trainer.devices={first}", "trainer.max_steps=2", f"output_dir={there}"]
+        assert run_command(tmp_path, part) == 0
+        run = only_run(there)
+        again = f"resume={run.path}", f"trainer.devices={second}", "trainer.max_steps=-1", "plugins=[toy_problems]"
+        assert run_command(tmp_path, ["train", *again]) == 0
+        assert_same_outcome(run, only_run("whole"))
+    assert "recurlab: " not in Path("said").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "does"),
+    [(["model.zoneout=0.1"], "draws random numbers of its own, as for dropout or zoneout"),
+     (["model=batchnorm"], "normalises its part of a batch, on CPUs")],
+)  # fmt: skip
+def test_a_run_whose_numbers_would_be_others_keeps_its_number_of_processes(capfd, words, does):
+    assert train(capfd, *overrides("classification", *words, "trainer.max_steps=2"))[0] == 0
+    run = only_run("runs")
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    again = f"resume={run.path}", "trainer.max_steps=-1", "plugins=[toy_problems]"
+    code, err = train(capfd, *again, "trainer.devices=2")
+    assert (code, err) == (
+        2,
+        f"recurlab: trainer.devices=2, trainer.num_nodes=1: run={str(run.path)!r} was trained with 1 in all, each "
+        f"of which {does}: with 2 its numbers would be others\n",
+    )
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert train(capfd, *again) == (0, "")
+
+
 def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path):
     code = run_command(tmp_path, ["train", *overrides("broken", "trainer=ddp", *QUICK)])
     run = only_run("runs")

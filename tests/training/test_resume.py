@@ -1,5 +1,6 @@
 """A run is continued from its last good checkpoint, and from nothing else."""
 
+import csv
 import json
 import os
 import resource
@@ -16,6 +17,8 @@ import torch
 from command_process import only_run
 from command_process import run as run_command
 from recurlab.cli import main
+from recurlab.compose import compose
+from recurlab.training.job import digest
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 QUICK = [
@@ -26,7 +29,7 @@ PROBLEMS = {
     "classification": ["trainer.check_val_every_n_epoch=2"],
     "labelling": ["loss.ar=0.1", "loss.tar=0.1"],
     "multilabel": ["model=batchnorm", "model.num_layers=2", "scheduler=step", "scheduler.every=1"],
-    "regression": ["optimizer=adam", "scheduler=plateau", "scheduler.patience=0"],
+    "regression": ["trainer.precision=64-true", "optimizer=adam", "scheduler=plateau", "scheduler.patience=0"],
     "language": ["model.stateful=true", "model.zoneout=0.2"],
     "language, random_bptt: true": ["model.stateful=true", "optimizer=adam", "cell=lstm", "model.output_dropout=0.3"],
 }
@@ -86,8 +89,9 @@ def assert_same(found, wanted):
         assert ours.keys() == theirs.keys()
         for key, weight in theirs.items():
             assert torch.equal(ours[key], weight), key
-    metrics = [json.loads(run.result.read_text())["metrics"] for run in (found, wanted)]
-    assert metrics[0] == metrics[1]
+    results = [json.loads(run.result.read_text()) for run in (found, wanted)]
+    for key in ("metrics", "steps", "epochs"):
+        assert results[0][key] == results[1][key], key
     assert found.metrics.read_text() == wanted.metrics.read_text()
 
 
@@ -100,28 +104,35 @@ def stopped(train, monkeypatch, step, number=signal.SIGTERM, words=LANGUAGE):
     return code, err, only_run("runs")
 
 
-def rows(run):
-    """Return metrics.csv but for the rows of tests, of which an extended run has one more."""
-    lines = run.metrics.read_text().splitlines()
-    places = [place for place, name in enumerate(lines[0].split(",")) if name.startswith("test/")]
-    return [line for line in lines[1:] if not any(line.split(",")[place] for place in places)]
+ENDS = {
+    "good enough": ["trainer.stopping_threshold=GOOD"],
+    "a single step": ["trainer.max_steps=1"],
+    "steps at the end of an epoch": ["trainer.max_steps=6"],
+    "epochs": ["trainer.max_epochs=2"],
+    "steps within an epoch": ["trainer.max_steps=5"],
+}
+WHOLE = "trainer.max_epochs=4", "trainer.max_steps=-1", "trainer.stopping_threshold=null"
+EACH = [
+    pytest.param(problem, end, marks=[] if place == min(number, len(ENDS) - 1) else pytest.mark.slow)
+    for number, problem in enumerate(PROBLEMS)
+    for place, end in enumerate(ENDS)
+]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_two_epochs_are_two_and_two_more(tmp_path, train, problem):
+@pytest.mark.parametrize(("problem", "end"), EACH)
+def test_a_run_that_has_ended_goes_on_as_if_it_had_not(train, problem, end):
     words = [*QUICK, f"data={{name: toy_{problem}}}", *PROBLEMS[problem]]
-    assert train(*words, "trainer.max_epochs=4", "output_dir=whole") == (0, "")
-    assert train(*words, "trainer.max_epochs=2", "output_dir=parts") == (0, "")
+    assert train(*words, *WHOLE, "output_dir=whole") == (0, "")
+    good = "0" if problem in ("classification", "labelling") else "1e9"  # accuracies, and losses
+    ends = [word.replace("GOOD", good) for word in ENDS[end]]
+    assert train(*words, *WHOLE, *ends, "output_dir=parts") == (0, "")
     run = only_run("parts")
     early = weights(run.last)
-    again = f"resume={run.path}", "trainer.max_epochs=4", "plugins=[toy_problems,stopper]"
+    assert any(row["train/loss"] for row in csv.DictReader(run.metrics.read_text().splitlines()))
+    again = f"resume={run.path}", *WHOLE, "plugins=[toy_problems,stopper]"
     assert train(*again) == (0, "")
-    wanted = only_run("whole")
-    for name in ("best", "last"):
-        for key, weight in weights(wanted.checkpoints / f"{name}.ckpt").items():
-            assert torch.equal(weights(run.checkpoints / f"{name}.ckpt")[key], weight), key
     assert any(not torch.equal(early[key], weight) for key, weight in weights(run.last).items())
-    assert rows(run) == rows(wanted)
+    assert_same(run, only_run("whole"))
     assert run.state == "finished"
     assert train(*again) == (0, "")  # nothing is left to do
 
@@ -178,6 +189,12 @@ def test_what_has_no_effect_makes_no_other_job(train, monkeypatch):
     assert only_run("runs").path == run.path
 
 
+@pytest.mark.parametrize("key", ["trainer.stopping_threshold=0", "model.init.gate_bias={update: 0}"])
+def test_none_is_another_value_than_zero(key):
+    zero, none = (digest(compose(["task=adding", *words])[1]) for words in ([key], []))
+    assert zero != none
+
+
 def test_auto_also_continues_a_run_with_a_name_of_its_own(train, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("STOP_AT", "5")
@@ -212,6 +229,63 @@ def test_the_checkpoint_before_a_bad_one_is_used(train, whole, monkeypatch, how)
     assert err.startswith(f"recurlab: {run.last}: not a checkpoint of this run: ")
     assert err.endswith("; going on from previous.ckpt\n")
     assert_same(only_run("runs"), whole)
+
+
+def shorter(run, rows):
+    """Take the last rows from metrics.csv, and leave half a row, as a machine without power does."""
+    lines = run.metrics.read_text().splitlines(keepends=True)
+    run.metrics.write_text("".join(lines[: rows + 1]) + lines[rows + 1][:3])
+
+
+def test_the_checkpoint_before_is_used_where_rows_are_missing(train, whole, monkeypatch):
+    _, _, run = stopped(train, monkeypatch, 8)
+    before, last = (torch.load(path, weights_only=True)["rows"] for path in (run.previous, run.last))
+    shorter(run, last - 1)
+    run.provenance.write_text('{"seed": 0')
+    code, err = train(*QUICK, *LANGUAGE, "resume=auto")
+    assert code == 0
+    garbled, short = err.splitlines()
+    assert garbled.startswith(f"recurlab: {run.provenance}: can't be read: ")
+    assert garbled.endswith("; what earlier parts of the run came from is lost")
+    assert before < last
+    assert short == (
+        f"recurlab: {run.metrics}: of {last} rows before last.ckpt only {last - 1} can be read; going on from "
+        "previous.ckpt"
+    )
+    assert_same(run, whole)
+    assert json.loads(run.provenance.read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize("metrics", ["no file", "other text", "half of a character"])
+def test_a_run_goes_on_whose_rows_are_lost(train, whole, monkeypatch, metrics):
+    _, _, run = stopped(train, monkeypatch, 5)
+    rows = torch.load(run.last, weights_only=True)["rows"]
+    if metrics == "no file":
+        run.metrics.unlink()
+    elif metrics == "other text":
+        run.metrics.write_text('a,b\n"')
+    else:
+        run.metrics.write_bytes(run.metrics.read_bytes()[:20] + b"\xc3")
+    code, err = train(*QUICK, *LANGUAGE, "resume=auto")
+    said = f"recurlab: {run.metrics}: of {rows} rows before last.ckpt only 0 can be read; going on from last.ckpt\n"
+    assert (code, err) == (0, said)
+    found, wanted = [list(csv.DictReader(r.metrics.read_text().splitlines())) for r in (run, whole)]
+    assert found == wanted[-len(found) :]
+    assert torch.equal(*(torch.cat([w.flatten() for w in weights(r.last).values()]) for r in (run, whole)))
+
+
+@pytest.mark.parametrize("place", ["before the renames", "between the renames"])
+def test_a_run_that_was_killed_at_its_last_renames_has_all_checkpoints(train, monkeypatch, place):
+    assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+    run = only_run("runs")
+    end = run.last.read_bytes(), run.previous.read_bytes()
+    run.last.replace(run.next)
+    if place == "before the renames":
+        run.previous.replace(run.last)
+    run.set_status("running")
+    assert train(*QUICK, *LANGUAGE, "resume=auto") == (0, "")
+    assert (run.last.read_bytes(), run.previous.read_bytes()) == end
+    assert {path.name for path in run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
 def test_a_run_without_a_good_checkpoint_says_so(train, monkeypatch):
@@ -301,6 +375,15 @@ def test_a_users_code_is_not_imported_because_a_directory_names_it(train, monkey
 def test_what_is_no_run_cannot_be_resumed(train, path):
     code, err = train(f"resume={path}")
     assert (code, err) == (2, f"recurlab: run={path!r}: not a run directory, it needs status.json and config.yaml\n")
+
+
+@pytest.mark.parametrize(("word", "done"), [("trainer.max_epochs=1", 2), ("trainer.max_steps=4", 5)])
+def test_a_run_is_not_made_shorter_than_it_is(train, monkeypatch, word, done):
+    _, _, run = stopped(train, monkeypatch, 5)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    code, err = train(f"resume={run.path}", word, "plugins=[toy_problems,stopper]")
+    assert (code, err) == (2, f"recurlab: {word}: run={str(run.path)!r} has come to {done}\n")
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_training_ends_when_the_metric_is_good_enough(train):

@@ -1,9 +1,10 @@
 """What all problems share: steps, metrics over epochs and processes, optimiser, constraints and carried states."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.distributed
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
@@ -241,24 +242,28 @@ class Task(LightningModule):
         self._report("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what stateful layers carry, in each process: (processes, ...) of each state."""
+        """Add what stateful layers carry: a list of the processes' for each state."""
         checkpoint["carried_states"] = [self._gathered(layer.carried_state) for layer in self.recurrent_layers()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what stateful layers carried."""
+        """Take up what stateful layers carried, be it in another number of processes."""
         rank = 0 if self._trainer is None else self.trainer.global_rank
         for layer, states in zip(self.recurrent_layers(), checkpoint["carried_states"], strict=True):
-            if states is not None and len(states[0]) != self._world:
-                raise RecurlabError(f"trainer.devices={self._world}: the checkpoint's states are of {len(states[0])}")
-            layer.carried_state = None if states is None else tuple(state[rank] for state in states)
+            layer.carried_state = None if states is None else tuple(_share(each, rank, self._world) for each in states)
 
-    def _gathered(self, states: State | None) -> State | None:
-        if states is None or self._world == 1:
-            return None if states is None else tuple(state.unsqueeze(0) for state in states)
-        places = [state.new_zeros(self._world, *state.shape) for state in states]
-        for place, state in zip(places, states, strict=True):
-            place[self.trainer.global_rank] = state
-        return tuple(self.sum_of_processes(place) for place in places)
+    def _gathered(self, states: State | None) -> list[list[Tensor]] | None:
+        if states is None:
+            return None
+        if self._world == 1:
+            return [[state] for state in states]
+        found: list[Any] = [None] * self._world
+        torch.distributed.all_gather_object(found, [state.cpu() for state in states])
+        return [list(each) for each in zip(*found, strict=True)]
+
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether the model has statistics of batches: each process those of its part, unless they are shared."""
+        return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in self.modules())
 
     def recurrent_layers(self) -> Iterator[RNN]:
         """Iterate over the model's recurrent layers."""
@@ -275,6 +280,20 @@ def valid_steps(outputs: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return torch.ones(outputs.shape[:2], dtype=torch.bool, device=outputs.device)
     return mask_of(lengths, outputs.transpose(0, 1)).transpose(0, 1)
+
+
+def _share(states: Sequence[Tensor], rank: int, world: int) -> Tensor:
+    """Return the state (layers, B, H) that a process takes up, given those of the processes that were.
+
+    Of a batch, process r of n has the sequences r, r + n, r + 2 n and so on.
+    """
+    if len(states) == world:
+        return states[rank]
+    layers, _, size = states[0].shape
+    whole = states[0].new_zeros(layers, sum(state.shape[1] for state in states), size)
+    for place, state in enumerate(states):
+        whole[:, place :: len(states)] = state
+    return whole[:, rank::world]
 
 
 def _mean(x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | int]:

@@ -21,6 +21,7 @@ WITHOUT_EFFECT = (
 # Groups all of whose keys have a value in every config. What is off there (null, false, 0, nothing) does not count, so
 # that a job keeps its name when a later version adds an option to them.
 WHOLE = ("trainer", "model", "loss")
+ZERO_COUNTS = ("stopping_threshold", "gate_bias")  # where 0 is not off: none is another value
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,11 @@ def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
 
 def _without_off(group: dict[str, Any]) -> dict[str, Any]:
     """Return what is not off in a group, and in the groups in it."""
-    rest = {key: _without_off(value) if isinstance(value, dict) else value for key, value in group.items()}
-    return {key: value for key, value in rest.items() if value}
+    rest = {
+        key: _without_off(value) if isinstance(value, dict) and key not in ZERO_COUNTS else value
+        for key, value in group.items()
+    }
+    return {key: value for key, value in rest.items() if value or (key in ZERO_COUNTS and value == 0)}
 
 
 def leaves(config: DictConfig, but: tuple[str, ...] = (), place: str = "") -> dict[str, Any]:

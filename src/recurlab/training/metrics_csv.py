@@ -2,12 +2,13 @@
 
 import csv
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from recurlab.atomic import write_text
+from recurlab.atomic import sync, write_text
 from recurlab.errors import RecurlabError, one_line
 from recurlab.foreign import content_of
 from recurlab.training.run_dir import MOST
@@ -21,9 +22,6 @@ class MetricsCsv(Logger):
     Args:
         path: of the file.
         rows: how many of the rows in it to keep, where a run is continued; None begins anew.
-
-    Raises:
-        RecurlabError: if there are not so many.
     """
 
     def __init__(self, path: Path, rows: int | None = None) -> None:
@@ -63,7 +61,7 @@ class MetricsCsv(Logger):
             return
         columns = sorted({*self._columns, *(name for row in self._pending for name in row)})
         if columns != self._columns:
-            old = self._read() if self._written else []
+            old = read_rows(self._path) if self._written else []
             self._columns = columns
             write_text(self._path, self._text(old, header=True))
         with self._path.open("a", newline="") as file:
@@ -71,23 +69,21 @@ class MetricsCsv(Logger):
         self._written += len(self._pending)
         self._pending = []
 
+    def sync(self) -> None:
+        """Write what has been logged, and have it on the disk on return."""
+        self.save()
+        if self._written:
+            sync(self._path)
+            sync(self._path.parent)
+
     def finalize(self, status: str) -> None:
         """Write what has been logged."""
         self.save()
 
     def _cut(self, rows: int) -> None:
-        old = self._read() if self._path.is_file() else []
-        if len(old) < rows:
-            raise RecurlabError(f"{self._path}: {len(old)} rows, but the checkpoint was written after {rows}")
-        self._columns, self._written = sorted(old[0]) if old else [], rows
-        write_text(self._path, self._text(old[:rows], header=bool(old)))
-
-    def _read(self) -> list[dict[str, Any]]:
-        try:
-            text = io.StringIO(content_of(self._path, MOST).decode(), newline="")
-            return [row for row in csv.DictReader(text) if None not in row and None not in row.values()]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise RecurlabError(f"{self._path}: can't be read: {one_line(error)}") from error
+        old = read_rows(self._path)[:rows]
+        self._columns, self._written = sorted(old[0]) if old else [], len(old)
+        write_text(self._path, self._text(old, header=bool(old)))
 
     def _text(self, rows: list[dict[str, Any]], header: bool = False) -> str:
         text = io.StringIO()
@@ -96,3 +92,19 @@ class MetricsCsv(Logger):
             writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics.csv up to the first that is not whole; none where there is no such file."""
+    try:
+        text = content_of(path, MOST).decode(errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise RecurlabError(f"{path}: can't be read: {one_line(error)}") from error
+    rows: list[dict[str, Any]] = []
+    with suppress(csv.Error, KeyError, TypeError, ValueError):  # a field too long, too few, too many, or no number
+        for row in csv.DictReader(io.StringIO(text)):
+            float(row["step"])
+            for value in row.values():
+                float(value or (0 if value == "" else value))
+            rows.append(row)
+    return rows

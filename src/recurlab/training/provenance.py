@@ -51,7 +51,7 @@ def _checkouts() -> list[Path]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    return _ask("git", "-C", str(folder), *arguments)
+    return _ask("git", "--no-optional-locks", "-C", str(folder), *arguments)  # a lock may stay if the run is killed
 
 
 def _ask(*command: str) -> str:

@@ -28,3 +28,11 @@ def restore(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether the same numbers would be drawn from two states."""
+    return all(
+        torch.equal(one[key], other[key]) if isinstance(one[key], torch.Tensor) else one[key] == other[key]
+        for key in one
+    )

@@ -2,20 +2,28 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recurlab.compose import compose
-from recurlab.config import Config, load
+from recurlab.config import Config, TrainerConfig, load
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, say
 from recurlab.training.job import WITHOUT_EFFECT, Identity, digest, leaves, places
 from recurlab.training.known import is_as_old, is_of
 from recurlab.training.run_dir import RunDir
 
+if TYPE_CHECKING:
+    from recurlab.tasks.task import Task
+
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.stopping_threshold")  # what a longer run may differ in
-CHANGEABLE = (*dict.fromkeys(key for key in (*WITHOUT_EFFECT, *Identity.PLACES) if key != "output_dir"), *LENGTH)
+PROCESSES = ("trainer.devices", "trainer.num_nodes")  # see `check_goes_on`
+CHANGEABLE = (
+    *dict.fromkeys(key for key in (*WITHOUT_EFFECT, *Identity.PLACES) if key != "output_dir"),
+    *LENGTH,
+    *PROCESSES,
+)
 
 
 def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
@@ -94,21 +102,32 @@ def create(config: Config, resolved: DictConfig, identity: Identity) -> RunDir:
 
 
 def content(config: Config, resolved: DictConfig) -> str:
-    """Return the name of what checkpoints are of: the job, but for how long it trains and the files it reads."""
-    return digest(resolved, but=(*LENGTH, *places(config)))
+    """Return the name of what checkpoints are of: the job, but for its length, its processes and the files it reads."""
+    return digest(resolved, but=(*LENGTH, *PROCESSES, *places(config)))
 
 
-def checkpoint(run: RunDir, config: Config, resolved: DictConfig) -> tuple[Path | None, dict[str, Any]]:
+def checkpoint(
+    run: RunDir, config: Config, resolved: DictConfig, quiet: bool = False
+) -> tuple[Path | None, dict[str, Any]]:
     """Return the last checkpoint from which a run can go on, with its content; (None, {}) where it has not come so far.
 
-    One that is damaged, or of another run, is passed over with a line on the standard error.
+    One that is damaged, or of another run, is passed over with a line on the standard error, and so is one that
+    metrics.csv has too few rows for, unless there is no other.
+
+    Args:
+        run: that is continued.
+        config, resolved: its config.
+        quiet: leave the lines to another process.
 
     Raises:
-        RecurlabError: if there are such, and none is any good.
+        RecurlabError: if there are checkpoints, and none is any good.
     """
     from recurlab.training.checkpoints import read
+    from recurlab.training.metrics_csv import read_rows
 
-    refused: list[str] = []
+    lines: list[str] = []
+    incomplete = None
+    rows = len(read_rows(run.metrics))
     for path in (run.next, run.last, run.previous):
         if not path.is_file():
             continue
@@ -116,11 +135,54 @@ def checkpoint(run: RunDir, config: Config, resolved: DictConfig) -> tuple[Path 
             found = read(path)
             if found.get("content") not in (content(config, resolved), digest(resolved, but=LENGTH)):  # the former name
                 raise RecurlabError("it is of another run")
-            for line in refused:
-                say(f"{line}; going on from {path.name}")
-            return path, found
+            needed = found["rows"]
         except Exception as error:  # torch raises many kinds for a damaged file
-            refused.append(f"{path}: not a checkpoint of this run: {one_line(error)[:200] or type(error).__name__}")
-    if refused:
-        raise RecurlabError(f"{refused[0]}; no other can be used: start anew without resume")
-    return None, {}
+            lines.append(f"{path}: not a checkpoint of this run: {one_line(error)[:200] or type(error).__name__}")
+            continue
+        if rows >= needed:
+            break
+        lines.append(f"{run.metrics}: of {needed} rows before {path.name} only {rows} can be read")
+        incomplete = incomplete or (path, found, len(lines))
+    else:
+        if incomplete is None and lines:
+            raise RecurlabError(f"{lines[0]}; no other can be used: start anew without resume")
+        if incomplete is None:
+            return None, {}
+        path, found, count = incomplete
+        del lines[count:]
+    for line in () if quiet else lines:
+        say(f"{line}; going on from {path.name}")
+    return path, found
+
+
+def check_goes_on(run: RunDir, found: dict[str, Any], config: TrainerConfig, task: "Task") -> None:
+    """Raise if a run that is continued would not arrive where one of its config arrives that was never stopped.
+
+    Args:
+        run: that is continued.
+        found: the checkpoint from which it goes on.
+        config: of the run as it is to be now.
+        task: what is trained.
+
+    Raises:
+        RecurlabError: if it is to be shorter than it is, or in another number of processes where that makes a
+            difference.
+    """
+    from recurlab.training.checkpoints import processes_of, trained
+    from recurlab.training.trainer import on_gpu
+
+    for name, done in trained(found).items():
+        limit = getattr(config, name)
+        if 0 <= limit < done:
+            raise RecurlabError(f"trainer.{name}={limit}: run={str(run.path)!r} has come to {done}")
+    before, drawn = processes_of(found)
+    differs = None
+    if drawn:
+        differs = "draws random numbers of its own, as for dropout or zoneout"
+    elif task.normalizes_batches and not on_gpu(config):
+        differs = "normalises its part of a batch, on CPUs"
+    if before != config.world and differs:
+        raise RecurlabError(
+            f"trainer.devices={config.devices}, trainer.num_nodes={config.num_nodes}: run={str(run.path)!r} was "
+            f"trained with {before} in all, each of which {differs}: with {config.world} its numbers would be others"
+        )

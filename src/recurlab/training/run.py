@@ -4,7 +4,7 @@ import csv
 import io
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from recurlab.atomic import write_text
 from recurlab.config import Config, TrainerConfig, load
 from recurlab.data.module import BenchmarkData
-from recurlab.errors import Preempted, Pruned, RecurlabError
+from recurlab.errors import Preempted, Pruned, RecurlabError, check_instance, say
 from recurlab.tasks.classification import Classification
 from recurlab.tasks.task import Task
 from recurlab.training import processes, ranks
 from recurlab.training.build import Facts, build_task
-from recurlab.training.checkpoints import Checkpoints, Report, load_weights
+from recurlab.training.checkpoints import Checkpoints, Report, load_weights, take_precision
 from recurlab.training.job import Identity
 from recurlab.training.known import (
     FILES,
@@ -35,7 +35,7 @@ from recurlab.training.known import (
 )
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.provenance import provenance, uncommitted
-from recurlab.training.resume import checkpoint, content, create, find
+from recurlab.training.resume import check_goes_on, checkpoint, content, create, find
 from recurlab.training.run_dir import RunDir, read_json, write_json
 from recurlab.training.signals import Signals, requeue
 from recurlab.training.steps import Steps
@@ -112,7 +112,8 @@ def _start(run: RunDir, config: Config, resolved: DictConfig, identity: Identity
     path, done = checkpoint(run, config, resolved)
     if path is not None:
         check_weights(path, done["state_dict"], task)
-    return path, done
+        check_goes_on(run, done, config.trainer, task)
+    return run.settle(path), done
 
 
 @contextmanager
@@ -149,8 +150,12 @@ def _keep_provenance(run: RunDir, seed: int, notes: tuple[str, ...]) -> None:
     """Write what the run comes from; where it is continued, what each part of it does."""
     found: dict[str, Any] = {**provenance(seed), "data": list(notes)}
     if run.provenance.is_file():
-        first = read_json(run.provenance)
-        found = {**first, "continued": [*first.get("continued", []), found]}
+        try:
+            first = read_json(run.provenance)
+            check_instance("continued", parts := first.get("continued") or [], list)
+            found = {**first, "continued": [*parts, found]}
+        except RecurlabError as error:
+            say(f"{error}; what earlier parts of the run came from is lost")
     else:
         write_text(run.patch, uncommitted())
     write_json(run.provenance, found)
@@ -186,8 +191,7 @@ def follow(path: str, rank: int, tell: Callable[[], None] = lambda: None) -> Non
         task, data = prepare(config, rank, Facts.read(read_json(run.facts)))
         if (files := recorded(run)) is not None:
             check_unchanged(config, files)
-        with redirect_stderr(io.StringIO()):  # what it says of bad ones has been said
-            start = checkpoint(run, config, resolved)
+        start = checkpoint(run, config, resolved, quiet=True)
         with Signals() as signals:
             execute(config, resolved, run, task, data, signals, start, tell=tell)
 
@@ -253,6 +257,8 @@ def _train(
     tell: Callable[[], None],
 ) -> dict[str, Any]:
     path, done = start
+    if path:  # Lightning loads the weights before it gives them the precision of the run
+        take_precision(task, done["state_dict"])
     metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if path else None)
     plain: Any = OmegaConf.to_container(resolved)
     loggers = [] if metrics is None else [metrics, *config.logger.build(run.path, plain, done.get("global_step", 0))]
@@ -265,6 +271,7 @@ def _train(
         log_every_n_steps=_log_interval(config.trainer, data),
     )
     _fit(trainer, task, data, run, path)
+    kept.log_last(trainer)
     if kept.best is None:  # stopped by max_steps before the first validation
         trainer.save_checkpoint(run.best, weights_only=True)
     trainer.strategy.barrier()  # the first process has written the checkpoint
@@ -304,7 +311,6 @@ def _keep_confusion(run: RunDir, task: Task, names: tuple[str, ...]) -> None:
 
 
 def _log_interval(config: TrainerConfig, data: BenchmarkData) -> int:
-    """Return log_every_n_steps, but so that an epoch, or a run of a few steps, is logged at least once."""
+    """Return log_every_n_steps, but so that an epoch is logged at least once."""
     batches = data.batches("train")
-    limits = [config.limit_train_batches or batches, config.max_steps if config.max_steps > 0 else batches]
-    return min(config.log_every_n_steps, batches, *limits)
+    return min(config.log_every_n_steps, batches, config.limit_train_batches or batches)

@@ -142,6 +142,18 @@ class RunDir:
         except OSError as error:
             raise RecurlabError(f"{path}: can't be opened: {error.strerror}") from error
 
+    def settle(self, used: Path | None = None) -> Path | None:
+        """Make next.ckpt, where there is one, the last checkpoint, and keep the one before it.
+
+        Return where one that is `used` is then; where it is the previous one, all stay where they are.
+        """
+        if not self.next.is_file() or used == self.previous:
+            return used
+        if self.last.exists():
+            self.last.replace(self.previous)
+        self.next.replace(self.last)
+        return {self.next: self.last, self.last: self.previous}.get(used, used) if used else None
+
     def set_status(self, state: str, reason: str = "") -> None:
         """Say how the run stands: queued, running, finished, failed, interrupted, preempted or pruned."""
         write_json(self.status, {"format": FORMAT, "state": state, "reason": reason, "job": self.job})
