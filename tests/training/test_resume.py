@@ -244,7 +244,7 @@ def test_the_checkpoint_before_is_used_where_rows_are_missing(train, whole, monk
     run.provenance.write_text('{"seed": 0')
     code, err = train(*QUICK, *LANGUAGE, "resume=auto")
     assert code == 0
-    garbled, short = err.splitlines()
+    short, garbled = err.splitlines()
     assert garbled.startswith(f"recurlab: {run.provenance}: can't be read: ")
     assert garbled.endswith("; what earlier parts of the run came from is lost")
     assert before < last
