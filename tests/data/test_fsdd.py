@@ -199,9 +199,11 @@ def test_recordings_are_read_as_log_mel_bands(sounds):
         np.testing.assert_allclose(found.inputs, wanted, atol=1e-3)
 
 
-def test_the_folder_above_the_recordings_will_do(sounds):
+def test_the_folder_above_the_recordings_will_do_and_names_in_capitals(sounds):
     found, same = (fsdd(folder).split("test", 0, 0) for folder in (sounds, sounds.parent))
     assert np.array_equal(found.inputs, same.inputs)
+    (sounds / "7_otto_0.wav").rename(sounds / "7_OTTO_0.WAV")
+    assert len(fsdd(sounds).split("test", 0, 0).lengths) == len(same.lengths)
 
 
 def test_the_bands_come_from_the_cache_until_a_recording_changes(sounds, monkeypatch):

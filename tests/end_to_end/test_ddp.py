@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from command_process import only_run, start
 from command_process import run as run_command
 from recurlab.cli import main
 from recurlab.compose import compose
-from recurlab.training.run_dir import RunDir
+from recurlab.training.build import Facts
+from recurlab.training.run_dir import RunDir, write_json
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 HERE = Path(__file__).parent
@@ -59,14 +61,15 @@ def read(path):
 
 
 def processes_in(folder):
-    """Return the numbers of the processes that run in a folder, but for this one."""
+    """Return the numbers of the processes that run in a folder, but for this one and those that serve it throughout."""
+    servers = forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid
     found = []
     for path in Path("/proc").glob("[0-9]*/cwd"):
         try:
             where = path.readlink()
         except OSError:  # ended meanwhile
             continue
-        if where == folder and int(path.parent.name) != os.getpid():
+        if where == folder and int(path.parent.name) not in (os.getpid(), *servers):
             found.append(int(path.parent.name))
     return found
 
@@ -207,6 +210,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     """Whatever it was killed by: the pipe between them is closed then."""
     config, resolved = compose(overrides("regression", "trainer.devices=2"))
     run, port, (told, pipe) = RunDir.create(config.output_dir, "toy", resolved), free_port(), os.pipe()
+    write_json(run.facts, Facts.of(config.data).write())
     command = [sys.executable, "-m", "recurlab.training.processes", run.path, str(pipe)]
     process = subprocess.Popen(command, env=environment(0, port), stdin=subprocess.PIPE, pass_fds=[pipe])
     os.close(pipe)

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from recurlab.errors import RecurlabError
 from recurlab.launch import fresh, jobs
 from recurlab.launch.jobs import Job
+from recurlab.training.job import Identity
 
 # What a job's process does is the text of its config; `server` is the process that it comes from.
 STAND_IN = """
@@ -62,7 +63,7 @@ def server(tmp_path, monkeypatch):
 
 def job(does, stall_timeout=60):
     config = SimpleNamespace(experiment="toy", trainer=SimpleNamespace(stall_timeout=stall_timeout))
-    return Job((), config, OmegaConf.create({"does": does}), "name")
+    return Job((), config, OmegaConf.create({"does": does}), Identity("name", "", {}, ""))
 
 
 def begun():

@@ -91,7 +91,8 @@ def test_what_is_on_another_device_is_refused(backend, name):
 @pytest.mark.parametrize("given", [[[[1.0] * FEATURES]], None])
 def test_an_input_that_is_no_tensor_is_refused(given):
     layer = recurlab.RNN(FEATURES, H)
-    refused(lambda: layer(given), f"input={type(given).__name__}: must be a tensor")
+    for call in (layer, layer.step):
+        refused(lambda call=call: call(given), f"input={type(given).__name__}: must be a tensor")
     refused(lambda: layer(torch.ones(T, B, FEATURES), (given,)), f"state h={type(given).__name__}: must be a tensor")
 
 

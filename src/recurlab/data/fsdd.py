@@ -25,7 +25,7 @@ BANDS = 24
 RATE = 8000  # samples a second
 TEST_TAKES = 5
 DIGITS = tuple("0123456789")
-NAME = re.compile(r"([0-9])_([^_]+)_([0-9]{1,6})\.wav")
+NAME = re.compile(r"([0-9])_([^_]+)_([0-9]{1,6})\.wav", re.IGNORECASE)
 
 
 class Recordings(NamedTuple):
@@ -118,7 +118,10 @@ class FSDD(Files, RaggedBenchmark):
 
 
 def _recordings_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.wav")) or sorted((folder / "recordings").glob("*.wav"))
+    for place in (folder, folder / "recordings"):
+        if found := sorted(path for path in place.glob("*") if path.suffix.lower() == ".wav"):
+            return found
+    return []
 
 
 def _read_prepared(path: Path) -> Recordings:

@@ -10,6 +10,7 @@ from weakref import ReferenceType
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from recurlab.cells.cell import Cell, cell_of
 from recurlab.errors import RecurlabError
@@ -150,7 +151,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 def _watched(output: Tensor) -> tuple[Tensor, Tensor]:
     """Return what counts the changes in place of an output, and the output to be saved, which torch does not watch."""
     watch = output.detach()
-    if type(output) is Tensor:  # not within a graph that is being compiled
+    if type(output) is Tensor and not is_in_torch_dispatch_mode():  # others may look at each call of torch
         watch.data = watch.new_empty(0)  # the count is shared, the memory is not held
     return watch, output.data
 

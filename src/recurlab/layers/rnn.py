@@ -193,6 +193,8 @@ class RNN(CarryingLayer):
         for key in ("bidirectional", "go_backwards"):
             if getattr(self, key):
                 raise RecurlabError(f"{key}=True: such a layer needs whole sequences, it can't run step by step")
+        if not isinstance(input, Tensor):
+            raise RecurlabError(f"input={type(input).__name__}: must be a tensor")
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise RecurlabError(f"input={tuple(input.shape)}: must be (B, I) or (I,) with I={self.input_size}")
         time = 1 if self.batch_first and input.dim() == 2 else 0

@@ -2,9 +2,8 @@
 
 import csv
 import io
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from recurlab.atomic import write_text
 from recurlab.config import Config, TrainerConfig, load
 from recurlab.data.module import BenchmarkData
-from recurlab.errors import Preempted, Pruned, RecurlabError, check_instance, say
+from recurlab.errors import RecurlabError
 from recurlab.tasks.classification import Classification
 from recurlab.tasks.task import Task
 from recurlab.training import processes, ranks
@@ -34,10 +33,10 @@ from recurlab.training.known import (
     recorded,
 )
 from recurlab.training.metrics_csv import MetricsCsv
-from recurlab.training.provenance import provenance, uncommitted
+from recurlab.training.record import keep_provenance, status_kept
 from recurlab.training.resume import check_goes_on, checkpoint, content, create, find
 from recurlab.training.run_dir import RunDir, read_json, write_json
-from recurlab.training.signals import Signals, requeue
+from recurlab.training.signals import Signals
 from recurlab.training.steps import Steps
 from recurlab.training.throughput import Throughput
 from recurlab.training.trainer import check_accelerator, make_trainer, on_gpu, quiet, without_denormals
@@ -88,7 +87,7 @@ def train(
     run = known or create(config, resolved, identity)
     with run.held():
         start = BEGINNING if known is None else _start(run, config, resolved, identity, facts, task)
-        with Signals() as signals, left_as_it_was(run), _status(run):
+        with Signals() as signals, left_as_it_was(run), status_kept(run):
             for note in notes:
                 print(note)
             if known is not None:
@@ -96,7 +95,7 @@ def train(
                 run.set_status("running")
                 write_text(run.config, OmegaConf.to_yaml(resolved))
             write_json(run.facts, {**facts.write(), FILES: identity.data})
-            _keep_provenance(run, config.seed, notes)
+            keep_provenance(run, config.seed, notes)
             if place is not None:
                 ranks.shared(str(run.path))
             if place is None and config.trainer.world > 1:
@@ -114,51 +113,6 @@ def _start(run: RunDir, config: Config, resolved: DictConfig, identity: Identity
         check_weights(path, done["state_dict"], task)
         check_goes_on(run, done, config.trainer, task)
     return run.settle(path), done
-
-
-@contextmanager
-def _status(run: RunDir) -> Iterator[None]:
-    """Keep in the run's status how it ends."""
-    try:
-        yield
-        run.set_status("finished")
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
-        _try_status(run, "interrupted")
-        raise KeyboardInterrupt(f"the run is kept in {run.path}") from stop
-    except Preempted as stop:
-        if stop.signum == signal.SIGINT:
-            _try_status(run, "interrupted", str(stop))
-            raise KeyboardInterrupt(f"the run is kept in {run.path}") from stop
-        _try_status(run, "preempted", str(stop))
-        requeue(stop.signum)
-        raise
-    except Pruned as stop:
-        _try_status(run, "pruned", str(stop))
-        raise
-    except Exception as error:
-        _try_status(run, "failed", str(error) or type(error).__name__)
-        raise
-
-
-def _try_status(run: RunDir, state: str, reason: str = "") -> None:
-    """Keep how the run has ended; on a disk that is full it is said on the screen alone."""
-    with suppress(OSError):
-        run.set_status(state, reason)
-
-
-def _keep_provenance(run: RunDir, seed: int, notes: tuple[str, ...]) -> None:
-    """Write what the run comes from; where it is continued, what each part of it does."""
-    found: dict[str, Any] = {**provenance(seed), "data": list(notes)}
-    if run.provenance.is_file():
-        try:
-            first = read_json(run.provenance)
-            check_instance("continued", parts := first.get("continued") or [], list)
-            found = {**first, "continued": [*parts, found]}
-        except RecurlabError as error:
-            say(f"{error}; what earlier parts of the run came from is lost")
-    else:
-        write_text(run.patch, uncommitted())
-    write_json(run.provenance, found)
 
 
 def _facts(config: Config, known: RunDir | None) -> Facts:
