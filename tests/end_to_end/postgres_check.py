@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
+
+from awaited import TIMEOUT, wait
 
 TRIALS, COMMANDS, WORKERS, AWAY = 14, 2, 2, 12.0
 SWEEP = [
@@ -23,16 +23,6 @@ SWEEP = [
     f"sweep.space={{seed: {{low: 0, high: {TRIALS - 1}}}}}", "sweep.sampler=grid", f"sweep.workers={WORKERS}",
     "sweep.heartbeat=5",  # so that each worker asks the database while it is away
 ]  # fmt: skip
-TIMEOUT = 600.0  # seconds
-
-
-def wait(what: str, found: Callable[[], Any]) -> Any:
-    """Return what `found` gives as soon as that is something."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"no {what} after {TIMEOUT} s"
-        time.sleep(0.2)
-    return result
 
 
 def below(parent: int, word: str) -> list[int]:

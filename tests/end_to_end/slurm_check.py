@@ -9,11 +9,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from awaited import wait
 
 RUN = [
     "task=adding", "data.length=30", "data.train_size=1600", "data.valid_size=200", "data.test_size=200",
@@ -21,7 +22,6 @@ RUN = [
     "trainer.accelerator=cpu", "trainer.devices=2", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 JOB = [*RUN, "launcher=slurm", "launcher.cpus_per_task=1"]
-TIMEOUT = 600.0  # seconds
 
 
 def shell(line: str) -> str:
@@ -33,15 +33,6 @@ def shell(line: str) -> str:
 
 def recurlab(*words: str) -> str:
     return shell(shlex.join([sys.executable, "-m", "recurlab", "train", *words]))
-
-
-def wait(what: str, found: Callable[[], Any]) -> Any:
-    """Return what `found` gives as soon as that is something."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"no {what} after {TIMEOUT} s"
-        time.sleep(0.2)
-    return result
 
 
 class Run:
