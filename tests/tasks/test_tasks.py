@@ -155,11 +155,14 @@ def test_the_carried_state_is_part_of_a_checkpoint():
     task.on_save_checkpoint(checkpoint)
     other.on_load_checkpoint(checkpoint)
     kept = task.model.stack.rnn.carried_state
-    assert [tuple(s.shape) for s in checkpoint["carried_states"][0]] == [(1, *s.shape) for s in kept]
+    assert [[s.shape for s in each] for each in checkpoint["carried_states"][0]] == [[s.shape] for s in kept]
     assert torch.equal(other.model.stack.rnn.carried_state[0], kept[0])
 
 
-def test_states_kept_by_two_processes_are_refused_by_one():
+@pytest.mark.parametrize(("batch", "kept_as"), [(5, list), (4, torch.stack)], ids=["list", "tensor of once"])
+def test_one_process_takes_up_the_states_of_two(batch, kept_as):
+    """Of a batch they have every other sequence."""
+    whole = torch.randn(1, batch, 4)
     task = task_of(stateful=True)
-    with pytest.raises(RecurlabError, match=r"trainer\.devices=1: the checkpoint's states are of 2"):
-        task.on_load_checkpoint({"carried_states": [(torch.zeros(2, 1, 5, 4),)]})
+    task.on_load_checkpoint({"carried_states": [(kept_as([whole[:, 0::2], whole[:, 1::2]]),)]})
+    assert torch.equal(task.model.stack.rnn.carried_state[0], whole)
