@@ -1,35 +1,35 @@
 """A file holds all of the old or all of the new, and what killed writers leave is removed by the next."""
 
-import multiprocessing
 import os
 import signal
 import stat
+import subprocess
+import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from recurlab.atomic import replacing, write_bytes, write_text
 
-
-def write_until_killed(path, began):
-    with replacing(Path(path)) as file:
-        file.write(b"half of the n")
-        began.set()
-        signal.pause()
+WRITER = """
+import signal, sys
+from pathlib import Path
+from recurlab.atomic import replacing
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half of the n")
+    print("began", flush=True)
+    signal.pause()
+"""
 
 
 @pytest.fixture
 def writer(tmp_path):
     """A process that is in the middle of writing a file of a folder."""
-    context = multiprocessing.get_context("forkserver")
-    began = context.Event()
-    process = context.Process(target=write_until_killed, args=(tmp_path / "file", began))
-    process.start()
-    assert began.wait(60)
-    yield process
-    process.kill()
-    process.join()
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "began\n"
+        yield process
+        process.kill()
 
 
 def test_only_what_killed_writers_left_is_removed(tmp_path, writer):
@@ -39,7 +39,7 @@ def test_only_what_killed_writers_left_is_removed(tmp_path, writer):
     write_text(tmp_path / "other", "new")
     assert set(tmp_path.iterdir()) == {tmp_path / "file", tmp_path / "other", *half}
     os.kill(writer.pid, signal.SIGKILL)
-    writer.join()
+    writer.wait()
     assert half < set(tmp_path.iterdir())
     write_text(tmp_path / "other", "newer")
     assert {path: path.read_text() for path in tmp_path.iterdir()} == {
