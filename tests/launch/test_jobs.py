@@ -9,7 +9,8 @@ import pytest
 
 from recurlab.cli import main
 from recurlab.errors import RecurlabError
-from recurlab.launch.jobs import Job, check, run, run_all
+from recurlab.launch.jobs import Job, check, run
+from recurlab.launch.queue import run_all
 from recurlab.training.run_dir import RunDir
 
 WORDS = [

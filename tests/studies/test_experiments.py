@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from recurlab.cli import main
-from recurlab.studies.definition import Study, load
+from recurlab.studies.definition import Study
+from recurlab.studies.folder import load
+from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.run import jobs_of
 from recurlab.studies.table import Results
 
@@ -13,7 +15,7 @@ TOP = Path(__file__).parents[2]
 STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/sweep.yaml"))
 
 
-@pytest.mark.parametrize("scale", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scale", ["cpu", "paper", pytest.param("gpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_run_is_composed_and_is_another_one(name, scale, monkeypatch):
     monkeypatch.chdir(TOP)
@@ -21,7 +23,9 @@ def test_every_run_is_composed_and_is_another_one(name, scale, monkeypatch):
     if not isinstance(study, Study):
         assert all(study.settings(each).shapes for each in study.bench)
         return
-    assert set(study.scales) == {"cpu", "gpu"}
+    assert set(study.scales) == ({"paper"} if isinstance(study, Reproduction) else {"cpu", "gpu"})
+    if scale not in study.scales:
+        return
     made = jobs_of(study, scale)
     jobs = [job.name for _, job in made]
     assert jobs

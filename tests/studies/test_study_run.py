@@ -7,7 +7,8 @@ import pytest
 from recurlab.launch.launchers import Slurm
 from recurlab.results.records import Curves, Result
 from recurlab.studies.collect import collect, measured
-from recurlab.studies.definition import Measure, load
+from recurlab.studies.definition import Measure
+from recurlab.studies.folder import load
 from recurlab.studies.run import jobs_of, run
 from recurlab.studies.table import Results, row_of
 from recurlab.training.run_dir import RunDir

@@ -32,8 +32,9 @@ def train(words: list[str], multirun: bool) -> int:
 
 def _grid(words: list[str]) -> int:
     from recurlab.compose import expand
-    from recurlab.launch.jobs import Job, check, run_all
+    from recurlab.launch.jobs import Job, check
     from recurlab.launch.launchers import Local
+    from recurlab.launch.queue import run_all
     from recurlab.training.ranks import started_by_others
 
     if others := started_by_others():
@@ -195,7 +196,7 @@ def bench(words: list[str]) -> int:
 
 def study_run(name: str, scale: str, words: list[str]) -> int:
     """Run what is missing of a study, or hand it to a cluster, and report what there is."""
-    from recurlab.studies.definition import load
+    from recurlab.studies.folder import load
     from recurlab.studies.speeds import Speed
 
     study = load(name)
@@ -205,14 +206,55 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
         from recurlab.bench.run import bench
 
         return bench(study.settings(scale), draw=False) or study_report([name])
-    from recurlab.studies.run import run
+    from recurlab.studies.reproduction import Reproduction
+    from recurlab.studies.run import jobs_of, run
+    from recurlab.studies.status import status
 
+    if isinstance(study, Reproduction):
+        for line in status(study, scale, jobs_of(study, scale, words)):
+            print(line)
     done = run(study, scale, words)
     _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
     study_report([name])
     if done.failed:
         raise RecurlabError(f"{done.failed} of {done.runs} runs failed, each for the reason above")
     return 0
+
+
+def study_status(name: str, scale: str | None, words: list[str]) -> int:
+    """Print how a study stands, at all of its scales where none is named."""
+    from recurlab.studies.run import jobs_of
+    from recurlab.studies.status import status
+
+    study = _of_runs(name)
+    for each in [scale] if scale else study.scales:
+        for line in status(study, each, jobs_of(study, each, words)):
+            print(line)
+    return 0
+
+
+def study_collect(name: str, scale: str | None, words: list[str]) -> int:
+    """Take what there is of a study's runs into its results.csv, and report it."""
+    from recurlab.studies.run import gather, jobs_of
+    from recurlab.studies.table import Results
+
+    study = _of_runs(name)
+    for each in [scale] if scale else study.scales:
+        jobs = jobs_of(study, each, words)
+        missing = gather(study, Results(study), jobs)
+        print(f"{name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {each} are there")
+    return study_report([name])
+
+
+def _of_runs(name: str) -> Any:
+    """Return a study that has runs."""
+    from recurlab.studies.definition import Study
+    from recurlab.studies.folder import load
+
+    study = load(name)
+    if not isinstance(study, Study):
+        raise RecurlabError(f"study={name!r}: a study of speed has no runs")
+    return study
 
 
 def study_report(names: list[str], check: bool = False) -> int:

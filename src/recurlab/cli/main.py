@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from recurlab.cli import commands
-from recurlab.cli.parser import COMMANDS, COMPLETION, SAMPLING, completions, make_parser
+from recurlab.cli.parser import COMMANDS, COMPLETION, LOOKS, SAMPLING, completions, make_parser
 from recurlab.errors import Preempted, RecurlabError, one_line, path_of, say, unknown
 from recurlab.process import prepare_process
 
@@ -99,6 +99,9 @@ def _dispatch(arguments: list[str]) -> int:
     if parsed.command == "study":
         if parsed.action == "run":
             return commands.study_run(parsed.study, parsed.scale, [*parsed.overrides, *rest])
+        if parsed.action in LOOKS:
+            look = {"status": commands.study_status, "collect": commands.study_collect}[parsed.action]
+            return look(parsed.study, parsed.scale, [*parsed.overrides, *rest])
         if parsed.action == "report":
             return commands.study_report([*parsed.study, *rest], parsed.check)
         return commands.study_list()

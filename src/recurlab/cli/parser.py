@@ -19,7 +19,11 @@ COMPLETION = {"bash": BASH_COMPLETION, "zsh": "autoload -Uz bashcompinit && bash
 COMMANDS = (
     "train", "evaluate", "report", "generate", "explain", "sweep", "bench", "study", "convert", "export", "completion",
 )  # fmt: skip
-STUDY = ("run", "report", "list")  # what study does
+STUDY = ("run", "status", "collect", "report", "list")  # what study does
+LOOKS = {
+    "status": "show what has ended of a study, what is running, and how far it is",
+    "collect": "take results of runs that are there, and unfinished ones, into a study, and report it",
+}
 SAMPLING = ("length", "temperature", "top_k", "seed")  # options of generate
 
 
@@ -91,8 +95,13 @@ def _add_study(study: argparse.ArgumentParser) -> None:
     actions = study.add_subparsers(dest="action", metavar="{" + ",".join(STUDY) + "}")
     run = actions.add_parser("run", help="run what is missing of a study, and report it")
     run.add_argument("study", help="a folder under experiments/")
-    run.add_argument("--scale", default="cpu", choices=("cpu", "gpu"), help="how large it is run (cpu)")
+    run.add_argument("--scale", default="cpu", choices=("cpu", "gpu", "paper"), help="how large it is run (cpu)")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="launcher, logger, output_dir and the like")
+    for name, text in LOOKS.items():
+        look = actions.add_parser(name, help=text)
+        look.add_argument("study", help="a folder under experiments/")
+        look.add_argument("--scale", choices=("cpu", "gpu", "paper"), help="of the runs (all)")
+        look.add_argument("overrides", nargs="*", metavar="key=value", help="output_dir, data.dir and the like")
     report = actions.add_parser("report", help="write tables and pictures of studies from their CSV files")
     report.add_argument("study", nargs="*", help="folders under experiments/ (all)")
     report.add_argument("--check", action="store_true", help="write nothing; fail if what is written is not that")
@@ -155,7 +164,7 @@ def completions(line: str) -> list[str]:
     if words[1] == "study" and len(words) == 3:
         return [action for action in STUDY if action.startswith(words[-1])]
     if words[1] == "study" and (len(words) == 4 or words[2] == "report"):
-        from recurlab.studies.definition import names
+        from recurlab.studies.folder import names
 
         return [name for name in names() if name.startswith(words[-1])]
     if words[1] in ("report", "generate", "convert", "export"):

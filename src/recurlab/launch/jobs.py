@@ -5,10 +5,8 @@ A job's run directory follows from its config: one that has finished is not run 
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,7 +19,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from recurlab.config import Config
-from recurlab.errors import Preempted, RecurlabError
+from recurlab.errors import RecurlabError
 from recurlab.launch import fresh
 from recurlab.launch.fresh import Ask
 from recurlab.training.job import Identity
@@ -73,7 +71,7 @@ class Outcome(NamedTuple):
     """How a job ended.
 
     Attributes:
-        state: finished, pruned, preempted or failed.
+        state: finished, pruned, preempted or failed; of `recurlab.launch.queue.take` also busy.
         path: of the run directory, where there is one.
         reason: why it did not finish.
     """
@@ -237,30 +235,3 @@ def _tell(process: BaseProcess, number: int = signal.SIGTERM) -> None:
     assert process.pid is not None
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)
-
-
-def run_all(jobs: Sequence[Job], at_once: int, quiet: bool = False) -> Iterator[tuple[Job, Outcome]]:
-    """Run jobs, `at_once` of them side by side, which share the processor's threads; give each when it ends.
-
-    Raises:
-        Preempted: if one of them was told to end; so are all, then.
-    """
-    threads = 0 if at_once == 1 else max(1, (os.cpu_count() or 1) // at_once)
-    ended = threading.Event()
-    with ThreadPoolExecutor(at_once) as pool:
-        waiting: dict[Future[Outcome], Job] = {}
-        for job in {job.name: job for job in jobs}.values():  # the same job twice would wait for itself
-            started = pool.submit(run, job, threads=threads, quiet=quiet or at_once > 1, told=ended.is_set)
-            waiting[started] = job
-        try:
-            while waiting:
-                for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    job, outcome = waiting.pop(done), done.result()
-                    if outcome.state == "preempted":
-                        raise Preempted(15, "with all that was done kept")
-                    yield job, outcome
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            ended.set()
-            raise

@@ -1,5 +1,6 @@
 """A row of results.csv from the directory of a run."""
 
+import re
 from collections.abc import Mapping
 from math import inf
 from pathlib import Path
@@ -9,10 +10,13 @@ import recurlab
 from recurlab.errors import RecurlabError, check_choice, one_line
 from recurlab.foreign import content_of
 from recurlab.results.records import Curves, Result
+from recurlab.studies.course import Course, pace_of
 from recurlab.studies.definition import Measure, Run, Study
-from recurlab.studies.table import FINISHED, Row, row_of
+from recurlab.studies.reproduction import COURSE, Reproduction
+from recurlab.studies.table import DIVERGED, FINISHED, RUNNING, Row, fits, published, row_of
 from recurlab.training.run_dir import MOST, RunDir, read_json
 
+NOT_FINITE = re.compile(r"loss=\S+: not finite")  # how a run says it
 WRITTEN = ("experiments/", "README.md ")  # by studies
 
 
@@ -30,12 +34,18 @@ def collect(study: Study, run: Run, job: str, path: Path) -> Row:
     """
     found = RunDir.open(path)
     result, curves = Result.read(found), Curves(found)
-    check_choice("metric", study.metric, result.metrics)
+    judged = study.judged(run.levels)
+    if isinstance(judged, Measure):
+        value = measured(study.metric, judged, result, curves)
+    else:
+        check_choice("metric", judged, result.metrics)
+        value = result.metrics[judged]
     return row_of(
         run,
-        **{study.metric: number(result.metrics[study.metric])},
+        **{study.metric: number(value)},
+        **_course(study, run, found),
         **{name: number(measured(name, m, result, curves)) for name, m in study.measures.items()},
-        chance=number(_chance(study.metric, result)),
+        chance=None if isinstance(judged, Measure) else number(_chance(judged, result)),
         parameters=result.parameters,
         epochs=result.epochs,
         steps=result.steps,
@@ -55,11 +65,38 @@ def _chance(metric: str, result: Result) -> float | None:
     return result.chance.get(name, result.chance[same[0]] if same else None)
 
 
-def unfinished(run: Run, job: str, state: str, path: Path | None, reason: str) -> Row:
-    """Return the row of a run that has not finished, and why."""
+def unfinished(study: Study, run: Run, job: str, state: str, path: Path | None, reason: str = "") -> Row:
+    """Return the row of a run that has not finished, and why; one whose loss is not finite has diverged."""
     reason = reason.partition("; the last good checkpoint is ")[0]  # a place on one machine
-    known = {} if path is None or not RunDir(path).provenance.is_file() else origin(RunDir(path))
+    state = DIVERGED if state == "failed" and NOT_FINITE.match(reason) else state
+    known: dict[str, Any] = {}
+    if path is not None and RunDir(path).provenance.is_file():
+        found = RunDir.open(path)
+        known = {**origin(found), **_course(study, run, found)}
+        if isinstance(study, Reproduction):
+            course, pace = Course.read(found, study.target(run.levels)), pace_of(found)
+            known |= {"epochs": course.epochs, "steps": course.steps, "seconds": number(pace[0]) if pace else None}
     return row_of(run, state=state, reason=one_line(reason), job=job, **known)
+
+
+def row_from(study: Study, run: Run, job: str, found: RunDir) -> Row | None:
+    """Return the row of a run that is there, None where there is nothing yet to be said of it."""
+    state = found.state
+    if state == FINISHED:
+        return collect(study, run, job, found.path)
+    if state == "failed":
+        return unfinished(study, run, job, state, found.path, str(read_json(found.status).get("reason")))
+    return unfinished(study, run, job, RUNNING, found.path) if isinstance(study, Reproduction) else None
+
+
+def _course(study: Study, run: Run, found: RunDir) -> dict[str, Any]:
+    """Return the columns of a run's validations, where a study keeps them."""
+    if not isinstance(study, Reproduction):
+        return {}
+    target = study.target(run.levels)
+    course = Course.read(found, target)
+    epochs = [int(row["epoch"]) for row in published(study) if fits(row, run.levels) and row.get("epoch")]
+    return dict(zip(COURSE, (number(course.best(target.better)), course.text(epochs)), strict=True))
 
 
 def measured(name: str, measure: Measure, result: Result, curves: Curves) -> float | None:

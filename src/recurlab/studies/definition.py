@@ -6,15 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Optional
 
-from omegaconf import OmegaConf
-
-from recurlab.config import typed
-from recurlab.errors import RecurlabError, check_choice, check_integer, check_number, unknown
-from recurlab.schema import read_yaml
-from recurlab.studies.speeds import SCALES, Speed, check_given
+from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
+from recurlab.studies.speeds import check_given
 
 FOLDER = Path("experiments")
 FILE = "sweep.yaml"
+SCALES = {"cpu": "cpu", "gpu": "gpu", "paper": "cpu"}  # and the accelerator of their runs
 # Columns of results.csv beside those of the factors, the metric and the measures.
 BEFORE = ("scale",)
 AFTER = (
@@ -178,6 +175,14 @@ class Study:
         """The columns of results.csv."""
         return (*BEFORE, *self.factors, "seed", self.metric, *self.measures, *AFTER)
 
+    def judged(self, levels: Levels) -> "str | Measure":
+        """Return what runs of a combination of levels are judged by: a metric of result.json, or a measure."""
+        return self.metric
+
+    def turn(self, run: Run) -> int:
+        """Return a number by which runs are ordered: those of a lower one are run first."""
+        return 0
+
     def combinations(self, scale: str) -> list[Levels]:
         """Return the combinations of levels that are run at a scale."""
         chosen = self.scales[scale].levels
@@ -193,17 +198,22 @@ class Study:
         """
         check_choice("scale", scale, self.scales)
         for levels in self.combinations(scale):
-            words = [f"trainer.accelerator={scale}", *self.overrides, *self.scales[scale].overrides]
-            for factor, level in levels.items():
-                words += self.factors[factor][level]
-            for adjust in self.adjust:
-                words += adjust.overrides if holds(adjust.when, levels) else []
+            words = self.words(scale, levels)
             if len(twice := [word for word in words if word.startswith("experiment=")]) > 1:
                 raise RecurlabError(
                     f"{self.folder}: {' '.join(levels.values())}: {' '.join(twice)}: a run has one experiment"
                 )
             for seed in self.scales[scale].seeds:
                 yield Run(scale, levels, seed, (*words, f"seed={seed}"))
+
+    def words(self, scale: str, levels: Levels) -> list[str]:
+        """Return the overrides of the runs of a combination of levels."""
+        words = [f"trainer.accelerator={SCALES[scale]}", *self.overrides, *self.scales[scale].overrides]
+        for factor, level in levels.items():
+            words += self.factors[factor][level]
+        for adjust in self.adjust:
+            words += adjust.overrides if holds(adjust.when, levels) else []
+        return words
 
 
 def holds(when: Mapping[str, Any], levels: Levels) -> bool:
@@ -214,48 +224,3 @@ def holds(when: Mapping[str, Any], levels: Levels) -> bool:
 def as_list(value: Any) -> list[str]:
     """Return a level or a list of levels as a list."""
     return value if isinstance(value, list) else [value]
-
-
-def names() -> list[str]:
-    """Return the studies under the current folder."""
-    return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
-
-
-def some() -> list[str]:
-    """Return the studies under the current folder, of which there must be one."""
-    if not (found := names()):
-        raise RecurlabError(f"study: there is none here, which would be {FOLDER}/*/{FILE}")
-    return found
-
-
-def load(name: str) -> Study | Speed:
-    """Return a study by the name of its folder under ``experiments/``.
-
-    Raises:
-        RecurlabError: if there is none, or its sweep.yaml has an unknown key, a wrong type or a name that is not there.
-    """
-    if name not in names():
-        raise unknown("study", name, names())
-    path = FOLDER / name / FILE
-    content = read_yaml(path)
-    try:
-        plain: Any = _texts(OmegaConf.to_container(content, resolve=False))
-        schema = Speed if "bench" in plain else Study
-        study: Any = OmegaConf.to_object(typed("", schema, OmegaConf.create(plain)))
-    except RecurlabError as error:
-        raise RecurlabError(f"{path}: {error}") from error
-    study.folder = path.parent
-    made: Study | Speed = study
-    return made
-
-
-def _texts(value: Any, place: tuple[str, ...] = ()) -> Any:
-    """Return what a YAML file holds with levels, which may look like numbers, as texts, and no interpolations."""
-    if isinstance(value, dict):
-        return {str(key): _texts(entry, (*place, str(key))) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_texts(entry, place) for entry in value]
-    if isinstance(value, str):
-        return value.replace("${", "\\${")
-    named = place[:1] in (("skip",), ("factors",)) or place[:2] == ("adjust", "when") or "levels" in place[2:3]
-    return str(value) if named and isinstance(value, int | float) else value

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from recurlab.studies.cells import cost
-from recurlab.studies.definition import Study, load, names, some
+from recurlab.studies.definition import Study
+from recurlab.studies.folder import load, names, some
 from recurlab.studies.markdown import table
+from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.speeds import Speed
 from recurlab.studies.table import FINISHED, Results, Row
+from recurlab.studies.verdict import entries, summary
 
 FOUND = "## What was found"
 
@@ -17,9 +20,9 @@ def text() -> str:
     for name in names():
         study = load(name)
         took = "; ".join(f"{scale}: {words}" for scale, words in _costs(study).items())
-        lines.append(
-            [f"[{name}]({study.folder.as_posix()})", study.question, finding(study.folder / "README.md"), took]
-        )
+        page = study.folder / "README.md"
+        found = summary(entries(study)) if isinstance(study, Reproduction) else finding(page)
+        lines.append([f"[{name}]({study.folder.as_posix()})", study.question, found, took])
     return table(["study", "question", "what was found", "cost"], lines, texts=4) if lines else ""
 
 

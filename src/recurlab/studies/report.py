@@ -1,14 +1,18 @@
 """The table of a study in its README.md and its picture, from the CSV files alone; nothing here imports torch."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from recurlab.atomic import write_bytes
-from recurlab.studies import overview, speed
+from recurlab.studies import headers, overview, reproduced, speed
 from recurlab.studies.cells import Cell, cells, cost, mean_text, plain
-from recurlab.studies.definition import Study, load, names, some
+from recurlab.studies.definition import Study
+from recurlab.studies.folder import load, names, some
 from recurlab.studies.markdown import put, table
 from recurlab.studies.picture import draw
+from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.speeds import Speed
 from recurlab.studies.table import Results, Row, fits, published
 
@@ -31,24 +35,43 @@ def report(chosen: list[str], check: bool = False) -> list[Path]:
     changed = []
     for name in chosen or names():
         study = load(name)
-        if isinstance(study, Speed):
-            text, shown = speed.text(study), repr((study.title, study.bench))
-        else:
-            text, shown = text_of(study), repr((study.title, study.figure))
-        if not text:
-            changed += put(study.folder / "README.md", "results", "Not run yet.", check, needed=False)
+        page, shown = study.folder / "README.md", _shown(study)
+        if not shown.text:
+            changed += put(page, "results", "Not run yet.", check, needed=False)
             continue
-        changed += put(study.folder / "README.md", "results", f"{text}\n\n![{study.title}]({PICTURE})", check)
+        changed += put(page, "results", shown.text, check)
         # The picture holds what it was drawn from, for its bytes differ from machine to machine.
-        path, mark = study.folder / PICTURE, hashlib.sha256((text + shown).encode()).hexdigest()
+        path, mark = study.folder / PICTURE, hashlib.sha256(shown.drawn.encode()).hexdigest()
         if not path.is_file() or mark.encode() not in path.read_bytes():
             changed.append(path)
             if not check:
-                write_bytes(path, speed.draw(study, mark) if isinstance(study, Speed) else draw(study, mark))
+                write_bytes(path, shown.draw(mark))
     changed += put(Path("README.md"), "studies", overview.text(), check, needed=False)
+    changed += headers.put_all(check)
     if not (chosen or changed):
         some()  # or nothing was there to be reported
     return changed
+
+
+class _Shown(NamedTuple):
+    """What a study's page holds: text and picture, what the picture is drawn from, and how."""
+
+    text: str
+    drawn: str
+    draw: Callable[[str], bytes]
+
+
+def _shown(study: Study | Speed) -> _Shown:
+    picture = f"![{study.title}]({PICTURE})"
+    if isinstance(study, Reproduction):
+        text = reproduced.text(study, picture)
+        return _Shown(text, text, lambda mark: reproduced.draw(study, mark))
+    if isinstance(study, Speed):
+        text, options = speed.text(study), repr((study.title, study.bench))
+    else:
+        text, options = text_of(study), repr((study.title, study.figure))
+    made = lambda mark: speed.draw(study, mark) if isinstance(study, Speed) else draw(study, mark)  # noqa: E731
+    return _Shown(f"{text}\n\n{picture}" if text else "", text + options, made)
 
 
 def text_of(study: Study) -> str:
@@ -87,7 +110,7 @@ def _scale(study: Study, scale: str, found: list[Cell], known: list[Row], used: 
         beside = [row for row in known if row["metric"] in (study.metric, *study.measures) and fits(row, cell.levels)]
         used += beside
         lines.append([*line, _mean(cell, "chance"), "; ".join(_published(study, row) for row in beside)])
-    name = {"cpu": "CPU", "gpu": "GPU"}[scale]
+    name = {"cpu": "CPU", "gpu": "GPU", "paper": "Paper"}[scale]
     seeds = f"**{name} scale**: mean ± sample standard deviation (runs); a measure is the median."
     return f"{seeds}\n\n{table([*head, 'chance', 'published'], lines, texts=len(study.factors))}"
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from recurlab.errors import RecurlabError, did_you_mean
-from recurlab.launch.jobs import Job, check, run_all
+from recurlab.errors import RecurlabError, did_you_mean, say
+from recurlab.launch.jobs import Job, check
 from recurlab.launch.launchers import Local
-from recurlab.studies.collect import collect, unfinished
+from recurlab.launch.queue import run_all, run_of
+from recurlab.studies.collect import collect, row_from, unfinished
 from recurlab.studies.definition import Run, Study
-from recurlab.studies.table import FINISHED, Results, Row
+from recurlab.studies.reproduction import Reproduction
+from recurlab.studies.table import DIVERGED, ENDED, FINISHED, Results, Row
 from recurlab.training.job import WITHOUT_EFFECT, Identity
-from recurlab.training.resume import find
-from recurlab.training.run_dir import read_json
 
 ALLOWED = tuple(key for key in WITHOUT_EFFECT if key != "resume")
 
@@ -38,55 +38,91 @@ class Done:
 def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
     """Run what is missing of a study at a scale, on this machine, and keep each result as it comes.
 
-    Missing is what has no row in results.csv, one of another config, or one of a run that failed.
+    Missing is what has no row in results.csv, one of another config, or one of a run that failed or goes on.
 
     Args:
         study: what to run.
-        scale: cpu or gpu.
+        scale: cpu, gpu or paper.
         words: of a command line, for what has no effect on the results: launcher, logger, output_dir and the like.
 
     Raises:
         RecurlabError: for words of any other key, and for a run that can't be composed or built, before the first one.
         Preempted: if one of them was told to end; so are all, then.
     """
-    _check(words)
-    jobs = jobs_of(study, scale, words)
+    jobs = sorted(jobs_of(study, scale, words), key=lambda pair: study.turn(pair[0]))
     table = Results(study)
-    missing = _missing(study, table, jobs)
+    missing = gather(study, table, jobs)
     print(f"{study.folder.name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {scale} are there", flush=True)
     done = Done(len(jobs))
     if not missing:
         return done
-    check(list({tuple(run.levels.values()): job for run, job in missing}.values()))
+    missing = _possible(missing) if isinstance(study, Reproduction) else _checked(missing)
+    if not missing:
+        return done
     launcher = missing[0][1].config.launcher
     if not isinstance(launcher, Local):
         done.waiting = [job for _, job in missing]
         return done
     given = any(word.startswith(("launcher.jobs=", "launcher={")) for word in words)
-    at_once = launcher.jobs if given else (os.cpu_count() or 1) if scale == "cpu" else 1
-    done.failed = _run_here(study, table, missing, at_once)
+    at_once = launcher.jobs if given else 1 if scale == "gpu" else os.cpu_count() or 1
+    done.failed = _run_here(study, table, missing, at_once, threads=1 if scale == "paper" else None)
     return done
 
 
-def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_once: int) -> int:
+def _checked(missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+    """Return the runs, of which each has been built once."""
+    check(list({tuple(run.levels.values()): job for run, job in missing}.values()))
+    return missing
+
+
+def _possible(missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+    """Return the runs whose data are here, and say of the others why not."""
+    reasons: dict[tuple[str, ...], str] = {}
+    for run, job in missing:
+        if (levels := tuple(run.levels.values())) not in reasons:
+            try:
+                check([job])
+                reasons[levels] = ""
+            except RecurlabError as error:
+                reasons[levels] = str(error)
+                say(f"{', '.join(levels)}: left out: {error}")
+    return [(run, job) for run, job in missing if not reasons[tuple(run.levels.values())]]
+
+
+def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_once: int, threads: int | None) -> int:
     """Run what is missing, show and keep each result as it comes, and return how many runs failed."""
     by_name: dict[str, list[Run]] = {}
     for one, job in missing:
         by_name.setdefault(job.name, []).append(one)
     place = failed = 0
-    for job, outcome in run_all([job for _, job in missing], at_once, quiet=True):
+    hours = _hours(study, [one for one, _ in missing])
+
+    def begun(job: Job) -> None:
+        if hours:
+            one = by_name[job.name][0]
+            print(f"{one}: begins or goes on, about {hours[one.key]:.2g} h in all", flush=True)
+
+    for job, outcome in run_all([job for _, job in missing], at_once, quiet=True, threads=threads, begun=begun):
         for one in by_name[job.name]:  # levels that make the same config share a run
             place += 1
             if outcome.state == FINISHED and outcome.path is not None:
                 row = collect(study, one, job.name, outcome.path)
-                said = f"{study.metric} {float(row[study.metric]):.4g}, {float(row['seconds']):.1f} s"
+                value = f"{float(row[study.metric]):.4g}" if row[study.metric] else "never"
+                said = f"{study.metric} {value}, {float(row['seconds']):.1f} s"
             else:
-                failed += 1
-                row = unfinished(one, job.name, outcome.state, outcome.path, outcome.reason)
-                said = f"{outcome.state}: {row['reason']}"
+                row = unfinished(study, one, job.name, outcome.state, outcome.path, outcome.reason)
+                failed += row["state"] != DIVERGED  # which is a result
+                said = f"{row['state']}: {row['reason']}"
             table.put([row])
-            print(f"[{place}/{len(missing)}] {one}: {said}", flush=True)
+            hours.pop(one.key, None)
+            rest = f"; about {sum(hours.values()):.1f} h to go" if hours else ""
+            print(f"[{place}/{len(missing)}] {one}: {said}{rest}", flush=True)
     return failed
+
+
+def _hours(study: Study, runs: list[Run]) -> dict[tuple[str, ...], float]:
+    """Return how long each run takes a core, where a study knows it."""
+    return {run.key: study.recipe(run.levels).hours for run in runs} if isinstance(study, Reproduction) else {}
 
 
 def _check(words: Sequence[str]) -> None:
@@ -102,19 +138,20 @@ def _check(words: Sequence[str]) -> None:
 
 def jobs_of(study: Study, scale: str, words: Sequence[str] = ()) -> list[tuple[Run, Job]]:
     """Return the runs of a study with their jobs; arguments and errors as of `run`."""
+    _check(words)
     name = study.folder.name
     places = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
     folder = Path(places[-1] if places else "runs") / name / scale
     rest = [word for word in words if not word.startswith("output_dir=")]
     jobs: list[tuple[Run, Job]] = []
-    first: Job | None = None
     for one in study.runs(scale):
         own = [*one.words, f"output_dir={_quoted(str(folder))}"]
         if "logger=wandb" in (*one.words, *rest):
             tags = ", ".join(_quoted(f"{factor}={level}"[:64]) for factor, level in one.levels.items())
             own += [f"logger.group={_quoted(name)}", f"logger.tags=[{tags}]"]
         own += rest
-        if first is None or not jobs or jobs[-1][0].levels != one.levels or "seed}" in " ".join(own):
+        first = jobs[-1][1] if jobs else None
+        if first is None or jobs[-1][0].levels != one.levels or "seed}" in " ".join(own):
             try:
                 first = Job.of(own)
             except RecurlabError as error:
@@ -133,26 +170,23 @@ def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:
     return Job((*words, "resume=auto"), config, resolved, Identity.of(config, resolved, job.identity))
 
 
-def _missing(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
-    """Return the runs without a result, after those are put into the table that have finished meanwhile."""
+def gather(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+    """Put what is there of runs into the table, and return the runs that have not ended."""
     rows, found, missing = table.rows(), list[Row](), list[tuple[Run, Job]]()
     for run, job in jobs:
-        row, known = rows.get(run.key), find(job.config, job.identity)
-        there = row is not None and row["state"] == FINISHED and job.identity.has(row["job"])
+        row, known = rows.get(run.key), run_of(job)
+        there = row is not None and row["state"] in ENDED and job.identity.has(row["job"])
         there = there and row is not None and all(name in row for name in study.columns)
-        if known is None or known.state != FINISHED:
-            if there and row is not None and job.identity.data and not job.config.data.originals:
-                found += [{**row, "job": job.name}] * (row["job"] != job.name)  # of a version that looked at no files
-            if not there:
-                missing.append((run, job))
-                if known is not None and known.state == "failed":  # on a cluster, where nobody waited for it
-                    reason = str(read_json(known.status).get("reason"))
-                    found.append(unfinished(run, job.name, "failed", known.path, reason))
-            continue
-        fresh = collect(study, run, job.name, known.path)
-        # Read anew: a measure may be another one by now.
-        if row is None or not there or (row["date"] == fresh["date"] and row != fresh):
-            found.append(fresh)
+        fresh = None if known is None else row_from(study, run, job.name, known)
+        if fresh is not None and fresh["state"] in ENDED:
+            # Read anew: a measure may be another one by now.
+            if row is None or not there or (row["date"] == fresh["date"] and row != fresh):
+                found.append(fresh)
+        elif not there:
+            missing.append((run, job))
+            found += [] if fresh is None else [fresh]
+        elif row is not None and job.identity.data and not job.config.data.originals and row["job"] != job.name:
+            found.append({**row, "job": job.name})  # of a version that looked at no files
     if found:
         table.put(found)
     return missing

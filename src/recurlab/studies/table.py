@@ -12,8 +12,10 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.studies.definition import FILE, PUBLISHED, Levels, Run, Study
 
 Row = dict[str, str]
-FINISHED = "finished"
-NUMBERS = ("chance", "parameters", "seconds", "threads")
+FINISHED, DIVERGED, RUNNING = "finished", "diverged", "running"
+ENDED = (FINISHED, DIVERGED)  # of runs that are not run again
+NUMBERS = ("chance", "parameters", "seconds", "steps", "threads")
+FURTHER = ("spread", "epoch")  # columns of published.csv
 NEEDED = ("seconds", "threads", "device")  # of a run that has finished
 
 
@@ -59,14 +61,13 @@ class Results:
     def put(self, rows: Iterable[Row]) -> None:
         """Put rows in the place of older ones of the same runs, and write the file in one piece.
 
-        Of the same job, a row of a finished run stays where one that is not would come.
+        Of the same job, a row stays where one of a run would come that has not come as far.
         """
         with self._locked():
             merged = self.rows()
             for row in rows:
                 old = merged.get(key := self._key(row))
-                worse = row["state"] != FINISHED and old is not None and old.get("state") == FINISHED
-                if old is None or not worse or old.get("job") != row["job"]:
+                if old is None or old["job"] != row["job"] or not _is_behind(row, old):
                     merged[key] = row
             text = io.StringIO()
             writer = csv.DictWriter(text, self._study.columns, "", "ignore", lineterminator="\n")
@@ -99,8 +100,18 @@ class Results:
             yield
 
 
+def _is_behind(row: Row, old: Row) -> bool:
+    """Return whether a run has not come as far as another row of it says."""
+    if old["state"] == row["state"] == RUNNING:
+        return int(row.get("steps") or 0) < int(old.get("steps") or 0)
+    return old["state"] in ENDED and row["state"] not in ENDED[: ENDED.index(old["state"]) + 1]
+
+
 def published(study: Study) -> list[Row]:
     """Return the rows of published.csv, [] where there is none.
+
+    Beside `PUBLISHED` and the factors it may have the column epoch, of rows that are validations after so many epochs,
+    and spread, by how much the value may be another one: as published, or for a test on as many sequences.
 
     Raises:
         RecurlabError: for a damaged file, an unknown column, or a value that is no number.
@@ -108,17 +119,18 @@ def published(study: Study) -> list[Row]:
     path = study.folder / "published.csv"
     rows = read(path)
     for line, row in enumerate(rows, start=2):
-        allowed = (*PUBLISHED, *study.factors)
+        allowed = (*PUBLISHED, *study.factors, *FURTHER)
         for name in row:
             if name not in allowed:
                 raise RecurlabError(f"{path}: {name!r}: unknown column; allowed are {', '.join(allowed)}")
         for name in PUBLISHED[:3]:
             if not row.get(name):
                 raise RecurlabError(f"{path}: row {line}: {name} is missing")
-        try:
-            float(row["value"])
-        except ValueError as error:
-            raise RecurlabError(f"{path}: row {line}: value={row['value']!r}: not a number") from error
+        for name, kind in {"value": float, "spread": float, "epoch": int}.items():
+            try:
+                kind(row.get(name) or 0)
+            except ValueError as error:
+                raise RecurlabError(f"{path}: row {line}: {name}={row[name]!r}: not a number") from error
     return rows
 
 

@@ -12,7 +12,8 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import Trial, TrialState
 
 from recurlab.errors import RecurlabError, one_line
-from recurlab.launch.jobs import Job, Outcome, run
+from recurlab.launch.jobs import Outcome
+from recurlab.launch.queue import run_of, take
 from recurlab.results.records import Result
 from recurlab.sweep.patience import FAILURES, PatientStorage
 from recurlab.sweep.plan import Plan
@@ -32,7 +33,6 @@ from recurlab.sweep.trials import (
     slots,
     surplus,
 )
-from recurlab.training.resume import find
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
 
@@ -181,12 +181,10 @@ class Worker:
 
         listen = ask if self._plan.settings.pruner != "none" else None
         while not self._told():
-            if not _free(job):
+            outcome = take(job, ask=listen, threads=self._threads, quiet=True, told=self._told)
+            if outcome.state == "busy":
                 continue
-            outcome = run(job, listen, threads=self._threads, quiet=True, told=self._told)
-            if outcome.state == "failed" and not _free(job):
-                continue  # it was the other's
-            found = _run_of(job)  # one that was killed could not say where it was
+            found = run_of(job)  # one that was killed could not say where it was
             return outcome if found is None else outcome._replace(path=outcome.path or found.path)
         return Outcome("preempted")
 
@@ -210,19 +208,3 @@ class Worker:
             raise _Failed(reason)
         self._line = f"{self._line}: {self._metric} {value:.6g} ({seconds:.1f} s)"
         return value
-
-
-def _free(job: Job) -> bool:
-    """Return whether no other process is training a job's run, after some seconds in which one may end."""
-    found = _run_of(job)
-    if found is None:
-        return True
-    try:
-        with found.held():
-            return True
-    except RecurlabError:
-        return False
-
-
-def _run_of(job: Job) -> RunDir | None:
-    return find(job.config, job.identity)

@@ -21,6 +21,7 @@ from recurlab.training import random_state
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
+from recurlab.training.throughput import Throughput
 
 Report = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric; True: not worth going on
 
@@ -207,6 +208,11 @@ def processes_of(checkpoint: dict[str, Any]) -> tuple[int, bool]:
     """Return in how many processes a run has trained, and whether any of them has drawn a random number in it."""
     kept = checkpoint["callbacks"][Checkpoints.__qualname__]
     return len(kept["random"]), kept.get("drawn", True)
+
+
+def pace(checkpoint: dict[str, Any]) -> tuple[float, int]:
+    """Return how long a run has trained, in seconds, and for how many steps."""
+    return float(checkpoint["callbacks"][Throughput.__qualname__]["whole"]), int(checkpoint["global_step"])
 
 
 def load_weights(task: Task, path: Path) -> None:

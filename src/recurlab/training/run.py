@@ -86,7 +86,11 @@ def train(
     check_unchanged(config, identity.data)
     run = known or create(config, resolved, identity)
     with run.held():
-        start = BEGINNING if known is None else _start(run, config, resolved, identity, facts, task)
+        if run.state == "finished" and is_of(run, identity):  # by another process, for whose end this one has waited
+            if place is not None:
+                ranks.shared(str(run.path))
+            return run
+        start = _start(run, config, resolved, identity, facts, task)
         with Signals() as signals, left_as_it_was(run), status_kept(run):
             for note in notes:
                 print(note)

@@ -66,7 +66,7 @@ class RunDir:
             name: of the directory; None gives one of its own.
 
         Raises:
-            RecurlabError: if it can't be written, or another process makes it at the same time.
+            RecurlabError: if it can't be written.
         """
         from omegaconf import OmegaConf  # here and below: who writes other files needs none
 
@@ -75,10 +75,11 @@ class RunDir:
         try:
             run.path.mkdir(parents=True, exist_ok=name is not None)  # one that was killed here has left no status
             run.checkpoints.mkdir(exist_ok=True)
-            write_text(run.config, OmegaConf.to_yaml(resolved))
+            if not run.status.is_file():  # else another process makes it at the same time, and may be on its way
+                write_text(run.config, OmegaConf.to_yaml(resolved))
+                run.set_status("running")
         except OSError as error:
             raise RecurlabError(f"output_dir={output_dir!r}: can't be written: {error.strerror}") from error
-        run.set_status("running")
         return run
 
     @classmethod
@@ -117,13 +118,16 @@ class RunDir:
         return str(read_json(self.status).get("state"))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, patience: float = PATIENCE) -> Iterator[None]:
         """Keep other processes from training this run, for as long as this one lives.
 
+        Args:
+            patience: seconds for one that is about to end.
+
         Raises:
-            RecurlabError: if another one does, and has not ended after some seconds.
+            RecurlabError: if another one does, and has not ended by then.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         with self._lock() as file:
             while True:
                 try:

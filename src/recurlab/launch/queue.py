@@ -1,0 +1,105 @@
+"""Several jobs after each other and side by side, beside other processes that may have the same ones to run."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any
+
+from recurlab.errors import Preempted, RecurlabError
+from recurlab.launch.jobs import Job, Outcome, run
+from recurlab.training.resume import find
+from recurlab.training.run_dir import PATIENCE, RunDir
+from recurlab.training.signals import Signals
+
+
+def run_of(job: Job) -> RunDir | None:
+    """Return the run of a job, None where there is none yet."""
+    return find(job.config, job.identity)
+
+
+def is_free(run: RunDir | None, patience: float = PATIENCE) -> bool:
+    """Return whether no other process is training a run, after some seconds in which one may end."""
+    if run is None:
+        return True
+    try:
+        with run.held(patience):
+            return True
+    except RecurlabError:
+        return False
+
+
+def take(job: Job, begun: Callable[[Job], None] = lambda job: None, **options: Any) -> Outcome:
+    """Run a job as `recurlab.launch.jobs.run` does, unless another process has its run in hand.
+
+    Args:
+        job: what to run.
+        begun: is told when it begins.
+        options: of `recurlab.launch.jobs.run`.
+
+    Returns:
+        The outcome, whose state is busy where it is the other's.
+    """
+    if not is_free(run_of(job)):
+        return Outcome("busy")
+    begun(job)
+    outcome = run(job, **options)
+    if outcome.state == "failed" and not is_free(run_of(job)):
+        return Outcome("busy")  # it was the other's in the meantime
+    return outcome
+
+
+def run_all(
+    jobs: Sequence[Job],
+    at_once: int,
+    quiet: bool = False,
+    threads: int | None = None,
+    begun: Callable[[Job], None] = lambda job: None,
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs in their order, `at_once` of them side by side, and give each when it ends.
+
+    One whose run another process has in hand comes after the others, when that has ended.
+
+    Args:
+        jobs: what to run.
+        at_once: how many.
+        quiet: whether nothing is to be shown.
+        threads: of each; None shares those of the processor.
+        begun: is told of each when it begins, in another thread.
+
+    Raises:
+        Preempted, KeyboardInterrupt: if this process, or one of them, was told to end; so are all, then.
+    """
+    if threads is None:
+        threads = 0 if at_once == 1 else max(1, (os.cpu_count() or 1) // at_once)
+    ended = threading.Event()
+    with Signals() as signals, ThreadPoolExecutor(at_once) as pool:
+
+        def told() -> bool:
+            return ended.is_set() or bool(signals.received)
+
+        def start(job: Job) -> Outcome:
+            if told():
+                return Outcome("preempted")
+            return take(job, begun, threads=threads, quiet=quiet or at_once > 1, told=told)
+
+        # The same job twice would wait for itself.
+        waiting = {pool.submit(start, job): job for job in {job.name: job for job in jobs}.values()}
+        try:
+            while waiting:
+                for done in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    job, outcome = waiting.pop(done), done.result()
+                    if outcome.state == "preempted" and signals.received == signal.SIGINT:
+                        raise KeyboardInterrupt("with all that was done kept")
+                    if outcome.state == "preempted":
+                        raise Preempted(signals.received or signal.SIGTERM, "with all that was done kept")
+                    if outcome.state == "busy":
+                        waiting[pool.submit(start, job)] = job
+                    else:
+                        yield job, outcome
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            ended.set()
+            raise

@@ -1,0 +1,66 @@
+"""How a study stands: what has ended, what is running, how far it is, and how long the rest will take."""
+
+from recurlab.launch.jobs import Job
+from recurlab.launch.queue import is_free, run_of
+from recurlab.studies.course import Course, pace_of
+from recurlab.studies.definition import Run, Study
+from recurlab.studies.reproduction import Reproduction
+from recurlab.studies.table import ENDED, FINISHED, Results, Row
+from recurlab.training.run_dir import RunDir
+
+STATES = ("finished", "diverged", "running", "stopped", "failed", "not begun")
+
+
+def status(study: Study, scale: str, jobs: list[tuple[Run, Job]]) -> list[str]:
+    """Return a line for each run of a study, and before them one that counts them.
+
+    Args:
+        study: whose results.csv and runs are looked at.
+        scale: of its runs.
+        jobs: of that scale.
+    """
+    rows = Results(study).rows()
+    lines: list[str] = []
+    counts = dict.fromkeys(STATES, 0)
+    hours = 0.0
+    for run, job in sorted(jobs, key=lambda pair: study.turn(pair[0])):
+        row, found = rows.get(run.key), run_of(job)
+        state = _state(row if row is not None and job.identity.has(row["job"]) else None, found)
+        said, left = _far(study, run, rows, row if state in ENDED else None, found)
+        counts[state] += 1
+        hours += 0.0 if state in ENDED else left
+        lines.append(f"{state:>9}  {run}{said}")
+    named = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    rest = f"; about {hours:.1f} core-hours to go" if isinstance(study, Reproduction) else ""
+    return [f"{study.folder.name}: {len(jobs)} runs at scale {scale}: {named}{rest}", *lines]
+
+
+def _state(row: Row | None, found: RunDir | None) -> str:
+    if row is not None and row["state"] in ENDED:
+        return row["state"]
+    if found is None:
+        return "not begun"
+    if not is_free(found, patience=0.0):
+        return "running"
+    return found.state if found.state in ("finished", "failed") else "stopped"
+
+
+def _far(
+    study: Study, run: Run, rows: dict[tuple[str, ...], Row], row: Row | None, found: RunDir | None
+) -> tuple[str, float]:
+    """Return what is said of a run, and the core-hours that it is yet to take."""
+    if row is not None and row["state"] == FINISHED:
+        return f": {row[study.metric] or 'never'}, {float(row['seconds']) / 3600:.2f} h", 0.0
+    if not isinstance(study, Reproduction):
+        return "", 0.0
+    hours = study.recipe(run.levels).hours
+    if found is None:
+        return f": about {hours:.2g} h", hours
+    target = study.target(run.levels)
+    course, pace = Course.read(found, target), pace_of(found)
+    if course.of is None or pace is None:
+        return f": step {course.steps:,}, about {hours:.2g} h in all", hours
+    left = max(0, course.of - course.steps) * pace[0] / pace[1] / 3600
+    best = course.best(target.better)
+    said = f": epoch {course.epochs}, step {course.steps:,} of {course.of:,}, {target.valid} {best:.4g} at best"
+    return f"{said}, about {left:.2f} h to go", left

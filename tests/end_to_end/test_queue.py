@@ -1,0 +1,172 @@
+"""A study's queue that is stopped or killed goes on to the same bits, and two at once share what there is to run."""
+
+import csv
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from command_process import run, start
+from recurlab.training.run_dir import RunDir
+
+SWEEP = """\
+title: A toy
+question: Does it come out again?
+scales:
+  paper: {seeds: [0, 1], overrides: ["plugins=[slow_toy]", "data={name: slow_toy}", trainer.max_epochs=20]}
+benchmarks:
+  toy:
+    metric: test/loss
+    unit: squares
+    models:
+      GRU: {overrides: [experiment=adding/gru, "data={name: slow_toy}", model.hidden_size=3], hours: 0.1}
+      LSTM: {overrides: [experiment=adding/gru, "data={name: slow_toy}", cell=lstm, model.hidden_size=3], hours: 2}
+"""
+# Says which process makes an epoch of which run, which takes it some time.
+PLUGIN = """\
+import os, time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from recurlab import register_benchmark
+from recurlab.data.benchmark import Arrays, Benchmark
+
+
+@register_benchmark("slow_toy")
+@dataclass(frozen=True)
+class Slow(Benchmark):
+    batch_size: int = 4
+    eval_batch_size: int = 4
+    length: int = 5  # and others that the experiment sets
+    markers: str = ""
+    train_size: int = 8
+    valid_size: int = 8
+    test_size: int = 8
+    problem: ClassVar = "regression"
+    fresh: ClassVar = True
+    input_size: ClassVar = 2
+    output_size: ClassVar = 1
+
+    def split(self, name, seed, epoch):
+        if name == "train" and epoch:
+            with open("epochs", "a") as file:
+                file.write(f"{os.getpid()} {epoch}\\n")
+            time.sleep(0.03)
+        rng = np.random.default_rng((len(name), epoch, seed))
+        inputs = rng.normal(size=(8, 5, 2)).astype(np.float32)
+        return Arrays(inputs, inputs.sum(1)[:, :1])
+"""
+WORDS = ["study", "run", "toy", "--scale", "paper"]
+RUNS = [("GRU", "0"), ("GRU", "1"), ("LSTM", "0")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a function that makes a folder with the study."""
+
+    def make(name):
+        study = tmp_path / name / "experiments" / "toy"
+        study.mkdir(parents=True)
+        (study / "sweep.yaml").write_text(SWEEP)
+        (study / "README.md").write_text("# A toy\n\n<!-- results:begin -->\n<!-- results:end -->\n")
+        (study / "published.csv").write_text(
+            "source,benchmark,model,metric,value,spread,epoch,note\nSomeone 2019,toy,GRU,test/loss,5,,,text\n"
+        )
+        (tmp_path / name / "slow_toy.py").write_text(PLUGIN)
+        return tmp_path / name
+
+    return make
+
+
+def rows_of(folder):
+    with (folder / "experiments" / "toy" / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def what_came(folder):
+    """Return what the rows say but for the time that it took, and the weights of each run."""
+    varying = ("seconds", "sequences_per_second", "date", "commit")
+    rows = [{name: value for name, value in row.items() if name not in varying} for row in rows_of(folder)]
+    weights = {
+        path.parents[1].name: torch.load(path, weights_only=True)["state_dict"] for path in folder.rglob("best.ckpt")
+    }
+    return rows, weights
+
+
+def wait_for(path, lines):
+    deadline = time.monotonic() + 60
+    while not path.is_file() or len(path.read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline, "it does not begin"
+        time.sleep(0.01)
+
+
+def kill_jobs(folder):
+    for pid in {line.split()[0] for line in (folder / "epochs").read_text().splitlines()}:
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def test_a_queue_that_is_stopped_or_killed_at_any_moment_goes_on_to_the_same_bits(folder):
+    whole, stopped = folder("whole"), folder("stopped")
+    assert run(whole, WORDS) == 0
+    rng, said = random.Random(), 0
+    for how in ("told", "killed", "told", "vanished"):
+        said += rng.randrange(3, 15)
+        queue = start(stopped, [*WORDS, "launcher.jobs=1"])
+        wait_for(stopped / "epochs", said)
+        if how == "told":
+            queue.terminate()
+        else:
+            queue.kill()
+            if how == "vanished":
+                kill_jobs(stopped)
+        queue.join(60)
+        assert queue.exitcode == (128 + signal.SIGTERM if how == "told" else -signal.SIGKILL), (
+            stopped / "said"
+        ).read_text()
+        said = len((stopped / "epochs").read_text().splitlines())
+    assert run(stopped, WORDS) == 0
+    rows, weights = what_came(stopped)
+    expected, wanted = what_came(whole)
+    assert [(row["model"], row["seed"]) for row in rows] == RUNS
+    assert rows == expected
+    assert weights.keys() == wanted.keys()
+    torch.testing.assert_close(weights, wanted, rtol=0, atol=0)
+    said = (stopped / "epochs").stat().st_size
+    assert run(stopped, WORDS) == 0
+    assert (stopped / "epochs").stat().st_size == said  # nothing is run again
+
+
+def test_two_queues_at_once_run_each_run_once(folder):
+    both = folder("both")
+    queues = [start(both, [*WORDS, "launcher.jobs=1"]) for _ in range(2)]
+    for queue in queues:
+        queue.join(120)
+    assert [queue.exitcode for queue in queues] == [0, 0], (both / "said").read_text()
+    assert [(row["model"], row["seed"], row["state"]) for row in rows_of(both)] == [(*one, "finished") for one in RUNS]
+    epochs = Counter(line.split()[1] for line in (both / "epochs").read_text().splitlines())
+    assert set(epochs.values()) == {len(RUNS)}  # each epoch of each run once
+    assert all("continued" not in RunDir(path.parent).provenance.read_text() for path in both.rglob("status.json"))
+    assert len({line.split()[0] for line in (both / "epochs").read_text().splitlines()}) == len(RUNS)
+
+
+def test_the_committed_rows_are_enough_for_a_clean_clone(folder):
+    """It begins with the first that is missing, and with the first seed of all before the second of any."""
+    first, clone = folder("first"), folder("clone")
+    assert run(first, WORDS) == 0
+    lines = (first / "experiments" / "toy" / "results.csv").read_text().splitlines(keepends=True)
+    (clone / "experiments" / "toy" / "results.csv").write_text("".join(lines[:2]))  # GRU, seed 0
+    assert run(clone, [*WORDS, "launcher.jobs=1"]) == 0
+    begun = [line for line in (clone / "said").read_text().splitlines() if ": begins" in line]
+    assert [line.split(":")[0] for line in begun] == ["toy LSTM seed 0", "toy GRU seed 1"]
+    assert [row["job"] for row in rows_of(clone)] == [row["job"] for row in rows_of(first)]
+    assert run(clone, ["study", "status", "toy"]) == 0
+    assert "toy: 3 runs at scale paper: 3 finished; about 0.0 core-hours to go" in (clone / "said").read_text()
