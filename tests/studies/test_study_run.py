@@ -82,6 +82,23 @@ def test_a_failure_is_a_row_with_its_reason_and_is_tried_again(recurlab, toy, ed
     assert [(row["state"], row["reason"], row["steps"]) for row in rows()] == [("finished", "", "6")] * 2
 
 
+def test_a_run_that_diverges_is_a_result_with_its_reason_and_is_not_tried_again(recurlab, toy, edit, rows):
+    edit("skip:\n", "skip:\n  - {cell: GRU, size: [4, 7]}\n")
+    edit("RNN: [cell=rnn]", "RNN: [cell=rnn, optimizer.lr=1e30]")
+    edit("seeds: [5, 0]", "seeds: [5]")
+    code, out, err = recurlab("study", "run", "toy")
+    assert (code, err) == (0, "")
+    assert "[1/1] RNN 4 seed 5: diverged: loss=" in out
+    (row,) = rows()
+    assert (row["state"], row["test/loss"]) == ("diverged", "")
+    assert re.match(r"loss=\S+: not finite.* at step \d+ \(epoch \d\)$", row["reason"])
+    assert "1 failed" in (toy / "README.md").read_text()
+    assert "toy: 1 of 1 runs at scale cpu are there" in recurlab("study", "run", "toy")[1]
+    (toy / "results.csv").unlink()  # and so says the run's directory
+    assert recurlab("study", "collect", "toy", "--scale", "cpu")[1].startswith("toy: 1 of 1 runs at scale cpu")
+    assert rows() == [row]
+
+
 def test_jobs_have_the_overrides_in_their_order_and_the_studys_place(toy, edit):
     edit("skip:", "adjust:\n  - {when: {cell: [GRU], size: 7}, overrides: [model.hidden_size=9]}\nskip:")
     jobs = jobs_of(load("toy"), "gpu", ["output_dir='a b'", "logger=wandb"])

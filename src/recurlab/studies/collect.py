@@ -34,18 +34,13 @@ def collect(study: Study, run: Run, job: str, path: Path) -> Row:
     """
     found = RunDir.open(path)
     result, curves = Result.read(found), Curves(found)
-    judged = study.judged(run.levels)
-    if isinstance(judged, Measure):
-        value = measured(study.metric, judged, result, curves)
-    else:
-        check_choice("metric", judged, result.metrics)
-        value = result.metrics[judged]
+    value, chance = _judged(study, run, found, result, curves)
     return row_of(
         run,
         **{study.metric: number(value)},
         **_course(study, run, found),
         **{name: number(measured(name, m, result, curves)) for name, m in study.measures.items()},
-        chance=None if isinstance(judged, Measure) else number(_chance(judged, result)),
+        chance=number(chance),
         parameters=result.parameters,
         epochs=result.epochs,
         steps=result.steps,
@@ -58,10 +53,22 @@ def collect(study: Study, run: Run, job: str, path: Path) -> Row:
     )
 
 
-def _chance(metric: str, result: Result) -> float | None:
+def _judged(study: Study, run: Run, found: RunDir, result: Result, curves: Curves) -> tuple[float | None, float | None]:
+    """Return the number by which a finished run is judged, and what it is without learning."""
+    judged = study.judged(run.levels)
+    if isinstance(judged, Measure):
+        return measured(study.metric, judged, result, curves), None
+    if isinstance(study, Reproduction) and judged == (target := study.target(run.levels)).valid:
+        value = Course.read(found, target).best(target.better)
+        return value, _chance(judged, result, value)
+    check_choice("metric", judged, result.metrics)
+    return result.metrics[judged], _chance(judged, result, result.metrics[judged])
+
+
+def _chance(metric: str, result: Result, value: float | None) -> float | None:
     """Return the value of a metric without learning, also where it is known of another one that is the same number."""
     split, _, name = metric.partition("/")
-    same = [other for other in result.chance if result.metrics.get(f"{split}/{other}") == result.metrics[metric]]
+    same = [other for other in result.chance if result.metrics.get(f"{split}/{other}") == value]
     return result.chance.get(name, result.chance[same[0]] if same else None)
 
 
@@ -123,8 +130,10 @@ def origin(run: RunDir) -> dict[str, Any]:
     if not isinstance(device, Mapping) or not isinstance(trainer, Mapping) or not isinstance(found.get("git"), Mapping):
         raise RecurlabError(f"{run.provenance}: not what a run writes")
     gpu = device.get("cuda") and trainer.get("accelerator") != "cpu"
-    here = Path(recurlab.__file__)
-    commits = [str(commit) for folder, commit in found["git"].items() if commit and here.is_relative_to(folder)]
+    # Where the code was that ran; of older runs it is known if it was in the folder of the command, or is this one.
+    places = [Path(str(place)) for place in (found.get("source"), *found.get("command", [])[:1], recurlab.__file__)]
+    known = [(str(commit), folder) for folder, commit in found["git"].items() if commit]
+    commits = [commit for place in places for commit, folder in known if place.is_relative_to(folder)]
     return {
         "device": device.get("name") if gpu else found.get("cpu") or device.get("name"),
         "threads": found.get("threads"),

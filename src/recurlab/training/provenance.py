@@ -22,6 +22,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "command": sys.argv,
         "seed": seed,
         "recurlab": recurlab.__version__,
+        "source": recurlab.__file__,
         "git": {str(folder): _git(folder, "rev-parse", "HEAD").strip() or None for folder in _checkouts()},
         "dirty": bool(uncommitted()),
         "python": platform.python_version(),
