@@ -93,10 +93,12 @@ def test_the_option_is_composed_built_and_stepped(option, step_once):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_experiment_opens_with_its_command(name):
+def test_the_experiment_opens_with_its_command_and_says_what_was_measured(name):
     lines = (configs_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert lines[1].startswith(f"# recurlab train experiment={name}")
+    header = lines[: next(place for place, line in enumerate(lines) if not line.startswith("#"))]
+    assert [line.startswith("# Measured: ") for line in header].count(True) == 1
 
 
 @pytest.mark.parametrize(("group", "key"), [("task", "data"), ("optimizer",) * 2, ("scheduler",) * 2, ("logger",) * 2])

@@ -170,3 +170,18 @@ def test_the_committed_rows_are_enough_for_a_clean_clone(folder):
     assert [row["job"] for row in rows_of(clone)] == [row["job"] for row in rows_of(first)]
     assert run(clone, ["study", "status", "toy"]) == 0
     assert "toy: 3 runs at scale paper: 3 finished; about 0.0 core-hours to go" in (clone / "said").read_text()
+
+
+def test_rows_whose_data_are_not_here_are_left_out_with_their_reason(folder, monkeypatch):
+    monkeypatch.delenv("RECURLAB_DATA", raising=False)
+    poor = folder("poor")
+    text = SWEEP.replace(
+        '[experiment=adding/gru, "data={name: slow_toy}", model.hidden_size=3]', "[experiment=jsb/gru]"
+    )
+    (poor / "experiments" / "toy" / "sweep.yaml").write_text(
+        text.replace(', "data={name: slow_toy}", trainer', ", trainer")
+    )
+    assert run(poor, WORDS) == 0
+    for seed in (0, 1):
+        assert f"recurlab: toy GRU seed {seed}: left out: data.dir=None: must be" in (poor / "said").read_text()
+    assert [row["model"] for row in rows_of(poor)] == ["LSTM"]

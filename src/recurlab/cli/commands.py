@@ -209,10 +209,12 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
     from recurlab.studies.reproduction import Reproduction
     from recurlab.studies.run import jobs_of, run
     from recurlab.studies.status import status
+    from recurlab.studies.table import AHEAD
 
     if isinstance(study, Reproduction):
         for line in status(study, scale, jobs_of(study, scale, words)):
-            print(line)
+            if not line.startswith(AHEAD):
+                print(line, flush=True)
     done = run(study, scale, words)
     _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
     study_report([name])

@@ -56,7 +56,7 @@ def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
     done = Done(len(jobs))
     if not missing:
         return done
-    missing = _possible(missing) if isinstance(study, Reproduction) else _checked(missing)
+    missing = _built(study, missing)
     if not missing:
         return done
     launcher = missing[0][1].config.launcher
@@ -69,24 +69,27 @@ def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
     return done
 
 
-def _checked(missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
-    """Return the runs, of which each has been built once."""
-    check(list({tuple(run.levels.values()): job for run, job in missing}.values()))
-    return missing
+def _built(study: Study, missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+    """Return the runs, each row of which can be built: of published numbers those whose data are here."""
+    rows = {tuple(run.levels.values()): job for run, job in missing}
+    try:
+        check(list(rows.values()))
+        return missing
+    except RecurlabError:
+        if not isinstance(study, Reproduction):
+            raise
+    good = {levels for levels, job in rows.items() if _is_built(levels, job)}
+    return [(run, job) for run, job in missing if tuple(run.levels.values()) in good]
 
 
-def _possible(missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
-    """Return the runs whose data are here, and say of the others why not."""
-    reasons: dict[tuple[str, ...], str] = {}
-    for run, job in missing:
-        if (levels := tuple(run.levels.values())) not in reasons:
-            try:
-                check([job])
-                reasons[levels] = ""
-            except RecurlabError as error:
-                reasons[levels] = str(error)
-                say(f"{', '.join(levels)}: left out: {error}")
-    return [(run, job) for run, job in missing if not reasons[tuple(run.levels.values())]]
+def _is_built(levels: tuple[str, ...], job: Job) -> bool:
+    """Return whether the model of a row can be built; say why not."""
+    try:
+        check([job])
+        return True
+    except RecurlabError as error:
+        say(f"{', '.join(levels)}: left out: {error}")
+        return False
 
 
 def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_once: int, threads: int | None) -> int:
@@ -105,6 +108,9 @@ def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_o
     for job, outcome in run_all([job for _, job in missing], at_once, quiet=True, threads=threads, begun=begun):
         for one in by_name[job.name]:  # levels that make the same config share a run
             place += 1
+            if isinstance(study, Reproduction) and outcome.path is None:
+                say(f"{one}: left out: {outcome.reason}")  # nothing was begun, as where its data are not here
+                continue
             if outcome.state == FINISHED and outcome.path is not None:
                 row = collect(study, one, job.name, outcome.path)
                 value = f"{float(row[study.metric]):.4g}" if row[study.metric] else "never"

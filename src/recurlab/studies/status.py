@@ -5,10 +5,10 @@ from recurlab.launch.queue import is_free, run_of
 from recurlab.studies.course import Course, pace_of
 from recurlab.studies.definition import Run, Study
 from recurlab.studies.reproduction import Reproduction
-from recurlab.studies.table import ENDED, FINISHED, Results, Row
+from recurlab.studies.table import AHEAD, DIVERGED, ENDED, FINISHED, RUNNING, Results, Row
 from recurlab.training.run_dir import RunDir
 
-STATES = ("finished", "diverged", "running", "stopped", "failed", "not begun")
+STATES = (FINISHED, DIVERGED, RUNNING, "stopped", "failed", AHEAD)
 
 
 def status(study: Study, scale: str, jobs: list[tuple[Run, Job]]) -> list[str]:
@@ -39,10 +39,10 @@ def _state(row: Row | None, found: RunDir | None) -> str:
     if row is not None and row["state"] in ENDED:
         return row["state"]
     if found is None:
-        return "not begun"
+        return AHEAD
     if not is_free(found, patience=0.0):
-        return "running"
-    return found.state if found.state in ("finished", "failed") else "stopped"
+        return RUNNING
+    return found.state if found.state in (FINISHED, "failed") else "stopped"
 
 
 def _far(

@@ -12,7 +12,7 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.studies.definition import FILE, PUBLISHED, Levels, Run, Study
 
 Row = dict[str, str]
-FINISHED, DIVERGED, RUNNING = "finished", "diverged", "running"
+FINISHED, DIVERGED, RUNNING, AHEAD = "finished", "diverged", "running", "not begun"  # how a run stands
 ENDED = (FINISHED, DIVERGED)  # of runs that are not run again
 NUMBERS = ("chance", "parameters", "seconds", "steps", "threads")
 FURTHER = ("spread", "epoch")  # columns of published.csv

@@ -7,9 +7,9 @@ from statistics import fmean
 from recurlab.studies.cells import mean_text, spread
 from recurlab.studies.definition import Levels
 from recurlab.studies.reproduction import RESULT, Recipe, Reproduction, Target
-from recurlab.studies.table import DIVERGED, FINISHED, RUNNING, Results, Row, fits, published
+from recurlab.studies.table import AHEAD, DIVERGED, FINISHED, RUNNING, Results, Row, fits, published
 
-INSIDE, BETTER, SHORT, FIRST, AHEAD = "inside", "better", "short", "first", "not begun"
+INSIDE, BETTER, SHORT, FIRST = "inside", "better", "short", "first"
 GOOD = (INSIDE, BETTER)
 SPREADS = 2  # standard deviations over seeds
 
