@@ -66,22 +66,25 @@ WORDS = ["study", "run", "toy", "--scale", "paper"]
 RUNS = [("GRU", "0"), ("GRU", "1"), ("LSTM", "0")]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Return a function that makes a folder with the study."""
+def make(folder):
+    """Make a folder with the study, and return it."""
+    study = folder / "experiments" / "toy"
+    study.mkdir(parents=True)
+    (study / "sweep.yaml").write_text(SWEEP)
+    (study / "README.md").write_text("# A toy\n\n<!-- results:begin -->\n<!-- results:end -->\n")
+    (study / "published.csv").write_text(
+        "source,benchmark,model,metric,value,spread,epoch,note\nSomeone 2019,toy,GRU,test/loss,5,,,text\n"
+    )
+    (folder / "slow_toy.py").write_text(PLUGIN)
+    return folder
 
-    def make(name):
-        study = tmp_path / name / "experiments" / "toy"
-        study.mkdir(parents=True)
-        (study / "sweep.yaml").write_text(SWEEP)
-        (study / "README.md").write_text("# A toy\n\n<!-- results:begin -->\n<!-- results:end -->\n")
-        (study / "published.csv").write_text(
-            "source,benchmark,model,metric,value,spread,epoch,note\nSomeone 2019,toy,GRU,test/loss,5,,,text\n"
-        )
-        (tmp_path / name / "slow_toy.py").write_text(PLUGIN)
-        return tmp_path / name
 
-    return make
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder whose queue has run to its end undisturbed."""
+    folder = make(tmp_path_factory.mktemp("whole"))
+    assert run(folder, WORDS) == 0
+    return folder
 
 
 def rows_of(folder):
@@ -114,9 +117,8 @@ def kill_jobs(folder):
             continue
 
 
-def test_a_queue_that_is_stopped_or_killed_at_any_moment_goes_on_to_the_same_bits(folder):
-    whole, stopped = folder("whole"), folder("stopped")
-    assert run(whole, WORDS) == 0
+def test_a_queue_that_is_stopped_or_killed_at_any_moment_goes_on_to_the_same_bits(whole, tmp_path):
+    stopped = make(tmp_path)
     rng, said = random.Random(), 0
     for how in ("told", "killed", "told", "vanished"):
         said += rng.randrange(3, 15)
@@ -145,8 +147,8 @@ def test_a_queue_that_is_stopped_or_killed_at_any_moment_goes_on_to_the_same_bit
     assert (stopped / "epochs").stat().st_size == said  # nothing is run again
 
 
-def test_two_queues_at_once_run_each_run_once(folder):
-    both = folder("both")
+def test_two_queues_at_once_run_each_run_once(tmp_path):
+    both = make(tmp_path)
     queues = [start(both, [*WORDS, "launcher.jobs=1"]) for _ in range(2)]
     for queue in queues:
         queue.join(120)
@@ -158,23 +160,22 @@ def test_two_queues_at_once_run_each_run_once(folder):
     assert len({line.split()[0] for line in (both / "epochs").read_text().splitlines()}) == len(RUNS)
 
 
-def test_the_committed_rows_are_enough_for_a_clean_clone(folder):
+def test_the_committed_rows_are_enough_for_a_clean_clone(whole, tmp_path):
     """It begins with the first that is missing, and with the first seed of all before the second of any."""
-    first, clone = folder("first"), folder("clone")
-    assert run(first, WORDS) == 0
-    lines = (first / "experiments" / "toy" / "results.csv").read_text().splitlines(keepends=True)
+    clone = make(tmp_path)
+    lines = (whole / "experiments" / "toy" / "results.csv").read_text().splitlines(keepends=True)
     (clone / "experiments" / "toy" / "results.csv").write_text("".join(lines[:2]))  # GRU, seed 0
     assert run(clone, [*WORDS, "launcher.jobs=1"]) == 0
     begun = [line for line in (clone / "said").read_text().splitlines() if ": begins" in line]
     assert [line.split(":")[0] for line in begun] == ["toy LSTM seed 0", "toy GRU seed 1"]
-    assert [row["job"] for row in rows_of(clone)] == [row["job"] for row in rows_of(first)]
+    assert [row["job"] for row in rows_of(clone)] == [row["job"] for row in rows_of(whole)]
     assert run(clone, ["study", "status", "toy"]) == 0
     assert "toy: 3 runs at scale paper: 3 finished; about 0.0 core-hours to go" in (clone / "said").read_text()
 
 
-def test_rows_whose_data_are_not_here_are_left_out_with_their_reason(folder, monkeypatch):
+def test_rows_whose_data_are_not_here_are_left_out_with_their_reason(tmp_path, monkeypatch):
     monkeypatch.delenv("RECURLAB_DATA", raising=False)
-    poor = folder("poor")
+    poor = make(tmp_path)
     text = SWEEP.replace(
         '[experiment=adding/gru, "data={name: slow_toy}", model.hidden_size=3]', "[experiment=jsb/gru]"
     )

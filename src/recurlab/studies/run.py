@@ -8,13 +8,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from recurlab.errors import RecurlabError, did_you_mean, say
-from recurlab.launch.jobs import Job, check
+from recurlab.launch.jobs import Job, Outcome, check
 from recurlab.launch.launchers import Local
 from recurlab.launch.queue import run_all, run_of
 from recurlab.studies.collect import collect, row_from, unfinished
 from recurlab.studies.definition import Run, Study
 from recurlab.studies.reproduction import Reproduction
-from recurlab.studies.table import DIVERGED, ENDED, FINISHED, Results, Row
+from recurlab.studies.table import ENDED, FINISHED, Results, Row
 from recurlab.training.job import WITHOUT_EFFECT, Identity
 
 ALLOWED = tuple(key for key in WITHOUT_EFFECT if key != "resume")
@@ -111,19 +111,27 @@ def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_o
             if isinstance(study, Reproduction) and outcome.path is None:
                 say(f"{one}: left out: {outcome.reason}")  # nothing was begun, as where its data are not here
                 continue
-            if outcome.state == FINISHED and outcome.path is not None:
-                row = collect(study, one, job.name, outcome.path)
-                value = f"{float(row[study.metric]):.4g}" if row[study.metric] else "never"
-                said = f"{study.metric} {value}, {float(row['seconds']):.1f} s"
-            else:
-                row = unfinished(study, one, job.name, outcome.state, outcome.path, outcome.reason)
-                failed += row["state"] != DIVERGED  # which is a result
-                said = f"{row['state']}: {row['reason']}"
+            row = _row_of(study, one, job, outcome)
             table.put([row])
+            failed += row["state"] not in ENDED
             hours.pop(one.key, None)
             rest = f"; about {sum(hours.values()):.1f} h to go" if hours else ""
-            print(f"[{place}/{len(missing)}] {one}: {said}{rest}", flush=True)
+            print(f"[{place}/{len(missing)}] {one}: {_said(study, row)}{rest}", flush=True)
     return failed
+
+
+def _row_of(study: Study, run: Run, job: Job, outcome: Outcome) -> Row:
+    if outcome.state == FINISHED and outcome.path is not None:
+        return collect(study, run, job.name, outcome.path)
+    return unfinished(study, run, job.name, outcome.state, outcome.path, outcome.reason)
+
+
+def _said(study: Study, row: Row) -> str:
+    """Return what a run has come to, in a few words."""
+    if row["state"] != FINISHED:
+        return f"{row['state']}: {row['reason']}"
+    value = f"{float(row[study.metric]):.4g}" if row[study.metric] else "never"
+    return f"{study.metric} {value}, {float(row['seconds']):.1f} s"
 
 
 def _hours(study: Study, runs: list[Run]) -> dict[tuple[str, ...], float]:

@@ -26,7 +26,7 @@ def status(study: Study, scale: str, jobs: list[tuple[Run, Job]]) -> list[str]:
     for run, job in sorted(jobs, key=lambda pair: study.turn(pair[0])):
         row, found = rows.get(run.key), run_of(job)
         state = _state(row if row is not None and job.identity.has(row["job"]) else None, found)
-        said, left = _far(study, run, rows, row if state in ENDED else None, found)
+        said, left = _far(study, run, row if state in ENDED else None, found)
         counts[state] += 1
         hours += 0.0 if state in ENDED else left
         lines.append(f"{state:>9}  {run}{said}")
@@ -45,9 +45,7 @@ def _state(row: Row | None, found: RunDir | None) -> str:
     return found.state if found.state in (FINISHED, "failed") else "stopped"
 
 
-def _far(
-    study: Study, run: Run, rows: dict[tuple[str, ...], Row], row: Row | None, found: RunDir | None
-) -> tuple[str, float]:
+def _far(study: Study, run: Run, row: Row | None, found: RunDir | None) -> tuple[str, float]:
     """Return what is said of a run, and the core-hours that it is yet to take."""
     if row is not None and row["state"] == FINISHED:
         return f": {row[study.metric] or 'never'}, {float(row['seconds']) / 3600:.2f} h", 0.0
@@ -62,5 +60,6 @@ def _far(
         return f": step {course.steps:,}, about {hours:.2g} h in all", hours
     left = max(0, course.of - course.steps) * pace[0] / pace[1] / 3600
     best = course.best(target.better)
-    said = f": epoch {course.epochs}, step {course.steps:,} of {course.of:,}, {target.valid} {best:.4g} at best"
+    valid = "" if best is None else f", {target.valid} {best:.4g} at best"
+    said = f": epoch {course.epochs}, step {course.steps:,} of {course.of:,}{valid}"
     return f"{said}, about {left:.2f} h to go", left
