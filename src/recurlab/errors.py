@@ -23,9 +23,13 @@ class Preempted(Exception):  # noqa: N818  no error
     Args:
         signum: of the signal.
         where: it was.
+
+    Attributes:
+        hint: how to go on.
     """
 
     def __init__(self, signum: int, where: str) -> None:
+        self.hint = "continue it with resume=auto, or resume=<its directory>"
         super().__init__(f"ended by {Signals(signum).name} {where}")
         self.signum = signum
 

@@ -135,6 +135,7 @@ def test_a_queue_that_is_stopped_or_killed_at_any_moment_goes_on_to_the_same_bit
             stopped / "said"
         ).read_text()
         said = len((stopped / "epochs").read_text().splitlines())
+    assert "ended by SIGTERM with all that was done kept; the same command goes on" in (stopped / "said").read_text()
     assert run(stopped, WORDS) == 0
     rows, weights = what_came(stopped)
     expected, wanted = what_came(whole)

@@ -1,6 +1,7 @@
 """What each command does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from recurlab.errors import Preempted, RecurlabError, say
@@ -51,13 +52,14 @@ def _grid(words: list[str]) -> int:
     from recurlab.results.summary import summary
 
     failures = 0
-    for place, (job, outcome) in enumerate(run_all(jobs, launcher.jobs), start=1):
-        print(f"[{place}/{len(jobs)}] {' '.join(job.words)}")
-        if outcome.state == "finished" and outcome.path is not None:
-            print(summary(outcome.path))
-        else:
-            failures += 1  # the grid goes on
-            say(outcome.reason)
+    with _again():
+        for place, (job, outcome) in enumerate(run_all(jobs, launcher.jobs), start=1):
+            print(f"[{place}/{len(jobs)}] {' '.join(job.words)}")
+            if outcome.state == "finished" and outcome.path is not None:
+                print(summary(outcome.path))
+            else:
+                failures += 1  # the grid goes on
+                say(outcome.reason)
     if failures:
         raise RecurlabError(f"{failures} of {len(jobs)} runs failed, each for the reason above")
     return 0
@@ -215,7 +217,8 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
         for line in status(study, scale, jobs_of(study, scale, words)):
             if not line.startswith(AHEAD):
                 print(line, flush=True)
-    done = run(study, scale, words)
+    with _again():
+        done = run(study, scale, words)
     _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
     study_report([name])
     if done.failed:
@@ -290,9 +293,16 @@ def sweep(words: list[str]) -> int:
         return 0
     from recurlab.sweep.run import sweep
 
-    try:
+    with _again():
         print(sweep(words))
-    except Preempted as stop:
-        say(f"{stop}; the same command goes on")
-        return 128 + stop.signum
     return 0
+
+
+@contextmanager
+def _again() -> Iterator[None]:
+    """Say of what is told to end that the same command goes on with it."""
+    try:
+        yield
+    except Preempted as stop:
+        stop.hint = "the same command goes on"
+        raise

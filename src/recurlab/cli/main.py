@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"out of memory: {one_line(error):.200}")
         return 2
     except Preempted as stop:
-        say(f"{stop}; continue it with resume=auto, or resume=<its directory>")
+        say(f"{stop}; {stop.hint}")
         return 128 + stop.signum
     except BrokenPipeError:  # who reads has enough, as head; Python's own last flush must find another place
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
