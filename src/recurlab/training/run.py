@@ -94,7 +94,7 @@ def train(
         with Signals() as signals, left_as_it_was(run), status_kept(run):
             for note in notes:
                 print(note)
-            if known is not None:
+            if known is not None or start[0] is not None:  # which another process may have left meanwhile
                 run.job = identity.name
                 run.set_status("running")
                 write_text(run.config, OmegaConf.to_yaml(resolved))
