@@ -208,15 +208,8 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
         from recurlab.bench.run import bench
 
         return bench(study.settings(scale), draw=False) or study_report([name])
-    from recurlab.studies.reproduction import Reproduction
-    from recurlab.studies.run import jobs_of, run
-    from recurlab.studies.status import status
-    from recurlab.studies.table import AHEAD
+    from recurlab.studies.run import run
 
-    if isinstance(study, Reproduction):
-        for line in status(study, scale, jobs_of(study, scale, words)):
-            if not line.startswith(AHEAD):
-                print(line, flush=True)
     with _again():
         done = run(study, scale, words)
     _submit([(job.config, job.resolved, job.identity) for job in done.waiting])

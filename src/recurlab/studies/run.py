@@ -14,7 +14,8 @@ from recurlab.launch.queue import run_all, run_of
 from recurlab.studies.collect import collect, row_from, unfinished
 from recurlab.studies.definition import Run, Study
 from recurlab.studies.reproduction import Reproduction
-from recurlab.studies.table import ENDED, FINISHED, Results, Row
+from recurlab.studies.status import status
+from recurlab.studies.table import AHEAD, ENDED, FINISHED, Results, Row
 from recurlab.training.job import WITHOUT_EFFECT, Identity
 
 ALLOWED = tuple(key for key in WITHOUT_EFFECT if key != "resume")
@@ -50,6 +51,10 @@ def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
         Preempted: if one of them was told to end; so are all, then.
     """
     jobs = sorted(jobs_of(study, scale, words), key=lambda pair: study.turn(pair[0]))
+    if isinstance(study, Reproduction):
+        for line in status(study, scale, jobs):
+            if not line.startswith(AHEAD):
+                print(line, flush=True)
     table = Results(study)
     missing = gather(study, table, jobs)
     print(f"{study.folder.name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {scale} are there", flush=True)

@@ -74,9 +74,7 @@ def train(
             follow(ranks.shared(None), place.rank)
             return None
     known = find(config, identity)
-    if known is not None and known.state == "finished" and is_of(known, identity):
-        if place is not None:
-            ranks.shared(str(known.path))
+    if known is not None and _is_over(known, identity, place):
         return known
     facts = _facts(config, known)
     task, data = prepare(config, 0, facts)
@@ -86,9 +84,7 @@ def train(
     check_unchanged(config, identity.data)
     run = known or create(config, resolved, identity)
     with run.held():
-        if run.state == "finished" and is_of(run, identity):  # by another process, for whose end this one has waited
-            if place is not None:
-                ranks.shared(str(run.path))
+        if _is_over(run, identity, place):  # by another process, for whose end this one has waited
             return run
         start = _start(run, config, resolved, identity, facts, task)
         with Signals() as signals, left_as_it_was(run), status_kept(run):
@@ -107,6 +103,14 @@ def train(
             else:
                 execute(config, resolved, run, task, data, signals, start, report, tell)
     return run
+
+
+def _is_over(run: RunDir, identity: Identity, place: ranks.Place | None) -> bool:
+    """Return whether a run of a job has finished; if so, other processes that wait for it are told."""
+    over = run.state == "finished" and is_of(run, identity)
+    if over and place is not None:
+        ranks.shared(str(run.path))
+    return over
 
 
 def _start(run: RunDir, config: Config, resolved: DictConfig, identity: Identity, facts: Facts, task: Task) -> Start:
