@@ -14,7 +14,7 @@ SOURCE = Path(recurlab.__file__).parent
 # From the ground up. A module may import its own floor and those below.
 FLOORS = [
     ["atomic", "errors", "foreign", "caches", "lazy", "plugins", "process", "schema"], ["table"], ["cells"], ["fuse"],
-    ["backends"], ["layers"], ["models"], ["data"], ["tasks"],
+    ["backends"], ["layers"], ["models"], ["data"], ["problems"],
     # `config` knows the names of everything that can be chosen: loggers and launchers too, never their code.
     ["config"], ["compose"], ["training"], ["results", "interop", "deploy"], ["bench"], ["launch"],
     ["sweep", "studies"],

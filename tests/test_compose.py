@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import recurlab
 from recurlab.cli.parser import COMPLETION
 from recurlab.compose import complete, compose, expand
-from recurlab.data import BENCHMARKS
+from recurlab.data import DATA
 from recurlab.data.adding import Adding
+from recurlab.data.copy_memory import CopyMemory
 from recurlab.errors import RecurlabError
 from recurlab.layers.constraints import MaxAbs
 from recurlab.layers.initializers import IndRNN, Orthogonal
-from recurlab.training.build import build_task
+from recurlab.training.build import build_problem
 
 
 def test_choices_become_instances_of_their_classes():
@@ -35,7 +37,7 @@ def test_a_choice_given_with_its_name_replaces_the_one_before():
 def test_regularizers_and_constraints_reach_the_layer_by_kind_of_weight():
     words = ["model.regularizer.recurrent={name: l2, value: 0.5}", "model.regularizer.bias=l1",
              "model.constraint.input={name: max_norm, value: 0.05}"]  # fmt: skip
-    layer = build_task(compose(words)[0]).model.stack.rnn
+    layer = build_problem(compose(words)[0]).model.stack.rnn
     bias = sum(layer.get_parameter(f"bias_{side}_l0").abs().sum() for side in ("ih", "hh"))
     assert layer.penalty().item() == pytest.approx((0.5 * layer.weight_hh_l0.square().sum() + 0.01 * bias).item())
     assert layer.weight_ih_l0.norm(dim=1).max().item() == pytest.approx(0.05)
@@ -53,11 +55,29 @@ def test_what_no_kind_of_weight_has_is_refused(word, message):
         compose([word])
 
 
-def test_a_users_benchmark_is_chosen_with_its_options(monkeypatch):
-    monkeypatch.setitem(BENCHMARKS._entries, "own_adding", Adding)
+def test_a_users_data_set_is_chosen_with_its_options(monkeypatch):
+    monkeypatch.setitem(DATA._entries, "own_adding", Adding)
     config, _ = compose(["data={name: own_adding, length: 9}"])
     assert config.data == Adding(length=9)
     assert config.experiment == "own_adding/gru"
+
+
+def test_another_choice_leaves_nothing_of_what_an_experiment_says_of_its_own():
+    words = ["data.length=3", "experiment=adding/gru", "data={name: copy_memory, batch_size: 7}", "data.length=5"]
+    assert compose(words)[0].data == CopyMemory(batch_size=7, length=5)
+
+
+def test_the_former_word_for_data_works_with_a_line(capsys):
+    assert compose(["task=copy_memory", "data.length=5"])[0].data == CopyMemory(length=5)
+    assert capsys.readouterr().err == "recurlab: task=: is called data= now\n"
+    assert expand(["task=copy_memory,adding"]) == [["data=copy_memory"], ["data=adding"]]
+
+
+def test_the_former_python_names_work_with_a_warning():
+    with pytest.warns(FutureWarning, match="recurlab.Benchmark is called recurlab.Data now"):
+        assert recurlab.Benchmark is recurlab.Data
+    with pytest.warns(FutureWarning, match="register_benchmark is called recurlab.register_data now"):
+        assert recurlab.register_benchmark is recurlab.register_data
 
 
 def test_open_mappings_take_new_keys():
@@ -72,14 +92,13 @@ def test_an_open_mapping_takes_values_as_they_are():
 
 
 def test_a_bare_name_is_kept_as_one_with_options():
-    resolved = compose(["data=adding", "model.init.bias=normal"])[1]
-    assert (resolved.data, resolved.model.init.bias) == ({"name": "adding"}, {"name": "normal"})
+    assert compose(["model.init.bias=normal"])[1].model.init.bias == {"name": "normal"}
 
 
 def test_checksums_are_given_by_names_of_files():
     given = "data.sha256={mine.txt: abc, b.v2.txt: def}"
-    assert compose(["task=text", given])[0].data.sha256 == {"mine.txt": "abc", "b.v2.txt": "def"}
-    assert compose(["task=tiny_shakespeare", "data.url=null", given])[0].data.sha256 == {
+    assert compose(["data=text", given])[0].data.sha256 == {"mine.txt": "abc", "b.v2.txt": "def"}
+    assert compose(["data=tiny_shakespeare", "data.url=null", given])[0].data.sha256 == {
         "mine.txt": "abc",
         "b.v2.txt": "def",
     }
@@ -93,7 +112,7 @@ def test_the_command_line_overrides_the_experiment():
 
 
 def test_a_run_without_an_experiment_is_named_after_its_task_and_cell():
-    assert compose(["task=adding", "cell=lstm"])[0].experiment == "adding/lstm"
+    assert compose(["data=adding", "cell=lstm"])[0].experiment == "adding/lstm"
 
 
 def test_a_grid_is_every_combination_in_order():

@@ -30,7 +30,7 @@ title: One run
 question: Does it run?
 metric: test/loss
 better: min
-overrides: [task=adding, data.length=9, trainer.max_epochs=1, trainer.accelerator=cpu, data.train_size=40]
+overrides: [data=adding, data.length=9, trainer.max_epochs=1, trainer.accelerator=cpu, data.train_size=40]
 factors: {model: {GRU: [cell=gru, model.hidden_size=3]}}
 scales: {cpu: {seeds: [0]}}
 figure: {x: model, y: test/loss}
@@ -61,13 +61,13 @@ def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     with zipfile.ZipFile(tmp_path / "path" / "to" / "model.keras", "w") as file:
         file.writestr("model.weights.h5", content.getvalue())
     if before := BEFORE.get(line.split()[1]):
-        task = before.partition("/")[0]
-        assert recurlab("train", f"experiment={before}", *SMALL[task])[0] == 0
+        folder = before.partition("/")[0]
+        assert recurlab("train", f"experiment={before}", *SMALL[folder])[0] == 0
     words = [str(found) for word in shlex.split(line)[1:] for found in sorted(Path().glob(word)) or [word]]
     cut = {"shapes=A": "shapes=5x2x3x4", "repeats=5": "repeats=1", "sweep.trials=12": "sweep.trials=2"}
     words = [cut.get(word, word) for word in words]
-    benchmark = next((name for name in SMALL if words[0] in ("train", "sweep") and name in line), None)
-    code, out, err = recurlab(*words, *SMALL.get(benchmark, []))
+    data = next((name for name in SMALL if words[0] in ("train", "sweep") and name in line), None)
+    code, out, err = recurlab(*words, *SMALL.get(data, []))
     assert (code, err) == (0, "")
     assert out
 
@@ -96,10 +96,10 @@ def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path,
     sys.modules.pop("readme_cells")
 
 
-def test_every_cell_task_and_option_named_exists():
+def test_every_cell_data_set_and_option_named_exists():
     from recurlab.compose import groups
 
-    table = dict(re.findall(r"^\| `(cell|recurrence|backend|task|model|logger)` \| (.*) \|$", TEXT, re.MULTILINE))
+    table = dict(re.findall(r"^\| `(cell|recurrence|backend|data|model|logger)` \| (.*) \|$", TEXT, re.MULTILINE))
     for group, text in table.items():
         named = set(re.findall(r"`(\w+)`", text))
         assert named == set(groups()[group]), group

@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import recurlab.table
+from recurlab.data import DATA
 from recurlab.errors import RecurlabError
 from recurlab.table import Table
 
@@ -113,6 +114,13 @@ def test_an_entry_point_adds_a_name(plugged):
     assert list(table) == ["count", "fraction", "missing", "ordered"]
     assert table["fraction"] is Fraction
     assert set(asked) == {"recurlab.tasks"}
+
+
+def test_a_former_group_of_entry_points_still_adds_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr(recurlab.table, "entry_points", lambda group: asked.append(group) or [])
+    list(DATA)
+    assert asked == ["recurlab.data", "recurlab.benchmarks"]
 
 
 def test_an_entry_point_does_not_replace_a_built_in_name(plugged):

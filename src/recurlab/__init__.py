@@ -7,8 +7,8 @@ from recurlab.lazy import importer
 if TYPE_CHECKING:
     from recurlab.cells.build import register_cell
     from recurlab.cells.cell import Cell
-    from recurlab.data import register_benchmark
-    from recurlab.data.benchmark import Arrays, Benchmark
+    from recurlab.data import register_data
+    from recurlab.data.data import Arrays, Data
     from recurlab.deploy.export import export
     from recurlab.errors import RecurlabError
     from recurlab.layers.rnn import RNN
@@ -18,26 +18,28 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "RNN": "recurlab.layers.rnn",
-    "Arrays": "recurlab.data.benchmark",
-    "Benchmark": "recurlab.data.benchmark",
+    "Arrays": "recurlab.data.data",
+    "Data": "recurlab.data.data",
     "Cell": "recurlab.cells.cell",
     "RecurlabError": "recurlab.errors",
     "export": "recurlab.deploy.export",
     "load_run": "recurlab.results.runs",
-    "register_benchmark": "recurlab.data",
+    "register_data": "recurlab.data",
     "register_cell": "recurlab.cells.build",
 }
 
 __all__ = [
     "RNN",
     "Arrays",
-    "Benchmark",
     "Cell",
+    "Data",
     "RecurlabError",
     "export",
     "load_run",
-    "register_benchmark",
     "register_cell",
+    "register_data",
 ]
 
-__getattr__ = importer(__name__, _PUBLIC)
+_FORMER = {"Benchmark": "Data", "register_benchmark": "register_data"}
+
+__getattr__ = importer(__name__, _PUBLIC, _FORMER)

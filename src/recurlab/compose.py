@@ -13,15 +13,16 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
 from recurlab.config import CHOICES, Config, load
-from recurlab.errors import SHOWN, RecurlabError, one_line, shown, unknown, unknown_key
+from recurlab.errors import SHOWN, RecurlabError, one_line, say, shown, unknown, unknown_key
 
 PRIMARY = "train"
 APART = "sweep"  # a folder of configs that are not parts of a run's
 WHOLE = ("data.sha256",)  # mappings that are given as a whole: a key may be a file's name, with dots
+FORMER = {"task": "data"}  # groups by their names of before, and those that they have now
 OPEN = ("cell.options", "model.init.gate_bias", "launcher.extra")  # mappings that take any key
 
 
@@ -117,11 +118,37 @@ def _compose(overrides: list[str]) -> DictConfig:
         if override.is_sweep_override():
             raise RecurlabError(f"{override.input_line}: several values make a grid, which needs -m")
     try:
+        others, replaced = _set_apart(parsed)
         with _hydra():
-            rewritten = [text for override in parsed for text in _rewrite(override)]
-            return hydra_compose(PRIMARY, overrides=rewritten, return_hydra_config=True)
+            rewritten = [text for override in others for text in _rewrite(override)]
+            composed = hydra_compose(PRIMARY, overrides=rewritten, return_hydra_config=True)
+        with open_dict(composed):
+            for override in replaced:
+                whole = isinstance(override.value(), dict)
+                OmegaConf.update(composed, override.get_key_element(), override.value(), merge=not whole)
+        return composed
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, parsed) from error
+
+
+def _set_apart(parsed: list[Override]) -> tuple[list[Override], list[Override]]:
+    """Return the overrides for Hydra, and those that put another choice in the place of a group's.
+
+    Hydra would merge such a mapping, ``data={name: mine, length: 5}``, into what the group's option and an experiment
+    say. What is said of its keys later on belongs to it.
+    """
+    others: list[Override] = []
+    replaced: dict[str, list[Override]] = {}
+    for override in parsed:
+        key, value = override.get_key_element(), override.value()
+        owner = key.partition(".")[0]
+        if key in CHOICES and key in groups() and isinstance(value, dict) and "name" in value:
+            replaced[key] = [override]
+        elif owner in replaced and key != owner:
+            replaced[owner].append(override)
+        else:
+            others.append(override)
+    return others, [override for each in replaced.values() for override in each]
 
 
 def _rewrite(override: Override) -> list[str]:
@@ -150,7 +177,9 @@ def _check_option(override: Override) -> None:
     """Raise the error for a group that has no such option."""
     options = groups().get(str(override.key_or_group))
     value = override.value()
-    if options is not None and not override.is_sweep_override() and not override.is_delete() and value not in options:
+    if options is None or override.is_sweep_override() or override.is_delete() or isinstance(value, dict):
+        return
+    if value not in options:
         raise unknown(str(override.key_or_group), value, options)
 
 
@@ -211,7 +240,7 @@ def _keys(config: dict[str, Any], place: str = "") -> list[str]:
 
 def _parse(overrides: list[str]) -> list[Override]:
     parsed = []
-    for text in overrides:
+    for text in map(_renamed, overrides):
         if text.startswith("=") or ("=" not in text and not text.startswith("~")):
             raise RecurlabError(f"{shown(text)}: an override has the form key=value")
         try:
@@ -220,6 +249,15 @@ def _parse(overrides: list[str]) -> list[Override]:
             advice = "special characters need quotes: 'key=\"value\"'"
             raise RecurlabError(f"{shown(text)}: can't be read; {advice}") from error
     return parsed
+
+
+def _renamed(text: str) -> str:
+    """Return an override with its group's present name, and say so where it was given by a former one."""
+    key, equals, value = text.partition("=")
+    if key not in FORMER or not equals:
+        return text
+    say(f"{key}=: is called {FORMER[key]}= now")
+    return f"{FORMER[key]}={value}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from recurlab.backends import BACKENDS
 from recurlab.cells import CELLS, PRESETS
 from recurlab.cells.activations import ACTIVATIONS
 from recurlab.cells.recurrence import Recurrence
-from recurlab.data import BENCHMARKS
+from recurlab.data import DATA
 from recurlab.errors import (
     SIZE,
     RecurlabError,
@@ -29,16 +29,16 @@ from recurlab.launch import LAUNCHERS
 from recurlab.layers import CONSTRAINTS, INITIALIZERS, REGULARIZERS
 from recurlab.models import ENCODERS, STACKS
 from recurlab.plugins import import_plugins
+from recurlab.problems import OPTIMIZERS, SCHEDULERS
+from recurlab.problems.loss import Loss
 from recurlab.schema import plain
 from recurlab.schema import typed as typed
 from recurlab.table import Table
-from recurlab.tasks import OPTIMIZERS, SCHEDULERS
-from recurlab.tasks.loss import Loss
 from recurlab.training import LOGGERS
 
 # Where a config holds a choice by its `name`, and the table that it is looked up in. A null choice stays None.
 CHOICES: dict[str, Table] = {
-    "data": BENCHMARKS,
+    "data": DATA,
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULERS,
     "logger": LOGGERS,
@@ -234,7 +234,7 @@ class Config:
     Attributes:
         experiment: names the folder of the run under `output_dir`.
         seed: of weights, masks and the order of the training data.
-        plugins: modules to import first, which register cells or benchmarks.
+        plugins: modules to import first, which register cells or data sets.
         backend: auto or a name of `recurlab.backends.BACKENDS`.
         resume: null begins a new run; auto continues the one of the same config, or leaves it if it has finished; a run
             directory continues that one.

@@ -1,4 +1,4 @@
-"""Users' modules, imported by name so that the cells and benchmarks they register are known."""
+"""Users' modules, imported by name so that the cells and data sets they register are known."""
 
 import sys
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Explicit tables from the names in a config to the code behind them, resolved only when first used."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -14,11 +14,17 @@ class Table(Mapping[str, Any]):
     """Names of one kind of thing, each standing for an object or for the ``"module:attribute"`` to import it from.
 
     Nothing is imported before a name is looked up, so a config can be checked against the names without torch. Other
-    packages add names by `register` or by an entry point in the group ``recurlab.<kind>s``.
+    packages add names by `register` or by an entry point.
+
+    Args:
+        kind: what an error calls an entry.
+        entries: the names, and what they stand for.
+        groups: of entry points that add names; None is ``recurlab.<kind>s``.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Any]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Any], groups: Sequence[str] | None = None) -> None:
         self.kind = kind
+        self._groups = groups or (f"recurlab.{kind}s",)
         self._entries: dict[str, Any] = dict(entries)
 
     def __getitem__(self, name: str) -> Any:
@@ -62,7 +68,7 @@ class Table(Mapping[str, Any]):
         return enter
 
     def _plugins(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=f"recurlab.{self.kind}s")}
+        return {point.name: point for group in self._groups for point in entry_points(group=group)}
 
 
 def _origin(thing: Any) -> tuple[Any, Any]:

@@ -134,9 +134,9 @@ def test_the_time_alone_is_that_of_a_layer_less_its_projection(monkeypatch):
 def test_an_epoch_is_timed_end_to_end(tiny_mnist):
     from recurlab.bench.epoch import epoch
     from recurlab.data.mnist import MNIST
-    from recurlab.data.module import BenchmarkData
+    from recurlab.data.module import DataModule
 
-    data = BenchmarkData(MNIST(batch_size=16, valid_size=10, dir=str(tiny_mnist), verify=False), seed=0)
+    data = DataModule(MNIST(batch_size=16, valid_size=10, dir=str(tiny_mnist), verify=False), seed=0)
     data.setup()
     (line,) = epoch("cpu", data)
     assert line.startswith("epoch of pixel MNIST, 6 layers of IndRNN, 128 units, batches of 16, backend ")

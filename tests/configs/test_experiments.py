@@ -9,9 +9,9 @@ import yaml
 
 from recurlab.compose import compose, configs_dir, groups
 from recurlab.config import CHOICES, ModelConfig, TrainerConfig
-from recurlab.data.module import BenchmarkData
+from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
-from recurlab.training.build import build_task
+from recurlab.training.build import build_problem
 
 EXPERIMENTS = sorted(
     path.relative_to(configs_dir() / "experiment").with_suffix("").as_posix()
@@ -33,18 +33,18 @@ SMALL = {
 
 
 @functools.cache
-def benchmark_of(choice: str) -> str:
-    """Return the class of a task's data; the experiments of a folder have one."""
+def class_of(choice: str) -> str:
+    """Return the class of the data; the experiments of a folder have one."""
     return type(compose([choice])[0].data).__name__
 
 
-def benchmark(choice: str) -> str:
+def data_class(choice: str) -> str:
     """Return the class of the data of an experiment or an option."""
     group, _, option = choice.partition("=")
     if group == "experiment":
         folder = option.partition("/")[0]
-        return benchmark_of(next(f"experiment={name}" for name in EXPERIMENTS if name.startswith(f"{folder}/")))
-    return benchmark_of(choice if group == "task" else "task=adding")
+        return class_of(next(f"experiment={name}" for name in EXPERIMENTS if name.startswith(f"{folder}/")))
+    return class_of(choice if group == "data" else "data=adding")
 
 
 @pytest.fixture
@@ -52,26 +52,28 @@ def step_once(tiny_data, monkeypatch):
     monkeypatch.setenv("RECURLAB_DATA", str(tiny_data))
 
     def step(choice: str, *more: str) -> None:
-        small = [word.format(tiny_data) for word in SMALL[benchmark(choice)]]
+        small = [word.format(tiny_data) for word in SMALL[data_class(choice)]]
         config, _ = compose([choice, *more, "data.batch_size=3", *small])
         sizes = dict.fromkeys(["hidden_size", *(["encoder_size"] if config.model.encoder_size else [])], 8)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
         torch.manual_seed(0)
-        data = BenchmarkData(config.data, config.seed)
-        data.setup()
-        task = build_task(config)
-        batch = next(iter(data.train_dataloader()))
-        optimizer = task.configure_optimizers()
+        module = DataModule(config.data, config.seed)
+        module.setup()
+        problem = build_problem(config)
+        batch = next(iter(module.train_dataloader()))
+        optimizer = problem.configure_optimizers()
         optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
-        outputs = task.model(batch.inputs, batch.lengths, batch.resets)
-        measured = task.measure(outputs, batch.targets, batch.lengths)
+        outputs = problem.model(batch.inputs, batch.lengths, batch.resets)
+        measured = problem.measure(outputs, batch.targets, batch.lengths)
         measured.loss.backward()
-        before = [p.detach().clone() for p in task.parameters()]
+        before = [p.detach().clone() for p in problem.parameters()]
         optimizer.step()
         assert torch.isfinite(measured.loss)
-        summary = task.summarize({"loss": measured.loss.item(), **{k: v.item() for k, v in measured.metrics.items()}})
-        assert {task.metric, *config.data.chance} <= {*summary}
-        assert any(not torch.equal(p, q) for p, q in zip(task.parameters(), before, strict=True))
+        summary = problem.summarize(
+            {"loss": measured.loss.item(), **{k: v.item() for k, v in measured.metrics.items()}}
+        )
+        assert {problem.metric, *config.data.chance} <= {*summary}
+        assert any(not torch.equal(p, q) for p, q in zip(problem.parameters(), before, strict=True))
 
     return step
 
@@ -101,7 +103,7 @@ def test_the_experiment_opens_with_its_command_and_says_what_was_measured(name):
     assert [line.startswith("# Measured: ") for line in header].count(True) == 1
 
 
-@pytest.mark.parametrize(("group", "key"), [("task", "data"), ("optimizer",) * 2, ("scheduler",) * 2, ("logger",) * 2])
+@pytest.mark.parametrize(("group", "key"), [("data", "data"), ("optimizer",) * 2, ("scheduler",) * 2, ("logger",) * 2])
 def test_the_yaml_of_a_choice_lists_every_option_of_its_class(group, key):
     for path in (configs_dir() / group).glob("*.yaml"):
         values = yaml.safe_load(path.read_text())
@@ -116,7 +118,7 @@ def test_the_yaml_lists_every_key_of_the_schema_with_its_default(path, schema):
 
 
 def test_every_choice_of_a_table_has_a_yaml():
-    for group, key in (("task", "data"), ("optimizer",) * 2, ("scheduler",) * 2, ("logger",) * 2):
+    for group, key in (("data", "data"), ("optimizer",) * 2, ("scheduler",) * 2, ("logger",) * 2):
         own = {name for name, kind in CHOICES[key].items() if kind.__module__.startswith("recurlab.")}
         found = {yaml.safe_load(path.read_text())["name"] for path in (configs_dir() / group).glob("*.yaml")}
         assert found == own  # other tests may have registered theirs

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recurlab.data.batches import IGNORED, POOL, RaggedRows, Rows, Streams, in_order, shares, shuffled, windows
-from recurlab.data.benchmark import Arrays, Ragged, Stream
+from recurlab.data.data import Arrays, Ragged, Stream
 from recurlab.errors import RecurlabError
 
 LENGTHS = np.array([3, 1, 4, 2, 6])

@@ -25,9 +25,9 @@ def digits(folder):
         file.writestr("feats.npy", bytes(2**27))
 
 
-@pytest.mark.parametrize(("task", "write"), [("mnist", mnist), ("jsb", matlab), ("fsdd", digits)])
-def test_a_file_of_a_benchmark(recurlab, tmp_path, task, write):
+@pytest.mark.parametrize(("data", "write"), [("mnist", mnist), ("jsb", matlab), ("fsdd", digits)])
+def test_a_file_of_a_data_set(recurlab, tmp_path, data, write):
     write(tmp_path)
-    code, out, said = recurlab("train", f"task={task}", "data.dir=.", "data.verify=false")
+    code, out, said = recurlab("train", f"data={data}", "data.dir=.", "data.verify=false")
     assert (code, out, said.count("\n")) == (2, "", 1)
     assert ("bytes say that they hold" in said) or "a compressed element is cut off, or too large" in said

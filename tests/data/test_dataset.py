@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from recurlab.data.dataset import Dataset
-from recurlab.data.module import BenchmarkData
+from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
 
 SEQUENCES = [[0.5], [1.0, -2.0], [3.0, 4.5, 6.0], [7.0], [8.0, 9.0], [1.5, 2.5], [0.25, 8.0], [1.0, 1.0]]
@@ -278,7 +278,7 @@ def test_notes_tell_rows_lengths_and_classes(tmp_path):
 
 def test_batches_are_made_of_it(tmp_path):
     path = write(tmp_path / "mine.jsonl", x=SEQUENCES, label=LABELS)
-    data = BenchmarkData(Dataset(path=path, sequence="x", batch_size=2), seed=0)
+    data = DataModule(Dataset(path=path, sequence="x", batch_size=2), seed=0)
     data.setup()
     batches = list(data.train_dataloader())
     assert sum(len(batch.targets) for batch in batches) == 6
@@ -288,7 +288,7 @@ def test_batches_are_made_of_it(tmp_path):
 def test_a_csv_is_trained_on_from_the_command_line(recurlab, tmp_path):
     write(tmp_path / "mine.csv", x=SEQUENCES * 3, y=SEQUENCES * 3, kind=LABELS * 3)
     code, output, errors = recurlab(
-        "train", "task=dataset", "data.path=mine.csv", "data.sequence=[x,y]", "data.label=kind", "data.batch_size=4",
+        "train", "data=dataset", "data.path=mine.csv", "data.sequence=[x,y]", "data.label=kind", "data.batch_size=4",
         "model.hidden_size=5", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
         "backend=eager",
     )  # fmt: skip

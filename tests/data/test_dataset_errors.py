@@ -70,7 +70,7 @@ ROWS = {"x": [[1, 2], [3, 4], [5, 6]], "n": [1, 2, 2], "label": [0, 1, 0]}
      ({}, {"sequence": "xs"}, "data.sequence='xs': allowed are x, n, label; did you mean 'x'? (the columns of train)"),
      ({}, {"label": "lable"}, "data.label='lable': allowed are x, n, label; did you mean 'label'?"),
      ({}, {"length": "m"}, "data.length='m': allowed are x, n, label"),
-     ({}, {"label": "kind", "level": "char"}, "for texts without labels there is task=text"),
+     ({}, {"label": "kind", "level": "char"}, "for texts without labels there is data=text"),
      ({"x": ["ab", "", "c"]}, {"level": "char"}, "data.sequence='x': train row 1 is empty, a sequence of length 0"),
      ({"x": ["ab", " \n", "c"]}, {"level": "word"}, "data.sequence='x': train row 1 is empty, a sequence of length 0"),
      ({"x": ["ab", "abc", "c"], "n": [2, 4, 1]}, {"level": "char", "length": "n"}, "train row 1 has 4: must be a"),
@@ -100,7 +100,7 @@ def test_bad_rows_and_columns_are_named(tmp_path, changes, options, expected, en
      (".parquet", b"PAR1 and then nothing", "can't be read (Parquet magic bytes not found"),
      (".npz", b"PK", "ending='.npz': allowed are .csv, .tsv, .parquet, .json, .jsonl"),
      (".cvs", b"x,label\n1 2,a\n", ".csv, .tsv, .parquet, .json, .jsonl; did you mean '.csv'?"),
-     (".txt", b"some text\n", "there is task=text")],
+     (".txt", b"some text\n", "there is data=text")],
 )  # fmt: skip
 def test_a_file_that_cant_be_read_is_named(tmp_path, ending, content, expected, capfd):
     path = tmp_path / f"mine{ending}"
@@ -215,7 +215,7 @@ def test_parts_of_several_columns_are_refused(tmp_path):
     [({"problem": "regresion"}, "did you mean 'regression'"), ({"level": "chars"}, "did you mean 'char'"),
      ({"valid_size": 0}, r"data\.valid_size=0"), ({"test_size": 2.5}, r"data\.test_size=2\.5: must be a share"),
      ({"min_count": 0}, r"data\.min_count=0"), ({"split_seed": -1}, r"data\.split_seed=-1"),
-     ({"min_count": 2}, r"data\.min_count=2: is for texts"), ({"label": None}, "there is task=text"),
+     ({"min_count": 2}, r"data\.min_count=2: is for texts"), ({"label": None}, "there is data=text"),
      ({"sequence": []}, r"data\.sequence=\[\]: must be a column"), ({"sequence": 1.5}, r"data\.sequence=1\.5"),
      ({"sequence": "x", "label": "x"}, r"data\.label='x': this column is used twice"),
      ({"sequence": ["x", "y", "x"]}, r"data\.sequence='x': this column is used twice"),

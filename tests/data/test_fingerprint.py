@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from recurlab.data import BENCHMARKS, fingerprint
-from recurlab.data.benchmark import Benchmark
+from recurlab.data import DATA, fingerprint
+from recurlab.data.data import Data
 from recurlab.data.fingerprint import fingerprint as of
 from recurlab.errors import RecurlabError
 
 OWN = {"sequence": "wave", "label": "kind"}
-# The options of a benchmark, the key of where its files are, and that place below `tiny_data`.
+# The options of a data set, the key of where its files are, and that place below `tiny_data`.
 READ = {
     "text": ("text", {"train": "input.txt"}, "dir", "tinyshakespeare"),
     "text in three parts": (
@@ -65,7 +65,7 @@ def test_a_moved_folder_is_the_same_and_each_changed_file_another(kind, top, tmp
     name, options, key, at = READ[kind]
 
     def there(place):
-        return of(BENCHMARKS[name](**options, **{key: str(place)}))
+        return of(DATA[name](**options, **{key: str(place)}))
 
     first = there(top / at)
     assert len(first) == 12
@@ -75,8 +75,8 @@ def test_a_moved_folder_is_the_same_and_each_changed_file_another(kind, top, tmp
         os.utime(path, (1, 1))
     assert there(moved) == first
     found, before = {first}, {path: path.read_bytes() for path in files_in(moved)}
-    benchmark = BENCHMARKS[name](**options, **{key: str(moved)})
-    read = list(benchmark.sources().values())
+    data = DATA[name](**options, **{key: str(moved)})
+    read = list(data.sources().values())
     assert read
     for path in read:
         rewritten(path)
@@ -88,11 +88,11 @@ def test_a_moved_folder_is_the_same_and_each_changed_file_another(kind, top, tmp
 
 def test_files_that_are_not_read_do_not_count(top, tmp_path):
     shutil.copytree(top / "tinyshakespeare", tmp_path / "a")
-    book = BENCHMARKS["text"](dir=str(tmp_path / "a"))
+    book = DATA["text"](dir=str(tmp_path / "a"))
     first = of(book)
     (tmp_path / "a" / "other.txt").write_text("x")
     assert of(book) == first
-    saved = BENCHMARKS["dataset"](path=str(shutil.copytree(top / "saved", tmp_path / "b")), **OWN)
+    saved = DATA["dataset"](path=str(shutil.copytree(top / "saved", tmp_path / "b")), **OWN)
     first = of(saved)
     (tmp_path / "b" / ".cache").mkdir()
     (tmp_path / "b" / ".cache" / "lock").write_text("x")
@@ -107,12 +107,12 @@ def test_parts_that_change_places_are_others(tmp_path):
         for name, text in zip(("train", "valid", "test"), texts, strict=True):
             (tmp_path / folder / name).write_text(text)
     parts = {"train": "train", "valid": "valid", "test": "test"}
-    assert len({of(BENCHMARKS["text"](dir=str(tmp_path / folder), **parts)) for folder in "abc"}) == 3
+    assert len({of(DATA["text"](dir=str(tmp_path / folder), **parts)) for folder in "abc"}) == 3
 
 
 @pytest.mark.parametrize("name", ["adding", "copy_memory", "listops", "mnist"])
 def test_where_the_config_says_it_all_there_is_none(name):
-    assert of(BENCHMARKS[name]()) == ""
+    assert of(DATA[name]()) == ""
 
 
 def test_an_original_is_known_by_the_config(tmp_path):
@@ -120,7 +120,7 @@ def test_an_original_is_known_by_the_config(tmp_path):
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
     def there(**options):
-        return of(BENCHMARKS["text"](dir=str(tmp_path), sha256={"input.txt": sha256}, **options))
+        return of(DATA["text"](dir=str(tmp_path), sha256={"input.txt": sha256}, **options))
 
     assert (there(), there(verify=False)) == ("", "")
     (tmp_path / "input.txt").write_text("abd")
@@ -133,17 +133,17 @@ def test_an_original_is_known_by_the_config(tmp_path):
 def test_a_missing_file_is_named(options, monkeypatch):
     monkeypatch.delenv("RECURLAB_DATA", raising=False)
     with pytest.raises(RecurlabError, match=r"input\.txt"):
-        of(BENCHMARKS["text"](**options))
+        of(DATA["text"](**options))
 
 
-class Users(Benchmark):
+class Users(Data):
     """A user's, which says nothing of the files that it reads."""
 
     def __init__(self, folder):
         object.__setattr__(self, "dir", str(folder))
 
 
-def test_of_a_users_benchmark_all_files_in_its_folder_count(tmp_path):
+def test_of_a_users_data_set_all_files_in_its_folder_count(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c.npy").write_bytes(b"1")
     first = of(Users(tmp_path / "a"))
@@ -161,7 +161,7 @@ def test_a_large_file_is_read_again_only_if_it_may_have_changed(tmp_path, monkey
     monkeypatch.setattr(fingerprint, "sha256_of", lambda path: read.append(path) or sha256_of(path))
     path = tmp_path / "input.txt"
     path.write_text("a long text")
-    book = BENCHMARKS["text"](dir=str(tmp_path))
+    book = DATA["text"](dir=str(tmp_path))
     first = of(book)
     assert (of(book), len(read)) == (first, 2)  # it has just been written: a second time would not show
     monkeypatch.setattr(fingerprint, "RECENT", -np.inf)

@@ -217,7 +217,7 @@ class TestTheHubsLibrary:
         datasets.disable_progress_bars()
 
     def write(self, folder: Path, images: list, labels: list, **features) -> MNIST:
-        """Write a data set of which each split is the same, and return the benchmark that reads it."""
+        """Write a data set of which each split is the same, and return the data set that reads it."""
         import datasets
 
         kinds = {"image": datasets.Image(), "label": datasets.Value("int64"), **features}

@@ -8,13 +8,13 @@ import torch
 
 from recurlab.data.adding import Adding
 from recurlab.data.batches import IGNORED
-from recurlab.data.benchmark import Arrays, Benchmark, Ragged, RaggedBenchmark, Stream, StreamBenchmark
-from recurlab.data.module import BenchmarkData
+from recurlab.data.data import Arrays, Data, Ragged, RaggedData, Stream, StreamData
+from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
 
 
 @dataclass(frozen=True)
-class Counting(Benchmark):
+class Counting(Data):
     """Sequence i is filled with i."""
 
     size: int = 10
@@ -26,7 +26,7 @@ class Counting(Benchmark):
 
 
 @dataclass(frozen=True)
-class RaggedCounting(RaggedBenchmark):
+class RaggedCounting(RaggedData):
     """Sequence i is filled with i and has length i % 3 + 1."""
 
     size: int = 10
@@ -38,7 +38,7 @@ class RaggedCounting(RaggedBenchmark):
 
 
 @dataclass(frozen=True)
-class Alphabet(StreamBenchmark):
+class Alphabet(StreamData):
     """Each split is the numbers from 0."""
 
     size: int = 50
@@ -47,27 +47,27 @@ class Alphabet(StreamBenchmark):
         return Stream(np.arange(self.size), np.array([0, 7]), 99)
 
 
-def data_of(benchmark, seed=0, rank=0, world=1, epoch=0):
-    data = BenchmarkData(benchmark, seed, rank, world)
-    data.setup()
-    at(data, epoch)
-    return data
+def module_of(data, seed=0, rank=0, world=1, epoch=0):
+    module = DataModule(data, seed, rank, world)
+    module.setup()
+    at(module, epoch)
+    return module
 
 
-def at(data, epoch):
-    """Put the data under a trainer that is in an epoch."""
+def at(module, epoch):
+    """Put the module under a trainer that is in an epoch."""
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(current_epoch=epoch, strategy=strategy)
+    module.trainer = SimpleNamespace(current_epoch=epoch, strategy=strategy)
 
 
-def epoch_of(data, epoch):
-    at(data, epoch)
-    return torch.cat([batch.inputs for batch in data.train_dataloader()])
+def epoch_of(module, epoch):
+    at(module, epoch)
+    return torch.cat([batch.inputs for batch in module.train_dataloader()])
 
 
 @pytest.mark.parametrize("epoch", [0, 4])
 def test_every_sequence_comes_once_an_epoch_with_its_target(epoch):
-    batches = list(data_of(Counting(batch_size=4), epoch=epoch).train_dataloader())
+    batches = list(module_of(Counting(batch_size=4), epoch=epoch).train_dataloader())
     assert [len(batch.inputs) for batch in batches] == [4, 4, 2]
     inputs, targets = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
     assert sorted(targets.flatten().tolist()) == list(range(10))
@@ -76,7 +76,7 @@ def test_every_sequence_comes_once_an_epoch_with_its_target(epoch):
 
 @pytest.mark.parametrize("buckets", [True, False])
 def test_every_ragged_sequence_comes_once_an_epoch_with_its_target_and_length(buckets):
-    batches = list(data_of(RaggedCounting(batch_size=4, buckets=buckets)).train_dataloader())
+    batches = list(module_of(RaggedCounting(batch_size=4, buckets=buckets)).train_dataloader())
     assert sorted(len(batch.inputs) for batch in batches) == [2, 4, 4]
     for batch in batches:
         assert torch.equal(batch.inputs[:, 0], batch.targets)
@@ -85,14 +85,14 @@ def test_every_ragged_sequence_comes_once_an_epoch_with_its_target_and_length(bu
     assert sorted(torch.cat([batch.targets for batch in batches]).tolist()) == list(range(10))
 
 
-@pytest.mark.parametrize("benchmark", [Counting(batch_size=3), RaggedCounting(batch_size=3)])
-def test_the_order_is_a_function_of_seed_and_epoch(benchmark):
+@pytest.mark.parametrize("data", [Counting(batch_size=3), RaggedCounting(batch_size=3)])
+def test_the_order_is_a_function_of_seed_and_epoch(data):
     def order(seed, epoch):
-        data = data_of(benchmark, seed)
-        list(data.train_dataloader())  # what was read before does not matter, nor torch's generator
+        module = module_of(data, seed)
+        list(module.train_dataloader())  # what was read before does not matter, nor torch's generator
         torch.manual_seed(seed + epoch)
-        at(data, epoch)
-        return torch.cat([batch.targets for batch in data.train_dataloader()]).flatten().tolist()
+        at(module, epoch)
+        return torch.cat([batch.targets for batch in module.train_dataloader()]).flatten().tolist()
 
     assert order(1, 2) == order(1, 2)
     assert order(1, 2) != order(1, 3)
@@ -107,25 +107,25 @@ def test_arrays_of_another_type_or_length_are_refused(monkeypatch, part, damage)
         Counting, "split", lambda *a: (arrays := plain(*a))._replace(**{part: damage(getattr(arrays, part))})
     )
     with pytest.raises(RecurlabError, match="a row for each of the inputs"):
-        BenchmarkData(Counting(), seed=0).setup()
+        DataModule(Counting(), seed=0).setup()
 
 
 def test_validation_and_test_come_in_order():
-    data = data_of(Counting(eval_batch_size=7), seed=3)
-    for loader in (data.val_dataloader(), data.test_dataloader()):
+    module = module_of(Counting(eval_batch_size=7), seed=3)
+    for loader in (module.val_dataloader(), module.test_dataloader()):
         assert torch.cat([batch.targets for batch in loader]).flatten().tolist() == list(range(10))
 
 
 def test_fresh_data_are_new_in_every_epoch():
-    data = data_of(Adding(length=4, train_size=6))
-    assert not torch.equal(epoch_of(data, 0).sort(0).values, epoch_of(data, 1).sort(0).values)
-    assert torch.equal(epoch_of(data, 1), epoch_of(data, 1))
+    module = module_of(Adding(length=4, train_size=6))
+    assert not torch.equal(epoch_of(module, 0).sort(0).values, epoch_of(module, 1).sort(0).values)
+    assert torch.equal(epoch_of(module, 1), epoch_of(module, 1))
 
 
 def test_the_sizes_of_a_split():
-    data = data_of(RaggedCounting(batch_size=4, eval_batch_size=3))
-    assert (data.sequences("train"), data.batches("train"), data.batches("test")) == (10, 3, 4)
-    text = data_of(Alphabet(batch_size=3, bptt=5))
+    module = module_of(RaggedCounting(batch_size=4, eval_batch_size=3))
+    assert (module.sequences("train"), module.batches("train"), module.batches("test")) == (10, 3, 4)
+    text = module_of(Alphabet(batch_size=3, bptt=5))
     assert text.sequences("train") is None
     assert text.batches("train") == 4  # 16 symbols a part
     assert text.batches("train") == len(list(text.train_dataloader()))
@@ -135,40 +135,40 @@ def test_the_test_alone_is_read_for_an_evaluation(monkeypatch):
     asked = []
     plain = Counting.split
     monkeypatch.setattr(Counting, "split", lambda *a: (asked.append(a[1]), plain(*a))[1])
-    data = BenchmarkData(Counting(), seed=0)
-    data.setup("test")
-    data.setup("test")
+    module = DataModule(Counting(), seed=0)
+    module.setup("test")
+    module.setup("test")
     assert asked == ["test"]
 
 
-@pytest.mark.parametrize("benchmark", [Counting(batch_size=4, size=9), RaggedCounting(batch_size=4, size=9)])
+@pytest.mark.parametrize("data", [Counting(batch_size=4, size=9), RaggedCounting(batch_size=4, size=9)])
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_processes_share_each_batch_without_overlap(benchmark, epoch):
+def test_processes_share_each_batch_without_overlap(data, epoch):
     """The last batch has 1 sequence: the other process only keeps busy."""
-    alone = data_of(benchmark, epoch=epoch)
-    both = [data_of(benchmark, rank=rank, world=2, epoch=epoch) for rank in (0, 1)]
+    alone = module_of(data, epoch=epoch)
+    both = [module_of(data, rank=rank, world=2, epoch=epoch) for rank in (0, 1)]
     for loader in ("train_dataloader", "test_dataloader"):
-        for whole, *parts in zip(*(getattr(data, loader)() for data in (alone, *both)), strict=True):
+        for whole, *parts in zip(*(getattr(module, loader)() for module in (alone, *both)), strict=True):
             counted = torch.cat([part.targets for part in parts if part.counted]).flatten().tolist()
             assert sorted(counted) == sorted(whole.targets.flatten().tolist())
             assert [part.counted for part in parts] == [True, len(whole.targets) > 1]
 
 
 def test_processes_hold_parts_of_their_own_of_a_text():
-    benchmark = Alphabet(batch_size=4, eval_batch_size=2, bptt=6, random_bptt=True, size=53)
-    both = [data_of(benchmark, rank=rank, world=2) for rank in (0, 1)]
+    data = Alphabet(batch_size=4, eval_batch_size=2, bptt=6, random_bptt=True, size=53)
+    both = [module_of(data, rank=rank, world=2) for rank in (0, 1)]
     for loader, count in (("train_dataloader", 52), ("val_dataloader", 53)):
-        parts = [torch.cat([batch.targets for batch in getattr(data, loader)()], dim=1) for data in both]
+        parts = [torch.cat([batch.targets for batch in getattr(module, loader)()], dim=1) for module in both]
         targets = torch.cat([part.flatten() for part in parts])
         assert sorted(targets[targets != IGNORED].tolist()) == list(range(count))
-    lengths = [[batch.inputs.shape[1] for batch in data.train_dataloader()] for data in both]
+    lengths = [[batch.inputs.shape[1] for batch in module.train_dataloader()] for module in both]
     assert lengths[0] == lengths[1]  # windows of the same lengths at the same time
 
 
 def test_random_windows_are_a_function_of_seed_and_epoch_and_not_for_evaluation():
     def lengths(seed, epoch, loader="train_dataloader"):
-        benchmark = Alphabet(batch_size=1, eval_batch_size=1, bptt=8, random_bptt=True, size=400)
-        return [batch.inputs.shape[1] for batch in getattr(data_of(benchmark, seed, epoch=epoch), loader)()]
+        data = Alphabet(batch_size=1, eval_batch_size=1, bptt=8, random_bptt=True, size=400)
+        return [batch.inputs.shape[1] for batch in getattr(module_of(data, seed, epoch=epoch), loader)()]
 
     assert lengths(1, 2) == lengths(1, 2)
     assert lengths(1, 2) != lengths(1, 3)
@@ -177,7 +177,7 @@ def test_random_windows_are_a_function_of_seed_and_epoch_and_not_for_evaluation(
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "world", "message"),
+    ("data", "world", "message"),
     [
         (Alphabet(batch_size=3), 2, "data.batch_size=3: must be a multiple of the 2 processes"),
         (Alphabet(batch_size=4, eval_batch_size=5), 2, "data.eval_batch_size=5: must be a multiple of the 2"),
@@ -186,16 +186,16 @@ def test_random_windows_are_a_function_of_seed_and_epoch_and_not_for_evaluation(
         (Counting(size=0), 1, "a split needs at least one sequence"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(benchmark, world, message):
+def test_what_cannot_be_shared_is_refused(data, world, message):
     with pytest.raises(RecurlabError, match=message):
-        BenchmarkData(benchmark, 0, 0, world).setup()
+        DataModule(data, 0, 0, world).setup()
 
 
-def test_a_users_benchmark_registers_and_a_taken_name_is_refused():
+def test_a_users_data_set_registers_and_a_taken_name_is_refused():
     import recurlab
-    from recurlab.data import BENCHMARKS
+    from recurlab.data import DATA
 
-    recurlab.register_benchmark("counting")(Counting)
-    assert BENCHMARKS["counting"] is Counting
-    with pytest.raises(RecurlabError, match="benchmark='adding': this name is taken"):
-        recurlab.register_benchmark("adding")(Counting)
+    recurlab.register_data("counting")(Counting)
+    assert DATA["counting"] is Counting
+    with pytest.raises(RecurlabError, match="data='adding': this name is taken"):
+        recurlab.register_data("adding")(Counting)

@@ -146,8 +146,8 @@ def test_what_is_no_file_of_a_size_is_not_waited_for(recurlab, tmp_path, kind, e
     os.mkfifo(path) if kind == "pipe" else path.touch()
     if kind == "hole":
         os.truncate(path, 2**42)
-    task = ["task=text", "data.dir=.", f"data.train=x{ending}"]
-    words = task if ending == ".txt" else ["task=dataset", f"data.path=x{ending}", "data.sequence=x"]
+    problem = ["data=text", "data.dir=.", f"data.train=x{ending}"]
+    words = problem if ending == ".txt" else ["data=dataset", f"data.path=x{ending}", "data.sequence=x"]
     code, _, said = recurlab("train", *words)
     assert (code, said.count("\n")) == (2, 1)
     assert f"x{ending}" in said

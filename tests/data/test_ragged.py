@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recurlab.data.benchmark import Ragged
+from recurlab.data.data import Ragged
 from recurlab.data.ragged import standardised, take
 
 LENGTHS = np.array([3, 1, 4, 2])

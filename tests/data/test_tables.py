@@ -77,7 +77,7 @@ def test_scripts_and_pickles_in_a_folder_are_not_run(recurlab, tmp_path, name):
     (folder / "set.py").write_text("import os; os.mkdir('canary')")
     (folder / "train.pkl").write_bytes(pickle.dumps(Evil()))
     words = ["data.path=set", f'data.train="{name}"', "data.sequence=a", "data.label=b"]
-    code, out, said = recurlab("train", "task=dataset", *words)
+    code, out, said = recurlab("train", "data=dataset", *words)
     assert (code, out, said.count("\n")) == (2, "", 1)
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -351,7 +351,7 @@ PRESETS = {
 
 @pytest.mark.parametrize("preset", ["text", *PRESETS])
 def test_presets_name_every_option(preset):
-    config, composed = compose([f"task={preset}"])
+    config, composed = compose([f"data={preset}"])
     assert isinstance(config.data, Text)
     assert set(composed.data) == {"name", *(field.name for field in fields(Text))}
     if preset == "text":
@@ -366,6 +366,6 @@ def test_presets_name_every_option(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_real_files_have_their_published_counts(preset, monkeypatch):
     monkeypatch.setenv("RECURLAB_DATA", REAL)
-    config, _ = compose([f"task={preset}"])
+    config, _ = compose([f"data={preset}"])
     counts = [len(config.data.split(name, 0, 0).symbols) for name in SPLITS]
     assert (counts, config.data.input_size) == PRESETS[preset]

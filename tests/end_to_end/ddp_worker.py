@@ -20,9 +20,9 @@ def main(environment, paths):
         run = RunDir.open(path)
         resolved = run.load_config()
         config = load(resolved)
-        task, data = prepare(config, int(os.environ["LOCAL_RANK"]))
-        execute(config, resolved, run, task, data, Signals())
+        problem, data = prepare(config, int(os.environ["LOCAL_RANK"]))
+        execute(config, resolved, run, problem, data, Signals())
         if data.rank:  # what the other process finds as well
-            torch.save({name: p.detach() for name, p in task.named_parameters()}, run.path / "second.pt")
+            torch.save({name: p.detach() for name, p in problem.named_parameters()}, run.path / "second.pt")
     sys.stdout.flush()
     os._exit(0)

@@ -18,7 +18,7 @@ from awaited import TIMEOUT, wait
 
 TRIALS, COMMANDS, WORKERS, AWAY = 14, 2, 2, 12.0
 SWEEP = [
-    "task=adding", "data.length=30", "data.train_size=1600", "data.valid_size=200", "data.test_size=200",
+    "data=adding", "data.length=30", "data.train_size=1600", "data.valid_size=200", "data.test_size=200",
     "data.batch_size=16", "cell=lstm", "model.hidden_size=32", "trainer.max_epochs=4", "trainer.accelerator=cpu",
     f"sweep.space={{seed: {{low: 0, high: {TRIALS - 1}}}}}", "sweep.sampler=grid", f"sweep.workers={WORKERS}",
     "sweep.heartbeat=5",  # so that each worker asks the database while it is away

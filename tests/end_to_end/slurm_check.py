@@ -17,7 +17,7 @@ import torch
 from awaited import wait
 
 RUN = [
-    "task=adding", "data.length=30", "data.train_size=1600", "data.valid_size=200", "data.test_size=200",
+    "data=adding", "data.length=30", "data.train_size=1600", "data.valid_size=200", "data.test_size=200",
     "data.batch_size=16", "cell=lstm", "model.hidden_size=32", "model.zoneout=0.1", "trainer.max_epochs=12",
     "trainer.accelerator=cpu", "trainer.devices=2", "trainer.enable_progress_bar=false",
 ]  # fmt: skip

@@ -40,7 +40,7 @@ CASES = {
     "a broken interpolation": (["seed=${nothing}"], "seed: Interpolation key 'nothing' not found", ""),
     "a plugin that is not there": (["plugins=[nowhere]"], "plugins='nowhere': can't be imported", ""),
     "a missing folder": (
-        ["task=mnist", "data.dir=nowhere"],
+        ["data=mnist", "data.dir=nowhere"],
         "data.dir='nowhere': train-images-idx3-ubyte.gz is missing; the original",
         "",
     ),
@@ -56,7 +56,7 @@ CASES = {
         ["model.hidden_size=100000000000000000000"], "model.hidden_size=100000000000000000000: must be a whole", "",
     ),
     "numbers asked of symbols": (
-        ["task=copy_memory", "data.train_size=9", "model.encoder=linear"],
+        ["data=copy_memory", "data.train_size=9", "model.encoder=linear"],
         "input=(120, 2) torch.int64: symbols need the", "'embedding'",
     ),
     "an option that no cell has": (["cell.options.alpha=1"], "option of cell 'gru'='alpha': allowed are", ""),
@@ -128,7 +128,7 @@ def test_an_output_directory_that_is_a_file(recurlab, quick, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(recurlab, quick, tmp_path, monkeypatch):
-    from recurlab.tasks.regression import Regression
+    from recurlab.problems.regression import Regression
 
     plain, calls = Regression.measure, []
 

@@ -31,7 +31,7 @@ SMALL = {
     "model.hidden_size": 4, "trainer.max_epochs": 1, "trainer.limit_train_batches": 1, "trainer.limit_val_batches": 1,
     "trainer.limit_test_batches": 1, "trainer.enable_progress_bar": False, "trainer.accelerator": "cpu",
 }  # fmt: skip
-SMALL_TASKS = {
+SMALL_DATA = {
     "adding": {"data.length": 7},
     "copy_memory": {"data.length": 3},
     "dataset": {"data.path": "own.csv", "data.sequence": "wave", "data.label": "kind", "data.valid_size": 0.2,
@@ -101,10 +101,10 @@ def defaults(choices: tuple[str, ...]) -> dict[str, object]:
 
 
 @cache
-def allowed(task: str, key: str) -> list[str]:
+def allowed(data: str, key: str) -> list[str]:
     """Return the names that a key may have, as the refusal of another one lists them."""
     try:
-        compose([task, f"{key}=no_such_name"])
+        compose([data, f"{key}=no_such_name"])
     except RecurlabError as refusal:
         found = re.search(r"='no_such_name': allowed are ([^;]*)", str(refusal))
         return found[1].split(", ") if found else []
@@ -113,7 +113,7 @@ def allowed(task: str, key: str) -> list[str]:
 
 def right(choices: tuple[str, ...], key: str) -> st.SearchStrategy[object]:
     """Return values of the type that a key has."""
-    value, (task,) = defaults(choices)[key], (choice for choice in choices if choice.startswith("task="))
+    value, (data,) = defaults(choices)[key], (choice for choice in choices if choice.startswith("data="))
     if key in VALUES:
         return st.sampled_from(VALUES[key])
     if isinstance(value, bool):
@@ -122,7 +122,7 @@ def right(choices: tuple[str, ...], key: str) -> st.SearchStrategy[object]:
         return st.integers(0, 7)
     if isinstance(value, float):
         return SHARES
-    if names := allowed(task if key.startswith("data") else "task=adding", key):
+    if names := allowed(data if key.startswith("data") else "data=adding", key):
         return st.sampled_from([value, *names])
     if value is None:
         return st.none() | st.integers(0, 7) | SHARES | st.sampled_from(TEXTS)
@@ -130,16 +130,16 @@ def right(choices: tuple[str, ...], key: str) -> st.SearchStrategy[object]:
 
 
 @st.composite
-def chosen(draw, task: str) -> tuple[str, ...]:
+def chosen(draw, data: str) -> tuple[str, ...]:
     """Draw an option of each group."""
-    options = {group: each for group, each in {**groups(), **GROUPS, "task": [task]}.items() if group in groups()}
+    options = {group: each for group, each in {**groups(), **GROUPS, "data": [data]}.items() if group in groups()}
     return tuple(f"{group}={draw(st.sampled_from(each))}" for group, each in options.items() if group != "experiment")
 
 
 def small(choices: tuple[str, ...]) -> list[str]:
-    (task,) = (choice.removeprefix("task=") for choice in choices if choice.startswith("task="))
-    wanted = {**SMALL, **SMALL_TASKS.get(task, {})}
-    return [f"{key}={spelt(value)}" for key, value in wanted.items() if key in defaults((f"task={task}",))]
+    (data,) = (choice.removeprefix("data=") for choice in choices if choice.startswith("data="))
+    wanted = {**SMALL, **SMALL_DATA.get(data, {})}
+    return [f"{key}={spelt(value)}" for key, value in wanted.items() if key in defaults((f"data={data}",))]
 
 
 @pytest.fixture
@@ -185,20 +185,20 @@ def check(code: int, said: str, runs: list[dict[str, str]], several: bool) -> No
 
 
 @st.composite
-def valid(draw, task: str) -> list[str]:
-    choices = draw(chosen(task))
+def valid(draw, data: str) -> list[str]:
+    choices = draw(chosen(data))
     keys = draw(st.lists(st.sampled_from(sorted(defaults(choices))), max_size=4, unique=True))
     changes = [f"{key}={spelt(draw(right(choices, key)))}" for key in keys]
     return [*choices, *small(choices), *changes]
 
 
 @pytest.mark.usefixtures("quick_pictures")  # the other tests draw them
-@pytest.mark.parametrize("task", groups()["task"])
-def test_choices_and_values_of_the_right_type(outcome, task):
+@pytest.mark.parametrize("data", groups()["data"])
+def test_choices_and_values_of_the_right_type(outcome, data):
     codes = []
 
     @settings(fuzz, max_examples=8)
-    @given(words=valid(task))
+    @given(words=valid(data))
     def check(words):
         codes.append(outcome(*words))
 
@@ -211,7 +211,7 @@ SECTIONS = sorted({key.partition(".")[0] for key in defaults(())})
 
 @st.composite
 def invalid(draw, section: str) -> list[str]:
-    choices = draw(chosen(draw(st.sampled_from(groups()["task"]))))
+    choices = draw(chosen(draw(st.sampled_from(groups()["data"]))))
     keys = [key for key in defaults(choices) if key.partition(".")[0] == section]
     changed = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=2, unique=True))
     return [*choices, *small(choices), *(f"{key}={spelt(draw(NUMBERS | SCALARS | ANYTHING))}" for key in changed)]
@@ -232,7 +232,7 @@ SLIPS = ["", "", "", "x", "x", "_", ".name", ".a.b", ".", "@", "/", " ", "=", "\
 
 @st.composite
 def misspelt(draw) -> list[str]:
-    choices = (f"task={draw(st.sampled_from(groups()['task']))}",)
+    choices = (f"data={draw(st.sampled_from(groups()['data']))}",)
     words = []
     for _ in range(draw(st.integers(1, 3))):
         key = draw(st.sampled_from([*defaults(choices), *groups(), "_target_", "hydra.run.dir", "defaults", ""]))
@@ -266,7 +266,7 @@ def test_any_grid(outcome, part):
 
 @st.composite
 def grids(draw) -> list[str]:
-    words = draw(valid(draw(st.sampled_from(groups()["task"]))))
+    words = draw(valid(draw(st.sampled_from(groups()["data"]))))
     keys = st.sampled_from(["seed", "model.hidden_size", "model.stack", "cell.name", "optimizer.lr", "data.batch_size"])
     for key in draw(st.lists(keys, min_size=1, max_size=2, unique=True)):
         values = [draw(right(tuple(words[:9]), key)), draw(ANYTHING)]

@@ -18,7 +18,7 @@ from command_process import only_run
 from command_process import run as run_command
 from recurlab.cli import main
 from recurlab.data.batches import Streams
-from recurlab.data.benchmark import Stream
+from recurlab.data.data import Stream
 from recurlab.data.vocabulary import Vocabulary
 from recurlab.results.generate import Sampling, TextModel
 from recurlab.training.run_dir import read_json
@@ -30,7 +30,7 @@ BOOK = "".join(
     for word in ("cat", "owl", "bee", "yak", "emu", "cat", "ox") * 9
 )
 QUICK = [
-    "task=text", "data.dir=.", "data.train=book.txt", "data.batch_size=3", "data.eval_batch_size=2", "data.bptt=7",
+    "data=text", "data.dir=.", "data.train=book.txt", "data.batch_size=3", "data.eval_batch_size=2", "data.bptt=7",
     "model.hidden_size=6", "trainer.max_steps=3", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
     "trainer.precision=64-true", "backend=eager",
 ]  # fmt: skip
@@ -252,7 +252,7 @@ def test_what_the_terminal_has_no_characters_for_is_written_as_an_escape(trained
 def test_a_text_of_a_user_s_code_is_written_once_it_is_imported(tmp_path):
     (tmp_path / "own_text.py").write_text(
         "import recurlab\nfrom dataclasses import dataclass\nfrom recurlab.data.text import Text\n"
-        "@recurlab.register_benchmark('own_text')\n@dataclass(frozen=True)\nclass Own(Text):\n    pass\n"
+        "@recurlab.register_data('own_text')\n@dataclass(frozen=True)\nclass Own(Text):\n    pass\n"
     )
     train(tmp_path, "plugins=[own_text]", "data.name=own_text")
     command, said = ["generate", str(only_run(tmp_path).path), "--length", "9"], tmp_path / "said"

@@ -22,7 +22,7 @@ from recurlab.results.figures import draw_curves
 
 SECRET = "what-the-environment-knows"
 SMALL = [
-    "task=text", "data.dir=.", "data.train=book.txt", "data.batch_size=3", "data.eval_batch_size=2", "data.bptt=5",
+    "data=text", "data.dir=.", "data.train=book.txt", "data.batch_size=3", "data.eval_batch_size=2", "data.bptt=5",
     "model.hidden_size=4", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
     "backend=eager", "output_dir=runs",
 ]  # fmt: skip
@@ -318,7 +318,7 @@ def test_a_run_stays_in_its_output_dir(recurlab, tmp_path, name):
     for override in (f"experiment={name}", f'experiment="{name}"', f'+experiment="{name}"', f'++experiment="{name}"'):
         code, out, said = recurlab("train", override)
         assert (code, out, said.count("\n")) == (2, "", 1)
-    config, _ = compose.compose(["task=adding"])
+    config, _ = compose.compose(["data=adding"])
     with pytest.raises(package.RecurlabError, match="experiment="):
         Config(**{**vars(config), "experiment": name})
     assert not list(tmp_path.iterdir())
@@ -330,7 +330,7 @@ def test_a_run_stays_in_its_output_dir(recurlab, tmp_path, name):
      ["tr\x1bain"], ["report", "\x1b[2J"], ["report", "a\nb"], ["evaluate", "\x1b[2J", "data.dir=\x1b"],
      ["generate", "\x1b[2J"], ["generate", "x", "--length", "\x1b"], ["train", "--\x1b[2J"], ["train", "\u202e=1"],
      ["completion", "\x1b"], ["train", "-m", "seed=1,\x1b"], ["train", "plugins=['\x1b']"], ["bench", "\x1b=1"],
-     ["train", 'output_dir="\x1b\0"'], ["train", "task=mnist", 'data.dir="\x1b[2J"'], ["explain", "\x9b31m=2"]],
+     ["train", 'output_dir="\x1b\0"'], ["train", "data=mnist", 'data.dir="\x1b[2J"'], ["explain", "\x9b31m=2"]],
 )  # fmt: skip
 def test_a_terminal_is_told_nothing_but_a_line(recurlab, words):
     code, out, said = recurlab(*words)

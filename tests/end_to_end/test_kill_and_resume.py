@@ -27,17 +27,17 @@ EVENTS = [
 ]  # fmt: skip
 SMALL = ["data.train_size=40", "data.valid_size=10", "data.test_size=10", "data.batch_size=4", "data.length=6"]
 PROBLEMS = {
-    "regression": ["task=adding", *SMALL, "model.dropconnect=0.2", "scheduler=plateau", "scheduler.patience=0"],
+    "regression": ["data=adding", *SMALL, "model.dropconnect=0.2", "scheduler=plateau", "scheduler.patience=0"],
     "classification": [
-        "task=dataset", "data.path=rows.csv", "data.sequence=x", "data.batch_size=4", "model=batchnorm",
+        "data=dataset", "data.path=rows.csv", "data.sequence=x", "data.batch_size=4", "model=batchnorm",
         "trainer.check_val_every_n_epoch=2",
     ],
     "labelling": [
-        "task=copy_memory", *SMALL, "cell=indrnn", "trainer.precision=64-true", "model.zoneout=0.2", "loss.ar=0.1",
+        "data=copy_memory", *SMALL, "cell=indrnn", "trainer.precision=64-true", "model.zoneout=0.2", "loss.ar=0.1",
     ],
-    "multilabel": ["task=jsb", "data.dir=.", "data.verify=false", "data.batch_size=1", "model.dropout=0.2",
+    "multilabel": ["data=jsb", "data.dir=.", "data.verify=false", "data.batch_size=1", "model.dropout=0.2",
                    "model.num_layers=2", "optimizer=sgd", "optimizer.momentum=0.9"],
-    "language": ["task=text", "data.dir=.", "data.batch_size=4", "data.eval_batch_size=2", "data.bptt=6", *LANGUAGE],
+    "language": ["data=text", "data.dir=.", "data.batch_size=4", "data.eval_batch_size=2", "data.bptt=6", *LANGUAGE],
 }  # fmt: skip
 RUNS = 20  # of each problem, each of them killed twice
 

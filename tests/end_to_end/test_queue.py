@@ -34,13 +34,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from recurlab import register_benchmark
-from recurlab.data.benchmark import Arrays, Benchmark
+from recurlab import register_data
+from recurlab.data.data import Arrays, Data
 
 
-@register_benchmark("slow_toy")
+@register_data("slow_toy")
 @dataclass(frozen=True)
-class Slow(Benchmark):
+class Slow(Data):
     batch_size: int = 4
     eval_batch_size: int = 4
     length: int = 5  # and others that the experiment sets

@@ -113,7 +113,7 @@ def test_the_page_of_a_finished_run(recurlab, quick, tmp_path):
 def test_a_classifier_s_page_shows_what_was_taken_for_what(trained, tiny_mnist, tmp_path):
     folder = tmp_path / "images"
     shutil.copytree(tiny_mnist, folder)
-    data = ["task=mnist", f"data.dir={folder}", "data.verify=false", "data.valid_size=20"]
+    data = ["data=mnist", f"data.dir={folder}", "data.verify=false", "data.valid_size=20"]
     run = trained(*data, "model.hidden_size=5", "trainer.max_epochs=1")
     shutil.rmtree(folder)
     page = Page(report(run))
@@ -124,7 +124,7 @@ def test_a_classifier_s_page_shows_what_was_taken_for_what(trained, tiny_mnist, 
 def test_a_language_model_s_page_has_samples_though_the_text_is_gone(trained, tmp_path):
     text = tmp_path / "book.txt"
     text.write_text("so & so <b>1</b>\n" * 60)
-    run = trained("task=text", "data.dir=.", "data.train=book.txt", "data.bptt=9", "model.hidden_size=4")
+    run = trained("data=text", "data.dir=.", "data.train=book.txt", "data.bptt=9", "model.hidden_size=4")
     text.unlink()
     page = Page(report(run))
     assert [part for part in ("0.5", "0.8", "1.0") if f"temperature {part}" in page.text] == ["0.5", "0.8", "1.0"]

@@ -71,15 +71,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(recurlab, qui
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
 def test_the_loaded_model_predicts_bit_for_bit_what_was_tested(recurlab, quick, tmp_path, monkeypatch, precision):
     tested = []
-    from recurlab.tasks.task import Task
+    from recurlab.problems.problem import Problem
 
-    plain = Task.test_step
+    plain = Problem.test_step
 
     def listening(self, batch, batch_idx):
         tested.append((batch, self.model(batch.inputs, batch.lengths)))
         plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(Task, "test_step", listening)
+    monkeypatch.setattr(Problem, "test_step", listening)
     assert (
         recurlab("train", "cell=lstm", "model.num_layers=2", "model.zoneout=0.1", "model.dropout=0.3", *quick)[0] == 0
     )
@@ -195,7 +195,7 @@ def test_a_run_is_loaded_when_its_data_are_gone_or_others(recurlab, quick, tmp_p
     """A folder of the user's own text: the size of its vocabulary is kept with the run."""
     text = tmp_path / "book.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 20)
-    own = ["task=text", f"data.dir={tmp_path}", "data.train=book.txt", "data.batch_size=4", "data.eval_batch_size=2"]
+    own = ["data=text", f"data.dir={tmp_path}", "data.train=book.txt", "data.batch_size=4", "data.eval_batch_size=2"]
     short = [word for word in quick if not word.startswith("data.")]
     assert recurlab("train", *own, "model.stateful=true", *short)[0] == 0
     run = run_of(tmp_path / "runs")

@@ -20,7 +20,7 @@ WORDS = [
 # What befalls a job is told by the length of its training: the config is all that a job's process is given.
 MISFORTUNE = """
 import os, signal
-from recurlab.tasks.task import Task
+from recurlab.problems.problem import Task
 
 def on_train_epoch_end(self):
     if "MISFORTUNE" not in os.environ:  # this module stays imported in the process of the tests

@@ -73,7 +73,7 @@ def slurm(tmp_path, monkeypatch):
 @pytest.fixture
 def runs(tmp_path):
     """Two run directories, in a folder with a blank in its name."""
-    resolved = compose(["task=adding"])[1]
+    resolved = compose(["data=adding"])[1]
     return [RunDir.create(str(tmp_path / "my runs"), "adding/gru", resolved, name=name).path for name in "ab"]
 
 
@@ -103,7 +103,7 @@ def test_each_run_becomes_a_job_that_trains_it_from_where_it_stands(slurm, runs)
         (command,) = (shlex.split(line) for line in script.splitlines() if line.startswith("srun "))
         train = ["-m", "recurlab", "train", f"resume={run}", "launcher=local", "plugins=[one,two]"]
         assert [sys.executable, *train] == [command[-7], "-m", *command[-5:]]
-        assert {"--cpus-per-task=3", "--kill-on-bad-exit=1"} <= {*command}
+        assert {"--cpus-per-data=3", "--kill-on-bad-exit=1"} <= {*command}
         assert script.index("module load cuda") < script.index("srun ")
         assert not list(run.rglob("*.pkl"))
 
@@ -131,7 +131,7 @@ def test_a_run_whose_job_waits_or_trains_keeps_it(slurm, runs):
 
 def test_a_run_that_has_finished_becomes_a_job_only_if_it_is_to_go_on(slurm, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    words = ["train", "task=text", "data.dir=a", "launcher=slurm", "resume=auto"]
+    words = ["train", "data=text", "data.dir=a", "launcher=slurm", "resume=auto"]
     for folder, text in {"a": "abc", "b": "acb"}.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "input.txt").write_text(text)

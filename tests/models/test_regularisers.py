@@ -8,9 +8,9 @@ from recurlab.errors import RecurlabError
 from recurlab.layers import initializers
 from recurlab.models.encoders import EmbeddingEncoder
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks.language import Language
-from recurlab.tasks.optimizers import SGD
-from recurlab.tasks.schedulers import Constant
+from recurlab.problems.language import Language
+from recurlab.problems.optimizers import SGD
+from recurlab.problems.schedulers import Constant
 from recurlab.training.checkpoints import load_weights
 
 SYMBOLS, B, T = 11, 5, 30
@@ -101,10 +101,10 @@ def test_tied_weights_are_one_parameter_with_both_gradients(symbols):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_tied_weights_survive_a_checkpoint(tmp_path, dtype):
-    def task():
+    def problem():
         return Language(model_of(tie_weights=True), SGD(lr=0.1), Constant())
 
-    kept, other = task().to(dtype), task()
+    kept, other = problem().to(dtype), problem()
     with torch.no_grad():
         kept.model.head.weight.normal_()
     torch.save({"state_dict": kept.state_dict()}, tmp_path / "best.ckpt")

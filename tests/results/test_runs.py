@@ -88,7 +88,7 @@ def test_an_evaluation_on_data_of_other_symbols_is_refused(recurlab, tmp_path):
     (tmp_path / "other.txt").write_text("xyxy xy" * 30)
     small = ["data.batch_size=3", "data.eval_batch_size=2", "model.hidden_size=4", "trainer.max_steps=2"]
     options = [*small, "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-    assert recurlab("train", "task=text", "data.dir=.", "data.train=book.txt", *options)[0] == 0
+    assert recurlab("train", "data=text", "data.dir=.", "data.train=book.txt", *options)[0] == 0
     (status,) = tmp_path.rglob("status.json")
     run = str(status.parent)
     assert recurlab("evaluate", run)[0] == 0
@@ -103,11 +103,11 @@ def test_an_evaluation_on_data_of_other_symbols_is_refused(recurlab, tmp_path):
 
 
 def test_an_explanation_names_the_backend_of_each_layer(recurlab, fastest):
-    code, out, _ = recurlab("explain", "task=adding", "cell=indy_gru", "model.num_layers=2")
+    code, out, _ = recurlab("explain", "data=adding", "cell=indy_gru", "model.num_layers=2")
     assert code == 0
     cell = "GRU(reset='before', activation='tanh', recurrent_activation='sigmoid')"
     assert f"layer 1: {cell}, diagonal recurrence, backend {fastest}" in out
-    code, out, _ = recurlab("explain", "task=adding", "model.layer_norm=true", "model.hidden_size=3")
+    code, out, _ = recurlab("explain", "data=adding", "model.layer_norm=true", "model.hidden_size=3")
     assert code == 0
     assert "backend eager\n  not cudnn: it needs a CUDA device\n  not fused: its kernels have no layer normalis" in out
     model = torch.nn.Sequential(package.RNN(2, 3))

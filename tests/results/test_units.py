@@ -12,7 +12,7 @@ from recurlab.results.runs import evaluate
 from recurlab.training.run_dir import RunDir
 
 QUICK = [
-    "task=dataset", "data.sequence=x", "data.label=y", "data.problem=regression", "data.batch_size=8", "backend=eager",
+    "data=dataset", "data.sequence=x", "data.label=y", "data.problem=regression", "data.batch_size=8", "backend=eager",
     "model.hidden_size=6", "optimizer.lr=0.01", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_a_run_goes_on_in_the_units_that_it_began_with_or_without(recurlab, tmp_
     assert evaluate(new.path, [])["test/mse"] == json.loads(new.result.read_text())["metrics"]["test/mse"]
 
 
-def test_the_benchmarks_learn_their_targets_as_they_are():
+def test_data_sets_of_published_results_learn_their_targets_as_they_are():
     from recurlab.data.adding import Adding
 
     assert Adding().units == ()

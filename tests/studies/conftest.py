@@ -39,11 +39,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from recurlab import RecurlabError, register_benchmark
-from recurlab.data.benchmark import Arrays, Benchmark
+from recurlab import RecurlabError, register_data
+from recurlab.data.data import Arrays, Benchmark
 
 
-@register_benchmark("toy_fragile")
+@register_data("toy_fragile")
 @dataclass(frozen=True)
 class Fragile(Benchmark):
     batch_size: int = 4

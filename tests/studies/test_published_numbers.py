@@ -240,7 +240,7 @@ def test_results_of_runs_that_are_there_are_taken_and_unfinished_ones_too(recurl
         ("    metric: test/accuracy\n", "", "benchmarks.digits: must have a metric or a measure"),
         ("below: 0.01", "blow: 0.01", "unknown key"),
         ("better: max", "better: most", "benchmarks.digits.better='most'"),
-        ("[experiment=adding/lstm]", "[task=adding]", "must have one experiment"),
+        ("[experiment=adding/lstm]", "[data=adding]", "must have one experiment"),
         ("hours: 3", "hours: 0", "benchmarks.digits.models.LSTM.hours=0.0: must be a number, greater than 0"),
         ("title: Numbers", "title: Numbers\nfactors: {a: {b: []}}", "a study of benchmarks has none"),
         ("paper: {", "papers: {", "scales='papers': allowed are cpu, gpu, paper"),

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def toys(monkeypatch):
-    """Words of a run of a second, on a benchmark that is found by all processes."""
+    """Words of a run of a second, on a data set that is found by all processes."""
     here = str(Path(__file__).parent)
     monkeypatch.syspath_prepend(here)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))

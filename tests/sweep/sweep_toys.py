@@ -1,4 +1,4 @@
-"""A tiny benchmark whose training ends as it is told, registered as a user's module does."""
+"""A tiny data set whose training ends as it is told, registered as a user's module does."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from recurlab import RecurlabError, register_benchmark
-from recurlab.data.benchmark import SPLITS, Arrays, Benchmark
+from recurlab import RecurlabError, register_data
+from recurlab.data.data import SPLITS, Arrays, Data
 
 
-@register_benchmark("toy_sweep")
+@register_data("toy_sweep")
 @dataclass(frozen=True)
-class Fated(Benchmark):
+class Fated(Data):
     """Sequences of noise, and targets `offset` away from it.
 
     Attributes:
@@ -62,7 +62,7 @@ class Fated(Benchmark):
             raise MemoryError("no more of it")
 
 
-@register_benchmark("toy_sweep_of_classes")
+@register_data("toy_sweep_of_classes")
 @dataclass(frozen=True)
 class Classes(Fated):
     """Two classes, drawn by lot."""

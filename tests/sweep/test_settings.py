@@ -54,7 +54,7 @@ CASES = {
         "sweep.space.optimizer.lr={low: 0.0001, high: 0.01, log: true}: sweep.sampler='grid' needs a step", "",
     ),
     "values of two metrics": (
-        ["sweep.space={task: [adding,mnist]}"], "sweep.space: classification and regression are not judged by", "",
+        ["sweep.space={data: [adding,mnist]}"], "sweep.space: classification and regression are not judged by", "",
     ),
     "a resumption": ([LR, "resume=runs/x"], "resume=runs/x: a sweep goes on by itself", ""),
     "pruning of several processes": (
@@ -109,9 +109,9 @@ def test_a_file_that_is_no_database(recurlab, tmp_path):
 
 def test_words_of_the_sweep_are_told_from_those_of_the_training():
     settings, rest = parse(
-        ["task=adding", "sweep=learning_rate", "sweep.trials=7", "cell=gru", "sweep.space.seed=[1,2]"]
+        ["data=adding", "sweep=learning_rate", "sweep.trials=7", "cell=gru", "sweep.space.seed=[1,2]"]
     )
-    assert rest == ["task=adding", "cell=gru"]
+    assert rest == ["data=adding", "cell=gru"]
     assert (settings.trials, settings.pruner, settings.workers) == (7, "median", Settings().workers)
     assert settings.space == {"seed": [1, 2]}, "a space is given as a whole"
 
@@ -193,7 +193,7 @@ def test_a_sweep_goes_on_with_its_own_files_alone(tmp_path, monkeypatch):
         (tmp_path / folder / "input.txt").write_text(text * 99)
 
     def facts(*words):
-        return Plan.of(["task=text", LR, "data.batch_size=2", *words]).facts
+        return Plan.of(["data=text", LR, "data.batch_size=2", *words]).facts
 
     def join(facts):
         with quiet(), store.open() as storage:
@@ -209,5 +209,5 @@ def test_a_sweep_goes_on_with_its_own_files_alone(tmp_path, monkeypatch):
     (tmp_path / "a").rename(tmp_path / "c")
     assert join(facts("data.dir=c")) == first["files"]
     assert join(facts("data.dir=a")) == first["files"]  # which is not there: a trial that is to come will say so
-    both = Plan.of(["task=text", "sweep.space={data.dir: [b, c]}", "data.batch_size=2"])
+    both = Plan.of(["data=text", "sweep.space={data.dir: [b, c]}", "data.batch_size=2"])
     assert len({job.name for job in map(both.job, points(both.space))}) == 2

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from recurlab.tasks.task import Task
+from recurlab.problems.problem import Problem
 
 STEP, RANK, WHOM = os.environ.get("KILL_AT", "0:0:self").split(":")
 
@@ -13,4 +13,4 @@ def on_train_batch_end(self, *batch):
         os.kill(os.getpid() if WHOM == "self" else os.getppid(), signal.SIGKILL)
 
 
-Task.on_train_batch_end = on_train_batch_end
+Problem.on_train_batch_end = on_train_batch_end

@@ -18,8 +18,8 @@ QUICK = [
     "model.hidden_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
     "data.batch_size=4", "data.eval_batch_size=2", "backend=eager",
 ]  # fmt: skip
-TEXT = [*QUICK, "task=text", "data.bptt=20"]
-TABLE = [*QUICK, "task=dataset", "data.sequence=wave", "data.label=kind"]
+TEXT = [*QUICK, "data=text", "data.bptt=20"]
+TABLE = [*QUICK, "data=dataset", "data.sequence=wave", "data.label=kind"]
 
 
 AT = {"text": ["data.dir=a"], "dataset": ["data.path=a.csv"]}

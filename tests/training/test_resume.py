@@ -36,7 +36,7 @@ PROBLEMS = {
 LANGUAGE = ["data={name: toy_language}", *PROBLEMS["language"], "trainer.max_epochs=3"]
 STOPPER = """
 import os, signal
-from recurlab.tasks.task import Task
+from recurlab.problems.problem import Task
 
 def on_train_batch_end(self, *batch):
     if str(self.global_step) == os.environ.get("STOP_AT"):
@@ -191,7 +191,7 @@ def test_what_has_no_effect_makes_no_other_job(train, monkeypatch):
 
 @pytest.mark.parametrize("key", ["trainer.stopping_threshold=0", "model.init.gate_bias={update: 0}"])
 def test_none_is_another_value_than_zero(key):
-    zero, none = (digest(compose(["task=adding", *words])[1]) for words in ([key], []))
+    zero, none = (digest(compose(["data=adding", *words])[1]) for words in ([key], []))
     assert zero != none
 
 

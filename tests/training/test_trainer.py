@@ -8,8 +8,8 @@ import torch
 
 from recurlab import load_run
 from recurlab.data.adding import Adding
-from recurlab.data.module import BenchmarkData
-from recurlab.tasks.task import Task
+from recurlab.data.module import DataModule
+from recurlab.problems.problem import Problem
 from recurlab.training.trainer import without_denormals
 
 
@@ -27,13 +27,13 @@ def test_limits_cut_every_split(recurlab, quick, tmp_path):
 @pytest.mark.parametrize(("algorithm", "bound"), [("norm", 1e-3), ("value", 1e-4)])
 def test_gradients_are_clipped_by_norm_or_by_value(recurlab, quick, monkeypatch, algorithm, bound):
     seen = []
-    plain = Task.optimizer_step
+    plain = Problem.optimizer_step
 
     def listening(self, epoch, batch_idx, optimizer, optimizer_closure=None):
         plain(self, epoch, batch_idx, optimizer, optimizer_closure)
         seen.append(torch.cat([p.grad.flatten() for p in self.parameters()]))
 
-    monkeypatch.setattr(Task, "optimizer_step", listening)
+    monkeypatch.setattr(Problem, "optimizer_step", listening)
     clip = [f"trainer.gradient_clip_val={bound}", f"trainer.gradient_clip_algorithm={algorithm}"]
     assert recurlab("train", *clip, *quick)[0] == 0
     sizes = [g.norm().item() if algorithm == "norm" else g.abs().max().item() for g in seen]
@@ -42,13 +42,13 @@ def test_gradients_are_clipped_by_norm_or_by_value(recurlab, quick, monkeypatch,
 
 def test_the_scheduler_changes_the_rate_between_epochs(recurlab, quick, monkeypatch):
     rates = []
-    plain = Task.training_step
+    plain = Problem.training_step
 
     def listening(self, batch, batch_idx):
         rates.append(self.optimizers().param_groups[0]["lr"])
         return plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(Task, "training_step", listening)
+    monkeypatch.setattr(Problem, "training_step", listening)
     overrides = ["scheduler=step", "scheduler.every=1", "scheduler.factor=0.5", "optimizer.lr=0.1"]
     assert recurlab("train", *overrides, *quick)[0] == 0
     assert rates == pytest.approx([0.1] * 5 + [0.05] * 5)
@@ -63,7 +63,7 @@ def test_the_tested_weights_are_those_of_the_best_validation(recurlab, quick, tm
     assert len(epochs) == 5
     assert min(epochs) < epochs[-1]
     assert result_of(tmp_path)["metrics"]["valid/mse"] == pytest.approx(min(epochs))
-    model, data = load_run(metrics.parent), BenchmarkData(Adding(length=7, valid_size=12), seed=0)
+    model, data = load_run(metrics.parent), DataModule(Adding(length=7, valid_size=12), seed=0)
     data.setup()
     (batch,) = data.val_dataloader()
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_a_run_that_is_interrupted_says_so(recurlab, quick, tmp_path, monkeypatc
     def stop(self, batch, batch_idx):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Task, "training_step", stop)
+    monkeypatch.setattr(Problem, "training_step", stop)
     code, _, err = recurlab("train", *quick)
     assert code == 130
     assert "interrupted; the run is kept in runs/adding/gru/" in err

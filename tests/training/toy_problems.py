@@ -1,4 +1,4 @@
-"""Tiny benchmarks, one for each problem, registered as a user's module does.
+"""Tiny data sets, one for each problem, registered as a user's module does.
 
 Batches of training by 4 leave a last one of 1 sequence, and so do those of validation and test by 2.
 """
@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from recurlab import RecurlabError, register_benchmark
-from recurlab.data.benchmark import SPLITS, Arrays, Benchmark, Ragged, RaggedBenchmark, Stream, StreamBenchmark
+from recurlab import RecurlabError, register_data
+from recurlab.data.data import SPLITS, Arrays, Data, Ragged, RaggedData, Stream, StreamData
 
 C, O = 3, 4  # noqa: E741
 SIZES = {"train": 9, "valid": 5, "test": 7}
@@ -21,7 +21,7 @@ def rng_of(name):
 
 
 @dataclass(frozen=True)
-class _Ragged(RaggedBenchmark):
+class _Ragged(RaggedData):
     batch_size: int = 4
     eval_batch_size: int = 2
 
@@ -40,7 +40,7 @@ class _Ragged(RaggedBenchmark):
         return Ragged(inputs, lengths, *self.targets(rng, lengths))
 
 
-@register_benchmark("toy_classification")
+@register_data("toy_classification")
 @dataclass(frozen=True)
 class Classification(_Ragged):
     problem: ClassVar = "classification"
@@ -49,7 +49,7 @@ class Classification(_Ragged):
         return rng.integers(0, O, len(lengths)), False
 
 
-@register_benchmark("toy_labelling")
+@register_data("toy_labelling")
 @dataclass(frozen=True)
 class Labelling(_Ragged):
     problem: ClassVar = "labelling"
@@ -59,7 +59,7 @@ class Labelling(_Ragged):
         return rng.integers(0, O, lengths.sum()), True
 
 
-@register_benchmark("toy_multilabel")
+@register_data("toy_multilabel")
 @dataclass(frozen=True)
 class Multilabel(_Ragged):
     problem: ClassVar = "multilabel"
@@ -68,9 +68,9 @@ class Multilabel(_Ragged):
         return rng.integers(0, 2, (lengths.sum(), O)).astype(np.float32), True
 
 
-@register_benchmark("toy_regression")
+@register_data("toy_regression")
 @dataclass(frozen=True)
-class Regression(Benchmark):
+class Regression(Data):
     """New training data in every epoch, and a single sequence for validation."""
 
     batch_size: int = 4
@@ -93,9 +93,9 @@ class Regression(Benchmark):
         return Arrays(inputs, rng.normal(size=(size, O)).astype(np.float32))
 
 
-@register_benchmark("toy_language")
+@register_data("toy_language")
 @dataclass(frozen=True)
-class Language(StreamBenchmark):
+class Language(StreamData):
     """Of several documents, and of a length that does not fill all parts."""
 
     batch_size: int = 4
@@ -112,7 +112,7 @@ class Language(StreamBenchmark):
         return Stream(rng_of(name).integers(0, 5, count).astype(np.uint8), starts, 0)
 
 
-@register_benchmark("toy_broken")
+@register_data("toy_broken")
 @dataclass(frozen=True)
 class Broken(Regression):
     """The second process fails in the second epoch, while the first one waits for it."""

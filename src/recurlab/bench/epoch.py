@@ -13,12 +13,12 @@ from pytorch_lightning import Trainer
 from torch.profiler import ProfilerActivity, profile
 
 from recurlab.data.mnist import MNIST
-from recurlab.data.module import BenchmarkData
+from recurlab.data.module import DataModule
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks.classification import Classification
-from recurlab.tasks.optimizers import Adam
-from recurlab.tasks.schedulers import Constant
-from recurlab.tasks.task import Task
+from recurlab.problems.classification import Classification
+from recurlab.problems.optimizers import Adam
+from recurlab.problems.problem import Problem
+from recurlab.problems.schedulers import Constant
 
 LAYER: dict[str, Any] = {
     "hidden_size": 128, "num_layers": 6, "cell": "indrnn", "dropout": 0.1, "variational": True,
@@ -26,17 +26,17 @@ LAYER: dict[str, Any] = {
 BATCH = 32
 
 
-def epoch(device: str, data: BenchmarkData, profiled: int = 30) -> list[str]:
+def epoch(device: str, module: DataModule, profiled: int = 30) -> list[str]:
     """Train for an epoch on data that have been set up; return what to say of it.
 
     Args:
         device: cuda or cpu.
-        data: the benchmark's.
+        module: of pixel MNIST, set up.
         profiled: steps whose kernels are timed afterwards, on a GPU.
     """
-    benchmark = data.benchmark
-    model = SequenceModel(benchmark.input_size, benchmark.output_size, head="last", stack="batchnorm", layer=LAYER)
-    task = Classification(model, Adam(lr=2e-4, weight_decay=1e-4), Constant())
+    data = module.data
+    model = SequenceModel(data.input_size, data.output_size, head="last", stack="batchnorm", layer=LAYER)
+    problem = Classification(model, Adam(lr=2e-4, weight_decay=1e-4), Constant())
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's tips
@@ -46,25 +46,25 @@ def epoch(device: str, data: BenchmarkData, profiled: int = 30) -> list[str]:
             **quiet,
         )  # fmt: skip
         start = time.perf_counter()
-        trainer.fit(task, data)
+        trainer.fit(problem, module)
     seconds, steps = time.perf_counter() - start, trainer.global_step
-    backends = sorted({name for layer in task.recurrent_layers() for name in layer.backends_used.values()})
+    backends = sorted({name for layer in problem.recurrent_layers() for name in layer.backends_used.values()})
     lines = [
-        f"epoch of pixel MNIST, 6 layers of IndRNN, 128 units, batches of {benchmark.batch_size}, backend "
+        f"epoch of pixel MNIST, 6 layers of IndRNN, 128 units, batches of {data.batch_size}, backend "
         f"{', '.join(backends)}: {seconds:.1f} s, {steps} steps, {1000 * seconds / max(1, steps):.2f} ms a step"
     ]
-    return lines + ([_share(task.to(device), data, profiled)] if device == "cuda" else [])
+    return lines + ([_share(problem.to(device), module, profiled)] if device == "cuda" else [])
 
 
-def _share(task: Task, data: BenchmarkData, steps: int) -> str:
+def _share(problem: Problem, module: DataModule, steps: int) -> str:
     """Return the share of training steps in which the GPU runs a kernel."""
-    task.train()
-    optimizer = torch.optim.Adam(task.parameters(), lr=2e-4)
-    batches = [batch for _, batch in zip(range(steps + 3), data.train_dataloader(), strict=False)]
+    problem.train()
+    optimizer = torch.optim.Adam(problem.parameters(), lr=2e-4)
+    batches = [batch for _, batch in zip(range(steps + 3), module.train_dataloader(), strict=False)]
 
     def train(part: list[Any]) -> None:
         for batch in part:
-            loss = task.measure(task.model(batch.inputs.to("cuda"), None), batch.targets.to("cuda")).loss
+            loss = problem.measure(problem.model(batch.inputs.to("cuda"), None), batch.targets.to("cuda")).loss
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -83,6 +83,6 @@ def _share(task: Task, data: BenchmarkData, steps: int) -> str:
 
 
 if __name__ == "__main__":
-    made = BenchmarkData(MNIST(batch_size=BATCH), seed=0)
+    made = DataModule(MNIST(batch_size=BATCH), seed=0)
     made.setup()
     print("\n".join(epoch(sys.argv[1], made)))

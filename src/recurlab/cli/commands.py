@@ -151,9 +151,9 @@ def explain(overrides: list[str], source: bool) -> int:
 
     config, _ = compose(overrides)
     from recurlab.results.summary import explanation
-    from recurlab.training.build import build_task
+    from recurlab.training.build import build_problem
 
-    print(explanation(build_task(config).model, source))
+    print(explanation(build_problem(config).model, source))
     return 0
 
 

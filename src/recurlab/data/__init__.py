@@ -1,9 +1,9 @@
-"""The benchmarks: one file each, a dataclass of its options that gives arrays; `module` batches them for Lightning."""
+"""The data sets: one file each, a dataclass of its options that gives arrays; `module` batches them for Lightning."""
 
 from recurlab.table import Table
 
-BENCHMARKS = Table(
-    "benchmark",
+DATA = Table(
+    "data",
     {
         "adding": "recurlab.data.adding:Adding",
         "copy_memory": "recurlab.data.copy_memory:CopyMemory",
@@ -15,5 +15,6 @@ BENCHMARKS = Table(
         "music": "recurlab.data.music:Music",
         "text": "recurlab.data.text:Text",
     },
+    groups=("recurlab.data", "recurlab.benchmarks"),  # the second one is of version 0.1
 )
-register_benchmark = BENCHMARKS.register
+register_data = DATA.register

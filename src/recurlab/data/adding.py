@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from recurlab.data.benchmark import Arrays, GeneratedBenchmark
+from recurlab.data.data import Arrays, GeneratedData
 from recurlab.errors import check_choice, check_integer
 
 
 @dataclass(frozen=True)
-class Adding(GeneratedBenchmark):
+class Adding(GeneratedData):
     """Inputs (T, 2): numbers from U(0, 1) and a marker; the target is the sum of the two numbers that are marked.
 
     Training data are new in every epoch; validation and test are the same in every run.

@@ -1,4 +1,4 @@
-"""Batches out of the arrays of a benchmark: of one length, padded, or the next steps of a long text."""
+"""Batches out of the arrays of a data set: of one length, padded, or the next steps of a long text."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from recurlab.data.benchmark import Arrays, Ragged, Stream
+from recurlab.data.data import Arrays, Ragged, Stream
 from recurlab.errors import RecurlabError
 
 IGNORED = -100  # the target of a step that does not count, as in torch's cross-entropy

@@ -56,7 +56,7 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
     for key, name in wanted:
         if name not in table.column_names:
             ending = (
-                "; for texts without labels there is task=text"
+                "; for texts without labels there is data=text"
                 if key == "label" and (level or table.column_names == ["text"])
                 else ""
             )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from recurlab.data.benchmark import Arrays, GeneratedBenchmark
+from recurlab.data.data import Arrays, GeneratedData
 from recurlab.errors import check_integer
 
 DIGITS = 10  # to be remembered, each from 1 to 8
@@ -14,7 +14,7 @@ BLANK, DELIMITER = 0, 9
 
 
 @dataclass(frozen=True)
-class CopyMemory(GeneratedBenchmark):
+class CopyMemory(GeneratedData):
     """Inputs (T + 20,): 10 digits from 1 to 8, T - 1 blanks (0), 11 delimiters (9); targets: T + 10 blanks, the digits.
 
     So each digit is to be given T + 10 steps after it was read. This is the form of Arjovsky et al. (arXiv 1511.06464)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recurlab.data.benchmark import SPLITS, Moments, Ragged, RaggedBenchmark
+from recurlab.data.data import SPLITS, Moments, Ragged, RaggedData
 from recurlab.data.reader import Reader, Tables
 from recurlab.data.tables import is_local, local_files
 from recurlab.data.vocabulary import LEVELS, Vocabulary
@@ -16,7 +16,7 @@ from recurlab.errors import RecurlabError, check_choice, check_integer, check_nu
 
 
 @dataclass(frozen=True)
-class Dataset(RaggedBenchmark):
+class Dataset(RaggedData):
     """Sequences of numbers or symbols from the columns of a table, a row each, with a class or numbers to predict.
 
     Attributes:
@@ -78,7 +78,7 @@ class Dataset(RaggedBenchmark):
     def _check_columns(self) -> None:
         """Raise for a column that is not named at all, or twice."""
         if self.label is None:
-            raise RecurlabError("data.label=None: must be a column; for texts without labels there is task=text")
+            raise RecurlabError("data.label=None: must be a column; for texts without labels there is data=text")
         given = self.sequence if isinstance(self.sequence, list | tuple) else [self.sequence]
         if self.sequence is not None and not (given and all(isinstance(name, str | int) for name in given)):
             raise RecurlabError(f"data.sequence={self.sequence!r}: must be a column, or a list of columns")

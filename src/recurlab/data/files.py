@@ -1,4 +1,4 @@
-"""Where the files of a benchmark are, and whether they are the ones that everybody else has."""
+"""Where the files of a data set are, and whether they are the ones that everybody else has."""
 
 import hashlib
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from recurlab.atomic import replacing
-from recurlab.data.benchmark import Benchmark, below
 from recurlab.data.cache import cache_folder
+from recurlab.data.data import Data, below
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 from recurlab.foreign import check_size, content_of, open_file
 
 
 @dataclass(frozen=True)
-class Files(Benchmark):
-    """To be mixed into a benchmark that reads files.
+class Files(Data):
+    """To be mixed into a data set that reads files.
 
     Attributes:
         dir: folder of the files; without one, the folder `FOLDER` of ``$RECURLAB_DATA``.

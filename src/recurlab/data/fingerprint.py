@@ -1,4 +1,4 @@
-"""What a benchmark reads, told by the content of its files: neither by where they are nor by when they were written."""
+"""What a data set reads, told by the content of its files: neither by where they are nor by when they were written."""
 
 import hashlib
 import json
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from recurlab.data.benchmark import Benchmark
 from recurlab.data.cache import cached
+from recurlab.data.data import Data
 from recurlab.data.files import sha256_of, unreadable
 
 LARGE = 8 << 20  # bytes, of a file whose sha256 is kept; to take that of a smaller one costs some milliseconds
 RECENT = 2.0  # seconds within which the coarsest clocks of file systems tell no two changes apart
 
 
-def fingerprint(benchmark: Benchmark) -> str:
+def fingerprint(data: Data) -> str:
     """Return 12 letters and digits that all files of the same content share.
 
     "" is for what the config alone says: data that are generated, or of the hub, or are the original files.
@@ -24,7 +24,7 @@ def fingerprint(benchmark: Benchmark) -> str:
     Raises:
         RecurlabError: for a file that is missing or can't be read.
     """
-    return of_files(benchmark.sources(), benchmark.originals)
+    return of_files(data.sources(), data.originals)
 
 
 def of_files(files: Mapping[str, Path], known: Mapping[str, str] | None = None) -> str:

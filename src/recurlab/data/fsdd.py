@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import Ragged, RaggedBenchmark
 from recurlab.data.cache import cached
+from recurlab.data.data import Ragged, RaggedData
 from recurlab.data.files import Files, sha256_of
 from recurlab.data.log_mel import VERSION, log_mel, read_wav
 from recurlab.data.progress import track
@@ -36,7 +36,7 @@ class Recordings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FSDD(Files, RaggedBenchmark):
+class FSDD(Files, RaggedData):
     """Recordings as 24 log-mel bands each 10 ms, 12 to 226 frames; the target is the digit.
 
     Takes 0 to 4 of each digit and speaker are the test split, as the data set says, and the others are for training.

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recurlab.data.benchmark import below
 from recurlab.data.cache import cache_folder
+from recurlab.data.data import below
 from recurlab.data.fingerprint import of_files
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 

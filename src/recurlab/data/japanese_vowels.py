@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import Ragged, RaggedBenchmark
+from recurlab.data.data import Ragged, RaggedData
 from recurlab.data.files import Files, text_of
 from recurlab.data.ragged import standardised, take
 from recurlab.errors import RecurlabError, check_integer, unknown
@@ -22,7 +22,7 @@ HEADER = {"dimensions": [str(CHANNELS)], "classlabel": ["true", *SPEAKERS], "tim
 
 
 @dataclass(frozen=True)
-class JapaneseVowels(Files, RaggedBenchmark):
+class JapaneseVowels(Files, RaggedData):
     """Utterances of 7 to 29 frames of 12 cepstral coefficients; the target is the speaker.
 
     270 of them are for training, 30 by each speaker, and 370 for test.

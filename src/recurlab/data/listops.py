@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import SPLITS, GeneratedBenchmark, Ragged, RaggedBenchmark
 from recurlab.data.cache import cached
+from recurlab.data.data import SPLITS, GeneratedData, Ragged, RaggedData
 from recurlab.data.progress import track
 from recurlab.errors import RecurlabError, check_integer
 
@@ -24,7 +24,7 @@ PATIENCE = 100  # times that these bring nothing new before it is given up
 
 
 @dataclass(frozen=True)
-class ListOps(GeneratedBenchmark, RaggedBenchmark):
+class ListOps(GeneratedData, RaggedData):
     """Inputs (T,): a list such as ``[MAX 2 9 [MIN 4 7 ] 0 ]``, a symbol for each token; the target is its value.
 
     The symbols are places in `TOKENS`: the digits, ``[MIN``, ``[MAX``, ``[MED``, ``[SM`` (the sum modulo 10) and ``]``.

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import Arrays, below
+from recurlab.data.data import Arrays, below
 from recurlab.data.files import Files
 from recurlab.data.hub import load_hub
 from recurlab.data.progress import track

@@ -1,4 +1,4 @@
-"""Any benchmark as a LightningDataModule."""
+"""Any data set as a LightningDataModule."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,28 +10,28 @@ from torch.utils.data import DataLoader
 
 from recurlab.data import batches
 from recurlab.data.batches import Batch, RaggedRows, Rows, Source, Streams
-from recurlab.data.benchmark import SPLITS, Arrays, Benchmark, RaggedBenchmark, Stream, StreamBenchmark
+from recurlab.data.data import SPLITS, Arrays, Data, RaggedData, Stream, StreamData
 from recurlab.errors import RecurlabError
 
 KEPT_ON_DEVICE = 2 << 30  # bytes of a split
 
 
-class BenchmarkData(LightningDataModule):
-    """Batches of a benchmark. The order of the training data is a function of the seed and the epoch alone.
+class DataModule(LightningDataModule):
+    """Batches of a data set. The order of the training data is a function of the seed and the epoch alone.
 
     Batch sizes are those of all processes together: with several, each takes its share of every batch, and no sequence
     is taken twice.
 
     Args:
-        benchmark: what the data are.
+        data: what they are batches of.
         seed: of the order of the training data.
         rank, world: the number of this process, and how many there are.
         workers: processes that make batches ahead; with 0, this one makes them.
     """
 
-    def __init__(self, benchmark: Benchmark, seed: int, rank: int = 0, world: int = 1, workers: int = 0) -> None:
+    def __init__(self, data: Data, seed: int, rank: int = 0, world: int = 1, workers: int = 0) -> None:
         super().__init__()
-        self.benchmark, self.seed = benchmark, seed
+        self.data, self.seed = data, seed
         self.rank, self.world, self.workers = rank, world, workers
         self._sources: dict[str, Source] = {}
         self._epoch = 0  # that the training data in _sources belong to
@@ -44,8 +44,8 @@ class BenchmarkData(LightningDataModule):
             RecurlabError: for a file that is missing or damaged, or a batch that can't be shared among the processes.
         """
         for key in ("batch_size", "eval_batch_size"):
-            size = getattr(self.benchmark, key)
-            if isinstance(self.benchmark, StreamBenchmark) and size % self.world:
+            size = getattr(self.data, key)
+            if isinstance(self.data, StreamData) and size % self.world:
                 raise RecurlabError(f"data.{key}={size}: must be a multiple of the {self.world} processes")
         for name in ("test",) if stage == "test" else SPLITS:
             if name not in self._sources:
@@ -67,7 +67,7 @@ class BenchmarkData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches of the current epoch, shuffled; of a text, one after another."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        if self.benchmark.fresh and epoch != self._epoch:
+        if self.data.fresh and epoch != self._epoch:
             self._sources["train"], self._epoch = self._source("train", epoch), epoch
         return self._loader("train", epoch, self._skip[1] if epoch == self._skip[0] else 0)
 
@@ -84,11 +84,11 @@ class BenchmarkData(LightningDataModule):
         return batch.to(device)
 
     def _source(self, name: str, epoch: int) -> Source:
-        split = self.benchmark.split(name, self.seed, epoch)
+        split = self.data.split(name, self.seed, epoch)
         if isinstance(split, Stream):
             train, count = name == "train", len(split.symbols)
             key = "batch_size" if train else "eval_batch_size"
-            parts = getattr(self.benchmark, key)
+            parts = getattr(self.data, key)
             if count < parts:
                 raise RecurlabError(f"data.{key}={parts}: the {name} text of {count} symbols has not as many parts")
             return Streams(split, parts, whole=not train, rank=self.rank, world=self.world)
@@ -96,18 +96,18 @@ class BenchmarkData(LightningDataModule):
 
     def _plan(self, name: str, epoch: int) -> Sequence[Any]:
         """Return what each batch of an epoch is taken by."""
-        source, benchmark, train = self._sources[name], self.benchmark, name == "train"
+        source, data, train = self._sources[name], self.data, name == "train"
         rng = np.random.default_rng((self.seed, epoch))
         if isinstance(source, Streams):
-            assert isinstance(benchmark, StreamBenchmark)
-            return batches.windows(source.steps, benchmark.bptt, rng if train and benchmark.random_bptt else None)
+            assert isinstance(data, StreamData)
+            return batches.windows(source.steps, data.bptt, rng if train and data.random_bptt else None)
         assert isinstance(source, Rows | RaggedRows)
         if train:
-            by_length = isinstance(benchmark, RaggedBenchmark) and benchmark.buckets
+            by_length = isinstance(data, RaggedData) and data.buckets
             lengths = source.lengths if by_length and isinstance(source, RaggedRows) else None
-            rows = batches.shuffled(source.size, benchmark.batch_size, rng, lengths)
+            rows = batches.shuffled(source.size, data.batch_size, rng, lengths)
         else:
-            rows = batches.in_order(source.size, benchmark.eval_batch_size)
+            rows = batches.in_order(source.size, data.eval_batch_size)
         return batches.shares(rows, self.rank, self.world)
 
     def _loader(self, name: str, epoch: int, done: int = 0) -> DataLoader[Batch]:

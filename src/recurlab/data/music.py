@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import Ragged, RaggedBenchmark
+from recurlab.data.data import Ragged, RaggedData
 from recurlab.data.files import Files
 from recurlab.data.matlab import read_cells
 from recurlab.errors import RecurlabError, check_choice
@@ -20,7 +20,7 @@ VARIABLES = {"train": "traindata", "valid": "validdata", "test": "testdata"}
 
 
 @dataclass(frozen=True)
-class Music(Files, RaggedBenchmark):
+class Music(Files, RaggedData):
     """At each step the keys that sound in the next frame are predicted from all frames so far.
 
     A piece of T frames gives inputs 0 to T-2 and targets 1 to T-1, as in Bai et al., arXiv 1803.01271. The split is

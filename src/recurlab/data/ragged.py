@@ -1,9 +1,9 @@
-"""What benchmarks of sequences of several lengths share."""
+"""What data sets of sequences of several lengths share."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import Ragged
+from recurlab.data.data import Ragged
 
 
 def take(ragged: Ragged, rows: NDArray[np.generic]) -> Ragged:

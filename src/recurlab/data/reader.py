@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import SPLITS, Moments, Ragged
 from recurlab.data.classes import are_numbers, classes_of, labels, no_class
 from recurlab.data.columns import columns, row_of, sequences, symbols, vectors
+from recurlab.data.data import SPLITS, Moments, Ragged
 from recurlab.data.ragged import moments, standardised, take
 from recurlab.data.tables import open_tables
 from recurlab.data.vocabulary import UNKNOWN, Vocabulary, vocabulary_of

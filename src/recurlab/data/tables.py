@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recurlab.data.benchmark import below
+from recurlab.data.data import below
 from recurlab.data.delimited import SEPARATORS, read_delimited
 from recurlab.data.files import check_readable, text_of
 from recurlab.data.hub import check_folder, kept_apart, load_hub, plain_name
@@ -146,7 +146,7 @@ def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any
     ending = files[0].suffix.lower()
     for file in files:
         if file.suffix.lower() == ".txt":
-            raise RecurlabError(f"data.{key}={str(file)!r}: a text has no labels; for texts without there is task=text")
+            raise RecurlabError(f"data.{key}={str(file)!r}: a text has no labels; for texts without there is data=text")
         if file.suffix.lower() not in FORMATS:
             raise unknown(f"data.{key}={str(file)!r}: ending", file.suffix, FORMATS)
         if file.suffix.lower() != ending:

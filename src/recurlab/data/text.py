@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.data.benchmark import SPLITS, Stream, StreamBenchmark
 from recurlab.data.cache import cached
+from recurlab.data.data import SPLITS, Stream, StreamData
 from recurlab.data.files import Files, bytes_of, fetched, text_of
 from recurlab.data.vocabulary import EOS, LEVELS, UNKNOWN, Tokens, Vocabulary, tokens_of, vocabulary_of
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
@@ -24,7 +24,7 @@ DOCUMENTS = ("stream", "line", "paragraph")
 
 
 @dataclass(frozen=True)
-class Text(StreamBenchmark, Files):  # in this order: the sizes of a batch are those of StreamBenchmark
+class Text(StreamData, Files):  # in this order: the sizes of a batch are those of StreamData
     """A corpus in files of UTF-8. The symbols are those of the training text; each line's end is one.
 
     Attributes:

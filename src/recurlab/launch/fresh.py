@@ -114,7 +114,7 @@ def check(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) 
     mode.
     """
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
-    from recurlab.training.build import build_task
+    from recurlab.training.build import build_problem
     from recurlab.training.trainer import check_accelerator
 
     try:
@@ -123,8 +123,8 @@ def check(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) 
             config = load(OmegaConf.create(values))
             if isinstance(config.launcher, Local):
                 check_accelerator(config.trainer)
-            task = build_task(config)
-            metrics.append((task.monitor, task.mode))
+            problem = build_problem(config)
+            metrics.append((problem.monitor, problem.mode))
         connection.send(("", metrics))
     except RecurlabError as error:
         connection.send((one_line(error), []))

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recurlab.data import BENCHMARKS
+from recurlab.data import DATA
 from recurlab.data.vocabulary import Vocabulary
 from recurlab.errors import RecurlabError, check_integer, check_number
 from recurlab.training.run_dir import RunDir, read_json
@@ -95,10 +95,10 @@ class TextModel:
     def _level(self, data: Any, plugins: Any) -> str:
         name = data.get("name")
         try:
-            BENCHMARKS.check("data.name", name)
+            DATA.check("data.name", name)
         except RecurlabError as error:
             raise RecurlabError(f"{error}; the run imported plugins={plugins or []}") from error
-        if (problem := BENCHMARKS[str(name)].problem) != "language":
+        if (problem := DATA[str(name)].problem) != "language":
             raise RecurlabError(f"run={str(self.run.path)!r}: no language model, its data.name={name!r} is {problem}")
         if "level" not in data:
             raise RecurlabError(f"data.name={name!r}: has no data.level, char or word, that says what its symbols are")

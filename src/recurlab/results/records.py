@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin
 
-from recurlab.data.benchmark import SPLITS
+from recurlab.data.data import SPLITS
 from recurlab.errors import RecurlabError, one_line
 from recurlab.foreign import content_of
 from recurlab.training.run_dir import MOST, RunDir, read_json

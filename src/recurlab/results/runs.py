@@ -7,11 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from recurlab.config import Config, load
 from recurlab.data.fingerprint import fingerprint
-from recurlab.data.module import BenchmarkData
+from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError, one_line, say, shown
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks.task import Task
-from recurlab.training.build import Facts, build_task
+from recurlab.problems.problem import Problem
+from recurlab.training.build import Facts, build_problem
 from recurlab.training.checkpoints import load_weights
 from recurlab.training.known import recorded
 from recurlab.training.run_dir import RunDir, read_json
@@ -31,7 +31,7 @@ def load_run(path: str | Path) -> SequenceModel:
         RecurlabError: for a directory that is no run, of another version, or without a readable checkpoint.
     """
     run = RunDir.open(path)
-    return _load_task(run, _config(run, [])).model.eval()
+    return _load_problem(run, _config(run, [])).model.eval()
 
 
 @without_denormals()
@@ -49,8 +49,8 @@ def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
     config = _overridden(run, overrides)
     config.trainer.devices = config.trainer.num_nodes = 1
     check_accelerator(config.trainer)
-    task = _load_task(run, config)
-    data = BenchmarkData(config.data, config.seed)
+    problem = _load_problem(run, config)
+    data = DataModule(config.data, config.seed)
     data.setup("test")
     kept = recorded(run)
     if kept is not None and not any(word.startswith("data") for word in overrides) and fingerprint(config.data) != kept:
@@ -59,13 +59,13 @@ def evaluate(path: str | Path, overrides: list[str]) -> dict[str, float]:
         raise RecurlabError(f"data: not as those that run={str(path)!r} was trained on: {difference}")
     with quiet():
         trainer = make_trainer(config.trainer, [], logger=False)
-        return dict(trainer.test(task, data, verbose=False)[0])
+        return dict(trainer.test(problem, data, verbose=False)[0])
 
 
-def _load_task(run: RunDir, config: Config) -> Task:
-    task = build_task(config, _facts(run))
-    load_weights(task, run.best)
-    return task
+def _load_problem(run: RunDir, config: Config) -> Problem:
+    problem = build_problem(config, _facts(run))
+    load_weights(problem, run.best)
+    return problem
 
 
 def _facts(run: RunDir) -> Facts:

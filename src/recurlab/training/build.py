@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recurlab.config import Config, ModelConfig
-from recurlab.data.benchmark import Benchmark, Moments
+from recurlab.data.data import Data, Moments
 from recurlab.errors import RecurlabError, check_integer, check_number
 from recurlab.layers.rnn import ARGUMENTS
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks import PROBLEMS
-from recurlab.tasks.task import Task
+from recurlab.problems import PROBLEMS
+from recurlab.problems.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Facts:
     """What a model has to know of its data; kept with a run, which is read back without them.
 
     Attributes:
-        input_size, output_size, symbols, names, units: as those of a `Benchmark`.
+        input_size, output_size, symbols, names, units: as those of a `Data`.
     """
 
     input_size: int
@@ -27,9 +27,9 @@ class Facts:
     units: Moments = ()
 
     @classmethod
-    def of(cls, benchmark: Benchmark) -> "Facts":
-        """Return the facts of a benchmark, which may read its files."""
-        return cls(benchmark.input_size, benchmark.output_size, benchmark.symbols, benchmark.names, benchmark.units)
+    def of(cls, data: Data) -> "Facts":
+        """Return the facts of a data set, which may read its files."""
+        return cls(data.input_size, data.output_size, data.symbols, data.names, data.units)
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> "Facts":
@@ -74,19 +74,19 @@ class Facts:
         return asdict(self)
 
 
-def build_task(config: Config, facts: Facts | None = None) -> Task:
+def build_problem(config: Config, facts: Facts | None = None) -> Problem:
     """Return the LightningModule of a run, its model freshly drawn from torch's generator.
 
     Args:
         config: of the run.
-        facts: of its data; None asks the benchmark.
+        facts: of its data; None asks the data set.
 
     Raises:
         RecurlabError: for options that do not go together, or data that can't be read.
     """
-    benchmark, options = config.data, config.model
-    facts = facts or Facts.of(benchmark)
-    kind: type[Task] = PROBLEMS[benchmark.problem]
+    data, options = config.data, config.model
+    facts = facts or Facts.of(data)
+    kind: type[Problem] = PROBLEMS[data.problem]
     encoder = options.encoder
     if encoder == "auto":
         encoder = "embedding" if facts.symbols else "none"
@@ -106,7 +106,7 @@ def build_task(config: Config, facts: Facts | None = None) -> Task:
         head_init=options.init.head,
         units=facts.units,
     )
-    return kind(model, config.optimizer, config.scheduler, config.loss, benchmark)
+    return kind(model, config.optimizer, config.scheduler, config.loss, data)
 
 
 def _encoder_size(encoder: str, options: ModelConfig, facts: Facts) -> int | None:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from recurlab.atomic import write_bytes
 from recurlab.config import TrainerConfig
-from recurlab.data.module import BenchmarkData
+from recurlab.data.module import DataModule
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
 from recurlab.foreign import load_tensors
-from recurlab.tasks.task import Task
+from recurlab.problems.problem import Problem
 from recurlab.training import random_state
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.run_dir import RunDir
@@ -57,7 +57,7 @@ class Checkpoints(Callback):
     def __init__(
         self,
         run: RunDir,
-        task: Task,
+        problem: Problem,
         config: TrainerConfig,
         content: str,
         signals: Signals,
@@ -66,7 +66,7 @@ class Checkpoints(Callback):
     ) -> None:
         self.best: float | None = None
         self._run, self._config, self._content = run, config, content
-        self._monitor, self._sign = task.monitor, 1.0 if task.mode == "max" else -1.0
+        self._monitor, self._sign = problem.monitor, 1.0 if problem.mode == "max" else -1.0
         self._signals, self._metrics, self._report = signals, metrics, report
         self._before_batch = False
         self._random: dict[str, Any] | None = None  # to be taken up before the first batch
@@ -167,7 +167,7 @@ class Checkpoints(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the data and the random numbers where they were; stop if the metric has been good enough."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, BenchmarkData)
+        assert isinstance(data, DataModule)
         if trainer.max_steps == -1 or checkpoint["global_step"] < trainer.max_steps:
             _take_up_epoch(checkpoint["loops"]["fit_loop"])
         data.skip(*_place(checkpoint["loops"]["fit_loop"]))
@@ -215,7 +215,7 @@ def pace(checkpoint: dict[str, Any]) -> tuple[float, int]:
     return float(checkpoint["callbacks"][Throughput.__qualname__]["whole"]), int(checkpoint["global_step"])
 
 
-def load_weights(task: Task, path: Path) -> None:
+def load_weights(problem: Problem, path: Path) -> None:
     """Fill a task with the weights of a checkpoint, in the precision they were kept in, read without unpickling code.
 
     Raises:
@@ -225,16 +225,16 @@ def load_weights(task: Task, path: Path) -> None:
         raise RecurlabError(f"{path}: there is no such checkpoint")
     try:
         weights: dict[str, Tensor] = read(path)["state_dict"]
-        take_precision(task, weights)
-        task.load_state_dict(weights)
+        take_precision(problem, weights)
+        problem.load_state_dict(weights)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = one_line(error)[:200] or type(error).__name__
         raise RecurlabError(f"{path}: not a checkpoint of this model: {reason}") from error
 
 
-def take_precision(task: Task, weights: dict[str, Tensor]) -> None:
+def take_precision(problem: Problem, weights: dict[str, Tensor]) -> None:
     """Give a task the precision that weights were kept in, so that none is rounded when they are loaded."""
-    task.to(next(w.dtype for w in weights.values() if w.is_floating_point()))
+    problem.to(next(w.dtype for w in weights.values() if w.is_floating_point()))
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from recurlab.training.run_dir import RunDir, read_json
 
 if TYPE_CHECKING:
     from recurlab.config import Config
-    from recurlab.tasks.task import Task
+    from recurlab.problems.problem import Problem
     from recurlab.training.build import Facts
 
 FILES = "files"  # what data.json calls the fingerprint of the files
@@ -70,9 +70,9 @@ def check_data(run: RunDir, identity: Identity, facts: "Facts | None" = None) ->
         raise RecurlabError(f"data: not as those that {of_run} was trained on: {difference}")
 
 
-def check_weights(path: Path, state: dict[str, Any], task: "Task") -> None:
+def check_weights(path: Path, state: dict[str, Any], problem: "Problem") -> None:
     """Raise unless the weights of a checkpoint are those of a model, by their names and shapes."""
-    wanted = {name: tuple(weight.shape) for name, weight in task.state_dict().items()}
+    wanted = {name: tuple(weight.shape) for name, weight in problem.state_dict().items()}
     found = {name: tuple(weight.shape) for name, weight in state.items()}
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):

@@ -15,7 +15,7 @@ from recurlab.training.known import is_as_old, is_of
 from recurlab.training.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from recurlab.tasks.task import Task
+    from recurlab.problems.problem import Problem
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.stopping_threshold")  # what a longer run may differ in
 PROCESSES = ("trainer.devices", "trainer.num_nodes")  # see `check_goes_on`
@@ -155,7 +155,7 @@ def checkpoint(
     return path, found
 
 
-def check_goes_on(run: RunDir, found: dict[str, Any], config: TrainerConfig, task: "Task") -> None:
+def check_goes_on(run: RunDir, found: dict[str, Any], config: TrainerConfig, problem: "Problem") -> None:
     """Raise if a run that is continued would not arrive where one of its config arrives that was never stopped.
 
     Args:
@@ -179,7 +179,7 @@ def check_goes_on(run: RunDir, found: dict[str, Any], config: TrainerConfig, tas
     differs = None
     if drawn:
         differs = "draws random numbers of its own, as for dropout or zoneout"
-    elif task.normalizes_batches and not on_gpu(config):
+    elif problem.normalizes_batches and not on_gpu(config):
         differs = "normalises its part of a batch, on CPUs"
     if before != config.world and differs:
         raise RecurlabError(

@@ -15,12 +15,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 
 from recurlab.atomic import write_text
 from recurlab.config import Config, TrainerConfig, load
-from recurlab.data.module import BenchmarkData
+from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
-from recurlab.tasks.classification import Classification
-from recurlab.tasks.task import Task
+from recurlab.problems.classification import Classification
+from recurlab.problems.problem import Problem
 from recurlab.training import processes, ranks
-from recurlab.training.build import Facts, build_task
+from recurlab.training.build import Facts, build_problem
 from recurlab.training.checkpoints import Checkpoints, Report, load_weights, take_precision
 from recurlab.training.job import Identity
 from recurlab.training.known import (
@@ -77,16 +77,16 @@ def train(
     if known is not None and _is_over(known, identity, place):
         return known
     facts = _facts(config, known)
-    task, data = prepare(config, 0, facts)
-    _check_batches(task, data)
-    _dry_run(task, data)
+    problem, data = prepare(config, 0, facts)
+    _check_batches(problem, data)
+    _dry_run(problem, data)
     notes = config.data.notes
     check_unchanged(config, identity.data)
     run = known or create(config, resolved, identity)
     with run.held():
         if _is_over(run, identity, place):  # by another process, for whose end this one has waited
             return run
-        start = _start(run, config, resolved, identity, facts, task)
+        start = _start(run, config, resolved, identity, facts, problem)
         with Signals() as signals, left_as_it_was(run), status_kept(run):
             for note in notes:
                 print(note)
@@ -101,7 +101,7 @@ def train(
             if place is None and config.trainer.world > 1:
                 processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout, tell)
             else:
-                execute(config, resolved, run, task, data, signals, start, report, tell)
+                execute(config, resolved, run, problem, data, signals, start, report, tell)
     return run
 
 
@@ -113,13 +113,15 @@ def _is_over(run: RunDir, identity: Identity, place: ranks.Place | None) -> bool
     return over
 
 
-def _start(run: RunDir, config: Config, resolved: DictConfig, identity: Identity, facts: Facts, task: Task) -> Start:
+def _start(
+    run: RunDir, config: Config, resolved: DictConfig, identity: Identity, facts: Facts, problem: Problem
+) -> Start:
     """Return from where a run goes on, before anything of it is changed; raise if it can't."""
     check_data(run, identity, facts)
     path, done = checkpoint(run, config, resolved)
     if path is not None:
-        check_weights(path, done["state_dict"], task)
-        check_goes_on(run, done, config.trainer, task)
+        check_weights(path, done["state_dict"], problem)
+        check_goes_on(run, done, config.trainer, problem)
     return run.settle(path), done
 
 
@@ -132,15 +134,15 @@ def _facts(config: Config, known: RunDir | None) -> Facts:
     return facts
 
 
-def prepare(config: Config, rank: int, facts: Facts | None = None) -> tuple[Task, BenchmarkData]:
+def prepare(config: Config, rank: int, facts: Facts | None = None) -> tuple[Problem, DataModule]:
     """Return what one process of a run trains, and its share of the data."""
     seed_everything(config.seed, workers=True, verbose=False)
-    data = BenchmarkData(config.data, config.seed, rank, config.trainer.world, config.trainer.num_workers)
+    data = DataModule(config.data, config.seed, rank, config.trainer.world, config.trainer.num_workers)
     data.setup()
-    task = build_task(config, facts)
+    problem = build_problem(config, facts)
     if rank:  # the same weights, but masks of its own
         torch.manual_seed(config.seed + rank * 1_000_003)
-    return task, data
+    return problem, data
 
 
 @without_denormals()
@@ -150,20 +152,20 @@ def follow(path: str, rank: int, tell: Callable[[], None] = lambda: None) -> Non
     if run.state != "finished":
         resolved = run.load_config()
         config = load(resolved)
-        task, data = prepare(config, rank, Facts.read(read_json(run.facts)))
+        problem, data = prepare(config, rank, Facts.read(read_json(run.facts)))
         if (files := recorded(run)) is not None:
             check_unchanged(config, files)
         start = checkpoint(run, config, resolved, quiet=True)
         with Signals() as signals:
-            execute(config, resolved, run, task, data, signals, start, tell=tell)
+            execute(config, resolved, run, problem, data, signals, start, tell=tell)
 
 
 def execute(
     config: Config,
     resolved: DictConfig,
     run: RunDir,
-    task: Task,
-    data: BenchmarkData,
+    problem: Problem,
+    data: DataModule,
     signals: Signals,
     start: Start = BEGINNING,
     report: Report | None = None,
@@ -172,22 +174,22 @@ def execute(
     """Train and test in this process, from a checkpoint on if there is one, and write the result."""
     try:
         with quiet():
-            result = _train(config, resolved, run, task, data, signals, start, report, tell)
+            result = _train(config, resolved, run, problem, data, signals, start, report, tell)
         if data.rank == 0:
-            _keep_confusion(run, task, config.data.names)
+            _keep_confusion(run, problem, config.data.names)
             write_json(run.result, result)
             config.logger.finish(run.best, result["metrics"])
     finally:
         config.logger.close()
 
 
-def _check_batches(task: Task, data: BenchmarkData) -> None:
+def _check_batches(problem: Problem, data: DataModule) -> None:
     """Raise if a stateful layer would meet another batch size within an epoch."""
-    if not any(layer.stateful for layer in task.recurrent_layers()):
+    if not any(layer.stateful for layer in problem.recurrent_layers()):
         return
     for split, words in {"train": "training", "valid": "validation", "test": "test"}.items():
         key = "batch_size" if split == "train" else "eval_batch_size"
-        count, size = data.sequences(split), getattr(data.benchmark, key)
+        count, size = data.sequences(split), getattr(data.data, key)
         if count is None or data.batches(split) == 1:
             continue
         if count % size:
@@ -197,22 +199,22 @@ def _check_batches(task: Task, data: BenchmarkData) -> None:
 
 
 @torch.no_grad()
-def _dry_run(task: Task, data: BenchmarkData) -> None:
+def _dry_run(problem: Problem, data: DataModule) -> None:
     """Measure two sequences, so that a model that does not fit its data is found before anything is written."""
     batch = next(iter(data.val_dataloader()))
     lengths, resets = (None if part is None else part[:2] for part in (batch.lengths, batch.resets))
-    task.eval()
-    task.measure(task.model(batch.inputs[:2], lengths, resets), batch.targets[:2], lengths)
-    task.train()
-    task.reset_states()
+    problem.eval()
+    problem.measure(problem.model(batch.inputs[:2], lengths, resets), batch.targets[:2], lengths)
+    problem.train()
+    problem.reset_states()
 
 
 def _train(
     config: Config,
     resolved: DictConfig,
     run: RunDir,
-    task: Task,
-    data: BenchmarkData,
+    problem: Problem,
+    data: DataModule,
     signals: Signals,
     start: Start,
     report: Report | None,
@@ -220,11 +222,11 @@ def _train(
 ) -> dict[str, Any]:
     path, done = start
     if path:  # Lightning loads the weights before it gives them the precision of the run
-        take_precision(task, done["state_dict"])
+        take_precision(problem, done["state_dict"])
     metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if path else None)
     plain: Any = OmegaConf.to_container(resolved)
     loggers = [] if metrics is None else [metrics, *config.logger.build(run.path, plain, done.get("global_step", 0))]
-    kept = Checkpoints(run, task, config.trainer, content(config, resolved), signals, metrics, report)
+    kept = Checkpoints(run, problem, config.trainer, content(config, resolved), signals, metrics, report)
     throughput = Throughput()
     trainer = make_trainer(
         config.trainer,
@@ -232,28 +234,28 @@ def _train(
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, data),
     )
-    _fit(trainer, task, data, run, path)
+    _fit(trainer, problem, data, run, path)
     kept.log_last(trainer)
     if kept.best is None:  # stopped by max_steps before the first validation
         trainer.save_checkpoint(run.best, weights_only=True)
     trainer.strategy.barrier()  # the first process has written the checkpoint
-    load_weights(task, run.best)
-    valid = {} if kept.best is None else {task.monitor: kept.best}
-    test = trainer.test(task, data, verbose=False)[0]
+    load_weights(problem, run.best)
+    valid = {} if kept.best is None else {problem.monitor: kept.best}
+    test = trainer.test(problem, data, verbose=False)[0]
     return {
         "metrics": {**valid, **test},
         "chance": config.data.chance,
-        "parameters": sum(p.numel() for p in task.parameters()),
+        "parameters": sum(p.numel() for p in problem.parameters()),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         **throughput.result(),
-        "backends": [name for layer in task.recurrent_layers() for name in layer.backends_used.values() if name],
+        "backends": [name for layer in problem.recurrent_layers() for name in layer.backends_used.values() if name],
     }
 
 
-def _fit(trainer: Trainer, task: Task, data: BenchmarkData, run: RunDir, start: Path | None) -> None:
+def _fit(trainer: Trainer, problem: Problem, data: DataModule, run: RunDir, start: Path | None) -> None:
     try:
-        trainer.fit(task, data, ckpt_path=start, weights_only=True)
+        trainer.fit(problem, data, ckpt_path=start, weights_only=True)
     except (RecurlabError, OSError) as error:
         reason: object = error
         if isinstance(error, OSError):
@@ -262,17 +264,17 @@ def _fit(trainer: Trainer, task: Task, data: BenchmarkData, run: RunDir, start: 
         raise RecurlabError(f"{reason}; the last good checkpoint is {kept or 'none, no epoch was finished'}") from error
 
 
-def _keep_confusion(run: RunDir, task: Task, names: tuple[str, ...]) -> None:
+def _keep_confusion(run: RunDir, problem: Problem, names: tuple[str, ...]) -> None:
     """Write how many test sequences of each class, a row, were taken for which, a column."""
-    if not isinstance(task, Classification) or task.confusion is None:
+    if not isinstance(problem, Classification) or problem.confusion is None:
         return
-    counts = [[int(count) for count in row] for row in task.confusion.tolist()]
+    counts = [[int(count) for count in row] for row in problem.confusion.tolist()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([names or range(len(counts)), *counts])
     write_text(run.confusion, text.getvalue())
 
 
-def _log_interval(config: TrainerConfig, data: BenchmarkData) -> int:
+def _log_interval(config: TrainerConfig, data: DataModule) -> int:
     """Return log_every_n_steps, but so that an epoch is logged at least once."""
     batches = data.batches("train")
     return min(config.log_every_n_steps, batches, config.limit_train_batches or batches)

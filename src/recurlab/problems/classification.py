@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recurlab.tasks.task import Measured, Task
+from recurlab.problems.problem import Measured, Problem
 
 MOST_CLASSES = 1000  # of a confusion matrix
 
 
-class Classification(Task):
+class Classification(Problem):
     """Targets (B,) whole numbers.
 
     Attributes:

@@ -9,15 +9,15 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from recurlab.data.batches import IGNORED, Batch
-from recurlab.data.benchmark import Benchmark
+from recurlab.data.data import Data
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks.classification import Classification
-from recurlab.tasks.labelling import Labelling
-from recurlab.tasks.loss import Loss
-from recurlab.tasks.multilabel import Multilabel
-from recurlab.tasks.optimizers import SGD
-from recurlab.tasks.regression import Regression
-from recurlab.tasks.schedulers import Constant
+from recurlab.problems.classification import Classification
+from recurlab.problems.labelling import Labelling
+from recurlab.problems.loss import Loss
+from recurlab.problems.multilabel import Multilabel
+from recurlab.problems.optimizers import SGD
+from recurlab.problems.regression import Regression
+from recurlab.problems.schedulers import Constant
 
 B, T, C, O = 5, 8, 3, 4  # noqa: E741
 LENGTHS = torch.tensor([8, 1, 4, 2, 7])
@@ -27,16 +27,16 @@ KINDS = [Classification, Labelling, Multilabel, Regression]
 
 
 @dataclass(frozen=True)
-class LastTwo(Benchmark):
+class LastTwo(Data):
     answer_steps: ClassVar = 2
 
 
-def task_of(kind, stack="plain", loss=None, benchmark=None, encoder="none", **options):
+def problem_of(kind, stack="plain", loss=None, data=None, encoder="none", **options):
     torch.manual_seed(0)
     layers = {"plain": 2, "batchnorm": 2, "residual": 4}[stack]
     layer = {"hidden_size": 6, "num_layers": layers, "cell": "gru", **options}
     model = SequenceModel(C, O, head=kind.head, layer=layer, stack=stack, encoder=encoder)
-    return kind(model, SGD(), Constant(), loss, benchmark).double()
+    return kind(model, SGD(), Constant(), loss, data).double()
 
 
 def batch_of(kind, padding=0.0, further=0):
@@ -61,19 +61,19 @@ def longer(x, further, padding):
     return torch.cat([x, x.new_full((B, further, *x.shape[2:]), padding)], dim=1)
 
 
-def everything(task, batch):
+def everything(problem, batch):
     """Return the loss of a training step, what it logs, and all gradients."""
     found = {}
-    task.log = lambda name, value, **_: found.__setitem__(name, torch.as_tensor(value))
-    task.zero_grad()
-    statistics = {name: value.clone() for name, value in task.named_buffers()}
-    loss = task.training_step(batch, 0)
+    problem.log = lambda name, value, **_: found.__setitem__(name, torch.as_tensor(value))
+    problem.zero_grad()
+    statistics = {name: value.clone() for name, value in problem.named_buffers()}
+    loss = problem.training_step(batch, 0)
     loss.backward()
     found["loss"] = loss.detach()
-    for name, buffer in task.named_buffers():
+    for name, buffer in problem.named_buffers():
         found[name] = buffer.clone()
         buffer.copy_(statistics[name])
-    found |= {name: p.grad.clone() for name, p in task.named_parameters()}
+    found |= {name: p.grad.clone() for name, p in problem.named_parameters()}
     return found
 
 
@@ -95,29 +95,29 @@ def test_padding_has_no_effect(kind, stack, bidirectional, backend, skip_unless_
     skip_unless_able(backend)
     steps = kind.head == "every"
     loss = Loss(ar=0.3, tar=0.2, over_time="sum" if steps else "mean")
-    benchmark = LastTwo() if kind is Labelling else None
-    task = task_of(kind, stack, loss, benchmark, bidirectional=bidirectional, backend=backend)
-    wanted = everything(task, batch_of(kind))
-    assert_same(everything(task, batch_of(kind, NAN)), wanted, exactly=True)
-    assert_same(everything(task, batch_of(kind, NAN, further=3)), wanted)
+    data = LastTwo() if kind is Labelling else None
+    problem = problem_of(kind, stack, loss, data, bidirectional=bidirectional, backend=backend)
+    wanted = everything(problem, batch_of(kind))
+    assert_same(everything(problem, batch_of(kind, NAN)), wanted, exactly=True)
+    assert_same(everything(problem, batch_of(kind, NAN, further=3)), wanted)
     assert any(value.abs().sum() > 0 for name, value in wanted.items() if "weight_hh_l0" in name)
 
 
 @pytest.mark.parametrize("hold", ["zero", "hold"])
 def test_padding_has_no_effect_whatever_the_layer_says_at_masked_steps(hold):
-    task = task_of(Multilabel, loss=Loss(ar=0.3, tar=0.2), masked_output=hold)
-    wanted = everything(task, batch_of(Multilabel))
-    assert_same(everything(task, batch_of(Multilabel, NAN, further=3)), wanted)
+    problem = problem_of(Multilabel, loss=Loss(ar=0.3, tar=0.2), masked_output=hold)
+    wanted = everything(problem, batch_of(Multilabel))
+    assert_same(everything(problem, batch_of(Multilabel, NAN, further=3)), wanted)
 
 
 @pytest.mark.parametrize("symbol", [1, 2])
 @pytest.mark.parametrize("encoder", ["embedding", "one_hot"])
 def test_symbols_that_pad_have_no_effect(encoder, symbol):
-    task = task_of(Labelling, encoder=encoder)
+    problem = problem_of(Labelling, encoder=encoder)
     batch = batch_of(Labelling)
     inputs = torch.randint(0, C, (B, T))
     padded = [batch._replace(inputs=inputs.masked_fill(PADDING, s)) for s in (0, symbol)]
-    assert_same(*(everything(task, b) for b in padded), exactly=True)
+    assert_same(*(everything(problem, b) for b in padded), exactly=True)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -126,14 +126,14 @@ def test_symbols_that_pad_have_no_effect(encoder, symbol):
 )
 def test_a_padded_batch_is_the_mean_of_its_sequences_one_by_one(kind, bidirectional, over_time):
     every = kind.head == "every"
-    benchmark = LastTwo() if kind is Labelling else None
-    task = task_of(kind, loss=Loss(over_time=over_time), benchmark=benchmark, bidirectional=bidirectional)
+    data = LastTwo() if kind is Labelling else None
+    problem = problem_of(kind, loss=Loss(over_time=over_time), data=data, bidirectional=bidirectional)
     batch = batch_of(kind)
     alone = []
     for b, n in enumerate(LENGTHS):
         targets = batch.targets[b : b + 1, :n] if every else batch.targets[b : b + 1]
-        alone.append(everything(task, Batch(batch.inputs[b : b + 1, :n], targets)))
-    found = everything(task, batch)
+        alone.append(everything(problem, Batch(batch.inputs[b : b + 1, :n], targets)))
+    found = everything(problem, batch)
     steps = LENGTHS.double() if every else torch.ones(B, dtype=torch.float64)
     for name, value in found.items():
         weights = steps
@@ -147,7 +147,7 @@ def test_a_padded_batch_is_the_mean_of_its_sequences_one_by_one(kind, bidirectio
 
 def test_activation_regularisation_is_the_mean_square_over_valid_steps():
     batch = batch_of(Classification)
-    plain, ar, tar = (task_of(Classification, loss=loss) for loss in (None, Loss(ar=1.0), Loss(tar=1.0)))
+    plain, ar, tar = (problem_of(Classification, loss=loss) for loss in (None, Loss(ar=1.0), Loss(tar=1.0)))
     raw = plain.model.features(batch.inputs, LENGTHS).raw.detach().transpose(0, 1)
     squares = torch.cat([raw[b, :n].square().flatten() for b, n in enumerate(LENGTHS)])
     changes = torch.cat([(raw[b, 1:n] - raw[b, : n - 1]).square().flatten() for b, n in enumerate(LENGTHS)])
@@ -157,13 +157,13 @@ def test_activation_regularisation_is_the_mean_square_over_valid_steps():
 
 
 def test_activation_regularisation_sees_the_output_after_dropout_and_its_change_before():
-    task = task_of(Labelling, loss=Loss(ar=2.0, tar=3.0))
-    task.model.output_dropout = 0.5
+    problem = problem_of(Labelling, loss=Loss(ar=2.0, tar=3.0))
+    problem.model.output_dropout = 0.5
     seen = []
-    plain = task.model.features
-    task.model.features = lambda *a: seen.append(plain(*a)) or seen[-1]
+    plain = problem.model.features
+    problem.model.features = lambda *a: seen.append(plain(*a)) or seen[-1]
     batch = batch_of(Labelling)._replace(lengths=None)
-    found = everything(task, batch)
+    found = everything(problem, batch)
     features = seen[-1]
     assert (features.dropped == 0).any()
     change = torch.stack([b - a for a, b in pairwise(features.raw)])
@@ -172,20 +172,20 @@ def test_activation_regularisation_sees_the_output_after_dropout_and_its_change_
 
 
 def test_a_change_over_time_needs_two_steps():
-    task = task_of(Classification, loss=Loss(tar=1.0))
+    problem = problem_of(Classification, loss=Loss(tar=1.0))
     batch = Batch(torch.randn(B, 1, C, dtype=torch.float64), torch.zeros(B, dtype=torch.int64))
-    found = everything(task, batch)
+    found = everything(problem, batch)
     assert found["loss"] == found["train/loss"]
-    assert_same(everything(task, batch._replace(lengths=torch.ones(B, dtype=torch.int64))), found)
+    assert_same(everything(problem, batch._replace(lengths=torch.ones(B, dtype=torch.int64))), found)
     padded = batch._replace(inputs=longer(batch.inputs, 2, NAN), lengths=torch.ones(B, dtype=torch.int64))
-    assert_same(everything(task, padded), found)
+    assert_same(everything(problem, padded), found)
 
 
 @pytest.mark.parametrize("encoder", ["none", "embedding", "one_hot"])
 @pytest.mark.parametrize("kind", [Classification, Labelling])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_packed_sequences_are_answered_as_padded_ones(kind, encoder, bidirectional):
-    model = task_of(kind, encoder=encoder, bidirectional=bidirectional).model
+    model = problem_of(kind, encoder=encoder, bidirectional=bidirectional).model
     inputs = batch_of(kind).inputs if encoder == "none" else torch.randint(0, C, (B, T))
 
     def answer_and_gradients(*given):

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recurlab.data.batches import IGNORED
-from recurlab.tasks.task import Measured, Task
+from recurlab.problems.problem import Measured, Problem
 
 
-class Labelling(Task):
-    """Targets (B, T) whole numbers; the accuracy is that of the last `answer_steps` of the benchmark, or of all."""
+class Labelling(Problem):
+    """Targets (B, T) whole numbers; the accuracy is that of the last `answer_steps` of the data set, or of all."""
 
     head: ClassVar = "every"
     metric: ClassVar = "accuracy"
@@ -22,7 +22,7 @@ class Labelling(Task):
         valid = targets != IGNORED
         count = valid.sum()
         loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-        last = None if self.benchmark is None else self.benchmark.answer_steps
+        last = None if self.data is None else self.data.answer_steps
         if last is not None:  # the last ones of each sequence, which padding may follow
             length = targets.shape[1]
             ends = torch.full((len(targets),), length, device=targets.device) if lengths is None else lengths

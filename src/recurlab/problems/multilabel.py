@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from recurlab.tasks.task import Measured, Task, valid_steps
+from recurlab.problems.problem import Measured, Problem, valid_steps
 
 
-class Multilabel(Task):
+class Multilabel(Problem):
     """Targets (B, T, O) of 0 and 1."""
 
     head: ClassVar = "every"

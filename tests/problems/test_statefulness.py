@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurlab.config import TrainerConfig
-from recurlab.data.benchmark import Arrays, Benchmark, Stream, StreamBenchmark
-from recurlab.data.module import BenchmarkData
+from recurlab.data.data import Arrays, Data, Stream, StreamData
+from recurlab.data.module import DataModule
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks.language import Language
-from recurlab.tasks.multilabel import Multilabel
-from recurlab.tasks.optimizers import SGD
-from recurlab.tasks.schedulers import Constant
+from recurlab.problems.language import Language
+from recurlab.problems.multilabel import Multilabel
+from recurlab.problems.optimizers import SGD
+from recurlab.problems.schedulers import Constant
 from recurlab.training.trainer import make_trainer, quiet
 
 SYMBOLS, BEFORE = 6, 0
@@ -27,7 +27,7 @@ STARTS = (0, 4, 5, 19, 40)
 
 
 @dataclass(frozen=True)
-class Text(StreamBenchmark):
+class Text(StreamData):
     documents: bool = False
 
     @property
@@ -38,12 +38,12 @@ class Text(StreamBenchmark):
         return Stream(TEXT, np.array(STARTS if self.documents else [0]), BEFORE)
 
 
-def task_of(benchmark, cell="gru", kind=Language, **options):
+def problem_of(data, cell="gru", kind=Language, **options):
     torch.manual_seed(0)
     encoder = {"encoder": "embedding", "encoder_size": 5} if kind is Language else {}
     layer = {"hidden_size": 7, "num_layers": 2, "cell": cell, "stateful": True, **options}
     model = SequenceModel(SYMBOLS, SYMBOLS, head="every", layer=layer, **encoder)
-    return kind(model, SGD(lr=0.5), Constant(), benchmark=benchmark).double()
+    return kind(model, SGD(lr=0.5), Constant(), data=data).double()
 
 
 def trainer_of(*callbacks, **options):
@@ -51,9 +51,9 @@ def trainer_of(*callbacks, **options):
     return make_trainer(config, [*callbacks], logger=False, **options)
 
 
-def outcome(task):
+def outcome(problem):
     with quiet():
-        return trainer_of().test(task, BenchmarkData(task.benchmark, seed=0), verbose=False)[0]
+        return trainer_of().test(problem, DataModule(problem.data, seed=0), verbose=False)[0]
 
 
 def nats(model, begin, end):
@@ -75,11 +75,11 @@ def nats(model, begin, end):
 @pytest.mark.parametrize(("parts", "bptt"), [(1, 53), (1, 7), (3, 7), (4, 1), (5, 35)])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_the_perplexity_is_that_of_a_loop_over_each_part(cell, parts, bptt, documents):
-    task = task_of(Text(eval_batch_size=parts, bptt=bptt, documents=documents), cell)
-    found = outcome(task)
-    task.model.documents = documents
+    problem = problem_of(Text(eval_batch_size=parts, bptt=bptt, documents=documents), cell)
+    found = outcome(problem)
+    problem.model.documents = documents
     edges = [math.ceil(len(TEXT) * part / parts) for part in range(parts + 1)]
-    loss = sum(nats(task.model, *edges[part : part + 2]) for part in range(parts)) / len(TEXT)
+    loss = sum(nats(problem.model, *edges[part : part + 2]) for part in range(parts)) / len(TEXT)
     assert found["test/loss"] == pytest.approx(loss, rel=1e-12)
     assert found["test/perplexity"] == pytest.approx(math.exp(loss), rel=1e-10)
     assert found["test/bits"] == pytest.approx(loss / math.log(2), rel=1e-12)
@@ -93,14 +93,14 @@ def test_a_text_of_documents_is_the_sum_over_the_documents():
 
     total = 0.0
     for begin, end in zip(STARTS, [*STARTS[1:], len(TEXT)], strict=True):
-        total += outcome(task_of(Document(eval_batch_size=1, bptt=4)))["test/loss"] * (end - begin)
-    whole = outcome(task_of(Text(eval_batch_size=1, bptt=4, documents=True)))["test/loss"]
+        total += outcome(problem_of(Document(eval_batch_size=1, bptt=4)))["test/loss"] * (end - begin)
+    whole = outcome(problem_of(Text(eval_batch_size=1, bptt=4, documents=True)))["test/loss"]
     assert whole * len(TEXT) == pytest.approx(total, rel=1e-12)
-    assert outcome(task_of(Text(eval_batch_size=1, bptt=4)))["test/loss"] != pytest.approx(whole, rel=1e-6)
+    assert outcome(problem_of(Text(eval_batch_size=1, bptt=4)))["test/loss"] != pytest.approx(whole, rel=1e-6)
 
 
 def test_the_length_of_the_windows_matters_to_a_model_that_carries_nothing():
-    losses = [outcome(task_of(Text(eval_batch_size=1, bptt=n), stateful=False))["test/loss"] for n in (3, 53)]
+    losses = [outcome(problem_of(Text(eval_batch_size=1, bptt=n), stateful=False))["test/loss"] for n in (3, 53)]
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
@@ -108,19 +108,19 @@ def test_the_length_of_the_windows_matters_to_a_model_that_carries_nothing():
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_the_gradient_of_a_window_goes_no_further_back(cell, documents):
     """Against torch's own layer, given the state that the windows before left, and none where a document begins."""
-    task = task_of(Text(batch_size=3, bptt=5, documents=documents), cell)
-    task.log = lambda *a, **_: None
-    data = BenchmarkData(task.benchmark, seed=0)
+    problem = problem_of(Text(batch_size=3, bptt=5, documents=documents), cell)
+    problem.log = lambda *a, **_: None
+    data = DataModule(problem.data, seed=0)
     data.setup()
     theirs = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](5, 7, num_layers=2, dtype=torch.float64)
-    theirs.load_state_dict(task.model.stack.rnn.state_dict())
-    state = (torch.zeros(2, 3, 7, dtype=torch.float64),) * len(task.model.stack.rnn.cell.states)
-    task.on_train_epoch_start()
+    theirs.load_state_dict(problem.model.stack.rnn.state_dict())
+    state = (torch.zeros(2, 3, 7, dtype=torch.float64),) * len(problem.model.stack.rnn.cell.states)
+    problem.on_train_epoch_start()
     for batch in data.train_dataloader():
-        task.zero_grad()
-        task.training_step(batch, 0).backward()
+        problem.zero_grad()
+        problem.training_step(batch, 0).backward()
         theirs.zero_grad()
-        table = task.model.encoder.table.weight.detach()
+        table = problem.model.encoder.table.weight.detach()
         fresh = torch.zeros_like(batch.inputs, dtype=torch.bool) if batch.resets is None else batch.resets
         outputs = []
         for symbols, begins in zip(batch.inputs.T, fresh.T, strict=True):
@@ -128,12 +128,12 @@ def test_the_gradient_of_a_window_goes_no_further_back(cell, documents):
             output, state = theirs(table[symbols][None], state if cell == "lstm" else state[0])
             state = state if cell == "lstm" else (state,)
             outputs.append(output)
-        answers = task.model.head(torch.cat(outputs))
+        answers = problem.model.head(torch.cat(outputs))
         F.cross_entropy(answers.flatten(0, 1), batch.targets.T.flatten()).backward()
-        for name, weight in task.model.stack.rnn.named_parameters():
+        for name, weight in problem.model.stack.rnn.named_parameters():
             torch.testing.assert_close(weight.grad, theirs.get_parameter(name).grad, rtol=1e-9, atol=1e-12)
         state = tuple(s.detach() for s in state)
-        carried = task.model.stack.rnn.carried_state
+        carried = problem.model.stack.rnn.carried_state
         torch.testing.assert_close(carried, state, rtol=1e-11, atol=1e-13)
         assert not carried[0].requires_grad
 
@@ -144,24 +144,24 @@ class Watching(Callback):
     def __init__(self):
         self.carried, self.weights = [], []
 
-    def on_train_batch_start(self, trainer, task, batch, batch_idx):
-        self.carried.append([layer.carried_state for layer in task.recurrent_layers()])
+    def on_train_batch_start(self, trainer, problem, batch, batch_idx):
+        self.carried.append([layer.carried_state for layer in problem.recurrent_layers()])
 
-    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
-        self.weights.append([p.detach().clone() for p in task.parameters()])
+    def on_train_batch_end(self, trainer, problem, outputs, batch, batch_idx):
+        self.weights.append([p.detach().clone() for p in problem.parameters()])
 
 
-def fitted(task, **options):
+def fitted(problem, **options):
     watching = Watching()
     with quiet():
-        trainer_of(watching, **options).fit(task, BenchmarkData(task.benchmark, seed=0))
+        trainer_of(watching, **options).fit(problem, DataModule(problem.data, seed=0))
     return watching
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_validation_in_the_middle_does_not_disturb_training(cell):
-    benchmark = Text(batch_size=3, eval_batch_size=2, bptt=4, documents=True)
-    often, never = fitted(task_of(benchmark, cell), val_check_interval=2), fitted(task_of(benchmark, cell))
+    data = Text(batch_size=3, eval_batch_size=2, bptt=4, documents=True)
+    often, never = fitted(problem_of(data, cell), val_check_interval=2), fitted(problem_of(data, cell))
     assert len(often.weights) == len(never.weights) == 10
     for found, wanted in zip([*often.weights, *often.carried], [*never.weights, *never.carried], strict=True):
         for a, b in zip(found, wanted, strict=True):
@@ -170,20 +170,20 @@ def test_validation_in_the_middle_does_not_disturb_training(cell):
 
 
 def test_an_epoch_starts_from_a_zero_state_and_each_batch_from_that_of_the_last():
-    watching = fitted(task_of(Text(batch_size=3, eval_batch_size=2, bptt=4)))
+    watching = fitted(problem_of(Text(batch_size=3, eval_batch_size=2, bptt=4)))
     carries = [[states is not None for states in layers] for layers in watching.carried]
     assert carries == ([[False]] + [[True]] * 4) * 2
 
 
 def test_the_test_starts_from_a_zero_state_whatever_was_run_before():
-    task = task_of(Text(eval_batch_size=2, bptt=4))
-    first = outcome(task)
-    task.model(torch.zeros(2, 9, dtype=torch.int64))
-    assert outcome(task) == first
+    problem = problem_of(Text(eval_batch_size=2, bptt=4))
+    first = outcome(problem)
+    problem.model(torch.zeros(2, 9, dtype=torch.int64))
+    assert outcome(problem) == first
 
 
 @dataclass(frozen=True)
-class Frames(Benchmark):
+class Frames(Data):
     problem: ClassVar = "multilabel"
 
     def split(self, name, seed, epoch):
@@ -194,12 +194,12 @@ class Frames(Benchmark):
 
 def test_sequences_of_a_stateful_model_follow_one_another_in_their_places():
     """Batch after batch, as sequences of twice the length."""
-    task = task_of(Frames(eval_batch_size=2), kind=Multilabel)
-    found = outcome(task)["test/nll"]
+    problem = problem_of(Frames(eval_batch_size=2), kind=Multilabel)
+    found = outcome(problem)["test/nll"]
     arrays = Frames().split("test", 0, 0)
     inputs, targets = (torch.from_numpy(a).double() for a in arrays)
-    task.reset_states()
+    problem.reset_states()
     joined = torch.cat(inputs.split(2), dim=1)
     with torch.no_grad():
-        loss = F.binary_cross_entropy_with_logits(task.model(joined), torch.cat(targets.split(2), dim=1))
+        loss = F.binary_cross_entropy_with_logits(problem.model(joined), torch.cat(targets.split(2), dim=1))
     assert found == pytest.approx(loss.item() * SYMBOLS, rel=1e-12)

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recurlab.data.batches import IGNORED, Batch
-from recurlab.data.benchmark import StreamBenchmark
-from recurlab.tasks.task import Measured, Task
+from recurlab.data.data import StreamData
+from recurlab.problems.problem import Measured, Problem
 
 
-class Language(Task):
+class Language(Problem):
     """Targets (B, T) symbols."""
 
     head: ClassVar = "every"
@@ -31,6 +31,6 @@ class Language(Task):
 
     def loss_factor(self, batch: Batch) -> float:
         """Return the length of a batch to the usual one where lengths are random, so that symbols weigh the same."""
-        if not isinstance(self.benchmark, StreamBenchmark) or not self.benchmark.random_bptt:
+        if not isinstance(self.data, StreamData) or not self.data.random_bptt:
             return 1.0
-        return batch.inputs.shape[1] / self.benchmark.bptt if self._loss.over_time == "mean" else 1.0
+        return batch.inputs.shape[1] / self.data.bptt if self._loss.over_time == "mean" else 1.0

@@ -10,13 +10,13 @@ from recurlab.layers.constraints import MaxAbs
 from recurlab.layers.regularizers import L2
 from recurlab.layers.rnn import RNN
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.tasks.classification import Classification
-from recurlab.tasks.optimizers import SGD, Adam, AdamW, RMSprop
-from recurlab.tasks.regression import Regression
-from recurlab.tasks.schedulers import Constant, Cosine, Plateau, Step
+from recurlab.problems.classification import Classification
+from recurlab.problems.optimizers import SGD, Adam, AdamW, RMSprop
+from recurlab.problems.regression import Regression
+from recurlab.problems.schedulers import Constant, Cosine, Plateau, Step
 
 
-def task_of(kind=Regression, optimizer=None, scheduler=None, **layer):
+def problem_of(kind=Regression, optimizer=None, scheduler=None, **layer):
     torch.manual_seed(0)
     options = {"hidden_size": 4, "num_layers": 1, "cell": "indrnn", **layer}
     model = SequenceModel(2, 3, head="last", layer=options)
@@ -25,19 +25,19 @@ def task_of(kind=Regression, optimizer=None, scheduler=None, **layer):
 
 def test_regression_is_the_mean_squared_error():
     outputs, targets = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [5.0]])
-    loss, metrics, items, _ = task_of().measure(outputs, targets)
+    loss, metrics, items, _ = problem_of().measure(outputs, targets)
     assert items == 2
     assert loss.item() == metrics["mse"].item() == 2.5
 
 
 def test_targets_of_another_shape_are_refused_instead_of_broadcast():
     with pytest.raises(RecurlabError, match=r"targets=\(2,\): the model answers \(2, 1\)"):
-        task_of().measure(torch.zeros(2, 1), torch.zeros(2))
+        problem_of().measure(torch.zeros(2, 1), torch.zeros(2))
 
 
 def test_classification_is_cross_entropy_and_accuracy():
     outputs = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-    loss, metrics, items, _ = task_of(Classification).measure(outputs, torch.tensor([0, 0, 0]))
+    loss, metrics, items, _ = problem_of(Classification).measure(outputs, torch.tensor([0, 0, 0]))
     assert items == 3
     wanted = [math.log(1 + math.exp(-2)), math.log(2), math.log(1 + math.exp(1))]
     assert loss.item() == pytest.approx(sum(wanted) / 3)
@@ -46,22 +46,22 @@ def test_classification_is_cross_entropy_and_accuracy():
 
 @pytest.mark.parametrize("spec", [SGD(lr=0.1, weight_decay=0.5), AdamW(lr=0.1, weight_decay=0.5)])
 def test_weight_decay_leaves_diagonals_and_biases_alone(spec):
-    task = task_of(optimizer=spec)
-    optimizer = task.configure_optimizers()
-    before = {name: p.detach().clone() for name, p in task.named_parameters()}
-    for p in task.parameters():
+    problem = problem_of(optimizer=spec)
+    optimizer = problem.configure_optimizers()
+    before = {name: p.detach().clone() for name, p in problem.named_parameters()}
+    for p in problem.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
-    moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
+    moved = {name for name, p in problem.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"model.stack.rnn.weight_ih_l0", "model.head.weight"}
 
 
 def test_weight_decay_reaches_a_dense_recurrence():
-    task = task_of(optimizer=SGD(lr=0.1, weight_decay=0.5), cell="gru")
-    decayed, spared = task.configure_optimizers().param_groups
-    assert task.model.stack.rnn.weight_hh_l0 in set(decayed["params"])
+    problem = problem_of(optimizer=SGD(lr=0.1, weight_decay=0.5), cell="gru")
+    decayed, spared = problem.configure_optimizers().param_groups
+    assert problem.model.stack.rnn.weight_hh_l0 in set(decayed["params"])
     assert spared["weight_decay"] == 0
-    assert len(decayed["params"]) + len(spared["params"]) == len(list(task.parameters()))
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(problem.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_options_out_of_range_are_refused(make, message):
 
 
 def test_the_constraint_holds_after_each_step_of_the_optimizer():
-    task = task_of(recurrent_constraint=MaxAbs(0.3))
-    optimizer = task.configure_optimizers()
-    layer: RNN = task.model.stack.rnn
+    problem = problem_of(recurrent_constraint=MaxAbs(0.3))
+    optimizer = problem.configure_optimizers()
+    layer: RNN = problem.model.stack.rnn
 
     def closure():
         layer.weight_hh_l0.grad = torch.full_like(layer.weight_hh_l0, -7.0)
 
-    task.optimizer_step(0, 0, optimizer, closure)
+    problem.optimizer_step(0, 0, optimizer, closure)
     assert layer.weight_hh_l0.tolist() == pytest.approx([0.3] * 4)
 
 
@@ -137,24 +137,24 @@ def test_the_layers_penalties_are_part_of_what_is_minimized_and_not_of_what_is_l
     for value in (0.0, 0.5):
         torch.manual_seed(0)
         layer = {"hidden_size": 4, "num_layers": 2, "recurrent_regularizer": L2(value)}
-        task = Regression(SequenceModel(2, 3, head="last", layer=layer, stack=stack), SGD(), Constant())
+        problem = Regression(SequenceModel(2, 3, head="last", layer=layer, stack=stack), SGD(), Constant())
         logged = {}
-        task.log = lambda name, number, logged=logged, **_: logged.update({name: number.item()})
-        steps[value] = task.training_step(batch, 0).item(), logged
-    squares = sum(layer.weight_hh_l0.square().sum() for layer in task.recurrent_layers())
+        problem.log = lambda name, number, logged=logged, **_: logged.update({name: number.item()})
+        steps[value] = problem.training_step(batch, 0).item(), logged
+    squares = sum(layer.weight_hh_l0.square().sum() for layer in problem.recurrent_layers())
     if stack == "plain":
-        squares = squares + task.model.stack.rnn.weight_hh_l1.square().sum()
+        squares = squares + problem.model.stack.rnn.weight_hh_l1.square().sum()
     assert steps[0.5][0] - steps[0.0][0] == pytest.approx(0.5 * squares.item())
     assert steps[0.5][1] == steps[0.0][1]
 
 
 def test_the_carried_state_is_part_of_a_checkpoint():
-    task, other = task_of(stateful=True), task_of(stateful=True)
-    task.model(torch.randn(5, 3, 2))
+    problem, other = problem_of(stateful=True), problem_of(stateful=True)
+    problem.model(torch.randn(5, 3, 2))
     checkpoint = {}
-    task.on_save_checkpoint(checkpoint)
+    problem.on_save_checkpoint(checkpoint)
     other.on_load_checkpoint(checkpoint)
-    kept = task.model.stack.rnn.carried_state
+    kept = problem.model.stack.rnn.carried_state
     assert [[s.shape for s in each] for each in checkpoint["carried_states"][0]] == [[s.shape] for s in kept]
     assert torch.equal(other.model.stack.rnn.carried_state[0], kept[0])
 
@@ -163,6 +163,6 @@ def test_the_carried_state_is_part_of_a_checkpoint():
 def test_one_process_takes_up_the_states_of_two(batch, kept_as):
     """Of a batch they have every other sequence."""
     whole = torch.randn(1, batch, 4)
-    task = task_of(stateful=True)
-    task.on_load_checkpoint({"carried_states": [(kept_as([whole[:, 0::2], whole[:, 1::2]]),)]})
-    assert torch.equal(task.model.stack.rnn.carried_state[0], whole)
+    problem = problem_of(stateful=True)
+    problem.on_load_checkpoint({"carried_states": [(kept_as([whole[:, 0::2], whole[:, 1::2]]),)]})
+    assert torch.equal(problem.model.stack.rnn.carried_state[0], whole)

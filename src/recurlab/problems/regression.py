@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recurlab.errors import RecurlabError
-from recurlab.tasks.task import Measured, Task
+from recurlab.problems.problem import Measured, Problem
 
 
-class Regression(Task):
+class Regression(Problem):
     """Targets (B, O)."""
 
     head: ClassVar = "last"

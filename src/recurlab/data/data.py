@@ -1,4 +1,4 @@
-"""What every benchmark is: options checked without torch, and arrays for training, validation and test."""
+"""What every data set is: options checked without torch, and arrays for training, validation and test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,13 +57,13 @@ class Stream(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Data:
     """A data set and the problem it poses. A subclass is a frozen dataclass that adds its own options.
 
     Attributes:
         batch_size: sequences in a batch of training, on all devices together.
         eval_batch_size: sequences in a batch of validation and test, on all devices together.
-        problem: a name of `recurlab.tasks.PROBLEMS`: what the loss and the metrics are.
+        problem: a name of `recurlab.problems.PROBLEMS`: what the loss and the metrics are.
         fresh: whether the training data of every epoch are new, so that `split` is asked again.
         ahead: whether a target is what comes next, which a reverse direction would have read.
         answer_steps: where there is a target for each step, how many of the last ones hold the answer, which is what
@@ -85,12 +85,12 @@ class Benchmark:
     @property
     def input_size(self) -> int:
         """C, features of the input at a step, or the number of symbols."""
-        raise TypeError(f"the benchmark {type(self).__name__} gives no input_size")
+        raise TypeError(f"the data set {type(self).__name__} gives no input_size")
 
     @property
     def output_size(self) -> int:
         """Numbers that the model has to give: targets, or classes."""
-        raise TypeError(f"the benchmark {type(self).__name__} gives no output_size")
+        raise TypeError(f"the data set {type(self).__name__} gives no output_size")
 
     @property
     def symbols(self) -> bool:
@@ -106,7 +106,7 @@ class Benchmark:
     def units(self) -> Moments:
         """Mean and standard deviation in training of each number to be predicted, where it is learnt standardised.
 
-        () where the targets are learnt as they are: those of a benchmark whose results are published have a scale that
+        () where the targets are learnt as they are: those of a data set whose results are published have a scale that
         is known, and learning rates and thresholds that belong to it.
         """
         return ()
@@ -150,7 +150,7 @@ class Benchmark:
         Raises:
             RecurlabError: for a file that is missing or damaged.
         """
-        raise TypeError(f"the benchmark {type(self).__name__} gives no data")
+        raise TypeError(f"the data set {type(self).__name__} gives no data")
 
 
 def below(folder: Path) -> dict[str, Path]:
@@ -160,8 +160,8 @@ def below(folder: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class GeneratedBenchmark(Benchmark):
-    """A benchmark that is drawn at random, as many sequences as are wanted.
+class GeneratedData(Data):
+    """A data set that is drawn at random, as many sequences as are wanted.
 
     Attributes:
         train_size, valid_size, test_size: sequences in a split; where it is `fresh`, those of one epoch of training.
@@ -194,8 +194,8 @@ class GeneratedBenchmark(Benchmark):
 
 
 @dataclass(frozen=True)
-class RaggedBenchmark(Benchmark):
-    """A benchmark whose sequences have lengths of their own.
+class RaggedData(Data):
+    """A data set whose sequences have lengths of their own.
 
     Attributes:
         buckets: whether sequences of about the same length share a batch of training, which saves padding.
@@ -205,8 +205,8 @@ class RaggedBenchmark(Benchmark):
 
 
 @dataclass(frozen=True)
-class StreamBenchmark(Benchmark):
-    """A benchmark of one long text, read along `batch_size` parts of it at a time.
+class StreamData(Data):
+    """A data set of one long text, read along `batch_size` parts of it at a time.
 
     Attributes:
         bptt: steps of a batch, through which the gradient goes back.

@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 
 from recurlab.cells.cell import State
 from recurlab.data.batches import Batch
-from recurlab.data.benchmark import Benchmark
+from recurlab.data.data import Data
 from recurlab.errors import RecurlabError
 from recurlab.layers.rnn import RNN
 from recurlab.layers.sequence import mask_of
 from recurlab.models.sequence_model import Features, SequenceModel
-from recurlab.tasks.loss import Loss
-from recurlab.tasks.optimizers import OptimizerSpec
-from recurlab.tasks.schedulers import SchedulerSpec
+from recurlab.problems.loss import Loss
+from recurlab.problems.optimizers import OptimizerSpec
+from recurlab.problems.schedulers import SchedulerSpec
 
 
 class Measured(NamedTuple):
@@ -43,13 +43,13 @@ class Measured(NamedTuple):
         return {"loss": (self.loss.detach(), self.items), **{name: (m, asked) for name, m in self.metrics.items()}}
 
 
-class Task(LightningModule):
+class Problem(LightningModule):
     """A problem type: a subclass says what its head, loss and metrics are.
 
     Args:
         model: what is trained.
         optimizer, scheduler, loss: how.
-        benchmark: what it is trained on, where a problem has to know of it.
+        data: what it is trained on, where a problem has to know of it.
 
     Attributes:
         head: "last" or "every": where the model answers.
@@ -67,15 +67,15 @@ class Task(LightningModule):
         optimizer: OptimizerSpec,
         scheduler: SchedulerSpec,
         loss: Loss | None = None,
-        benchmark: Benchmark | None = None,
+        data: Data | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.benchmark = benchmark
+        self.data = data
         self._optimizer, self._scheduler, self._loss = optimizer, scheduler, loss or Loss()
         if self._loss.over_time == "sum" and self.head == "last":
             raise RecurlabError("loss.over_time='sum': this problem has no loss at each step, only at the last one")
-        if benchmark is not None and benchmark.ahead and model.bidirectional:
+        if data is not None and data.ahead and model.bidirectional:
             raise RecurlabError("model.bidirectional=True: the reverse direction would read what is to be predicted")
         self._sums: dict[str, Tensor] = {}  # of the epoch of an evaluation: of values times counts, and of counts
         self._training_states: list[Any] = []
