@@ -12,7 +12,7 @@ import pytest
 import torch  # noqa: F401  compiled kernels take their OpenMP from it
 
 from recurlab.cli import main
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 from unsteady import unsteady
 
 # Nothing under test may reach for the network.

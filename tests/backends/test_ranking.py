@@ -9,7 +9,9 @@ import recurlab
 from recurlab.backends import cudnn, eager, fused
 from recurlab.bench.machine import tf32
 from recurlab.cells.gru import GRU
-from recurlab.fuse import cuda, gpu, measured
+from recurlab.fuse import measured
+from recurlab.fuse.cuda import gpu
+from recurlab.fuse.cuda import kernel as cuda
 
 HEADER = "cell,recurrence,capability,dtype,hidden,batch,forward_ratio,forward_backward_ratio,device,date"
 ROWS = """

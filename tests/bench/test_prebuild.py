@@ -15,7 +15,7 @@ from recurlab.bench.devices import GPUS, taken_for, variants
 from recurlab.bench.prebuild import KERNELS, NOTE, carried
 from recurlab.bench.stages import CHECKOUT, Stage
 from recurlab.errors import RecurlabError
-from recurlab.fuse import gpu, nvrtc
+from recurlab.fuse.cuda import gpu, nvrtc
 
 SOURCES = [f'extern "C" __global__ void kernel(int *x) {{ *x = {number}; }}' for number in range(3)]
 HOPPER = (9, 0)
@@ -148,7 +148,7 @@ def test_a_named_gpu_is_seen_in_the_place_of_this_machines():
 STUB = """
 import os, torch
 from recurlab.bench.devices import variants
-from recurlab.fuse import gpu, nvrtc
+from recurlab.fuse.cuda import gpu, nvrtc
 
 def compiled(api, source, flags):
     with open(os.environ["COMPILED"], "a") as log:

@@ -20,7 +20,9 @@ from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.errors import RecurlabError
-from recurlab.fuse import cuda, gpu, kernel, nvrtc, scan
+from recurlab.fuse import kernel, scan
+from recurlab.fuse.cuda import gpu, nvrtc
+from recurlab.fuse.cuda import kernel as cuda
 from test_cuda import LARGE, PRECISIONS
 
 CUDA = torch.device("cuda")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 
 COMPILER = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
 
 ANSWER = 'extern "C" int answer() { return 42; }\n'
-ASK = f"from recurlab.fuse import compiler\nassert compiler.load({ANSWER!r}).answer() == 42\n"
+ASK = f"from recurlab.fuse.cpu import compiler\nassert compiler.load({ANSWER!r}).answer() == 42\n"
 # Marks every compilation of a kernel, the probe's aside, and may be told to be slow or to fail in some directory.
 WRAPPER = """#!/bin/sh
 case "$*" in *-c\\ kernel.cpp*) if grep -q answer kernel.cpp; then

@@ -6,10 +6,10 @@ import torch
 
 import users_cells
 from recurlab.cells.build import build_cell
-from recurlab.fuse import cuda_plan, nvrtc
-from recurlab.fuse.cuda_source import cuda_source
-from recurlab.fuse.generate import generate
-from recurlab.fuse.trace import trace
+from recurlab.fuse.cuda import nvrtc, plan
+from recurlab.fuse.cuda.source import cuda_source
+from recurlab.fuse.step.generate import generate
+from recurlab.fuse.step.trace import trace
 
 BUILT_IN = {
     "rnn": ("rnn", {}), "rnn_relu": ("rnn", {"activation": "relu"}), "gru_after": ("gru", {"reset": "after"}),
@@ -23,9 +23,9 @@ STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "flo
 
 def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True, directions=2):
     itemsize, place, product = STORAGES[storage]
-    phases = cuda_plan.phases_of(cell.phases)
+    phases = plan.phases_of(cell.phases)
     shape = (len(cell.gates), len(cell.states), phases, steps, batch, units, units, directions)
-    return cuda_plan.Task(*shape, itemsize, place, noisy, backward, aligned=8, product=product)
+    return plan.Task(*shape, itemsize, place, noisy, backward, aligned=8, product=product)
 
 
 @functools.cache

@@ -1,14 +1,14 @@
-"""CUDA kernels on the CPU: the class that takes the place of `recurlab.fuse.gpu.Module`."""
+"""CUDA kernels on the CPU: the class that takes the place of `recurlab.fuse.cuda.gpu.Module`."""
 
 import ctypes
 import re
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
+from recurlab.fuse.headers import template
 
-DEVICE = files("recurlab.fuse").joinpath("templates", "cuda", "device.h").read_text()
+DEVICE = template("cuda/device")
 _abandoned: list[ctypes.Structure] = []
 
 

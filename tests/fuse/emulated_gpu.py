@@ -6,10 +6,12 @@ from functools import cache
 from types import SimpleNamespace
 
 from emulated import Emulated
-from recurlab.fuse import cuda, cuda_dense_plan, cuda_plan, kernel, scan
-from recurlab.fuse.cuda_dense_plan import Layout
-from recurlab.fuse.gpu import Properties
-from recurlab.fuse.trace import trace
+from recurlab.fuse import kernel, scan
+from recurlab.fuse.cuda import dense_plan, diagonal_plan
+from recurlab.fuse.cuda import kernel as cuda
+from recurlab.fuse.cuda.dense_plan import Layout
+from recurlab.fuse.cuda.gpu import Properties
+from recurlab.fuse.step.trace import trace
 
 HOPPER, AMPERE = (9, 0), (8, 0)  # compute capabilities, with and without clusters
 H100 = Properties("H100", HOPPER, 132, 227 << 10)
@@ -73,8 +75,8 @@ class EmulatedGPU:
         monkeypatch.setattr(kernel, "trace", traced)
         monkeypatch.setattr(cuda, "gpu", SimpleNamespace(properties=lambda _: self.properties, Module=self._module))
         monkeypatch.setattr(cuda, "_note_unmeasured", lambda _: None)
-        monkeypatch.setattr(cuda, "cuda_plan", SimpleNamespace(**{**vars(cuda_plan), "diagonal": self._diagonal}))
-        monkeypatch.setattr(cuda, "cuda_dense_plan", SimpleNamespace(dense=self._dense, unfit=cuda_dense_plan.unfit))
+        monkeypatch.setattr(cuda, "diagonal_plan", SimpleNamespace(diagonal=self._diagonal))
+        monkeypatch.setattr(cuda, "dense_plan", SimpleNamespace(dense=self._dense, unfit=dense_plan.unfit))
         return self
 
     def _module(self, source, _):
@@ -91,7 +93,7 @@ class EmulatedGPU:
 
     def _dense(self, task, device):
         if not self.dense:
-            return cuda_dense_plan.dense(task, device)
+            return dense_plan.dense(task, device)
         wanted = {**self.dense}
         held = wanted.pop("held", None)
         layout = Layout(task, device, **wanted)
@@ -101,7 +103,7 @@ class EmulatedGPU:
         return layout.plan
 
     def _diagonal(self, task, device):
-        plan = cuda_plan.diagonal(task, device)
+        plan = diagonal_plan.diagonal(task, device)
         constants = {**dict(plan.constants), **self.diagonal}
         threads = constants["THREADS"]
         lanes = plan.chunks * task.elements // constants["VECTOR"]

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurlab.fuse import compiler, cpu, scan
+from recurlab.fuse import scan
+from recurlab.fuse.cpu import compiler
+from recurlab.fuse.cpu import kernel as cpu
 from recurlab.fuse.kernel import Work
 
 DRIVER = Path(__file__).with_name("foreign_cpu.cpp")

@@ -6,7 +6,7 @@
 from cuda_programs import CELLS, compiled, task_of
 from emulated_gpu import H100, HOPPER
 from machine_code import cycles, disassembled
-from recurlab.fuse import cuda_dense_plan, cuda_plan
+from recurlab.fuse.cuda import dense_plan, diagonal_plan
 
 GHZ = 1.98  # an H200's highest clock
 # Steps of some points, and the most cycles that they may take: a tenth more than they did when they were put here.
@@ -27,7 +27,7 @@ def plan_of(recurrence, cell, storage, batch, units, *, backward, noisy=False, s
     """Return the plan of a layer on a GPU like the H100 and the H200; None if it has none."""
     shape = {"steps": steps, "batch": batch, "units": units, "directions": 1}
     task = task_of(CELLS[cell], storage, backward=backward, noisy=noisy, **shape)
-    return (cuda_plan.diagonal if recurrence == "diagonal" else cuda_dense_plan.dense)(task, H100)
+    return (diagonal_plan.diagonal if recurrence == "diagonal" else dense_plan.dense)(task, H100)
 
 
 def functions_of(cell, plan, edit=str):

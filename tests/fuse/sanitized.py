@@ -14,7 +14,7 @@ import torch
 
 import recurlab
 from cuda_programs import BUILT_IN
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 from users_cells import CELLS as USERS
 
 LAYERS = {name: {"cell": cell, **options} for name, (cell, options) in BUILT_IN.items()}

@@ -2,13 +2,13 @@
 
 import ctypes
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
 
 from compiling import MARCHES, for_march
+from recurlab.fuse.headers import template
 
 DTYPES = {"float": np.float32, "double": np.float64}
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
@@ -37,7 +37,7 @@ def source(kind):
         f"typedef {kind} real;",
         f"#define REAL_IS_FLOAT {int(kind == 'float')}",
         "#define INLINE inline __attribute__((always_inline))",
-        files("recurlab.fuse").joinpath("templates", "arithmetic.h").read_text(),
+        template("cpu/arithmetic"),
     ]
     calls = [f"UNARY({name})" for name in SMOOTH + EXACT] + [f"BINARY({name})" for name in BINARY]
     return "\n".join([*head, SHIM, *calls, ""])

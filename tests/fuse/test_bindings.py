@@ -19,7 +19,7 @@ extern "C" __global__ void kernel(const __grid_constant__ Problem p) { *(int *)p
 REAL = """
 import ctypes, torch
 from types import SimpleNamespace
-from recurlab.fuse import gpu, nvrtc
+from recurlab.fuse.cuda import gpu, nvrtc
 nvrtc.cubin(SOURCE, (9, 0))  # before there is a driver, which NVRTC would ask too
 ctypes.CDLL(LIBRARY)
 torch.cuda.get_device_properties = lambda index: SimpleNamespace(

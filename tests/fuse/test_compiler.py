@@ -8,7 +8,7 @@ import pytest
 
 from compiling import ANSWER, COMPILER, entry, needs_compiler, run
 from recurlab.errors import RecurlabError
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 
 
 @needs_compiler
@@ -25,7 +25,7 @@ def test_a_source_becomes_a_library_and_the_same_one_each_time(cache):
 def test_threads_get_the_same_library(cache):
     code = f"""
 from concurrent.futures import ThreadPoolExecutor
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 with ThreadPoolExecutor(8) as pool:
     assert len({{id(library) for library in pool.map(compiler.load, [{ANSWER!r}] * 16)}}) == 1
 """
@@ -37,7 +37,7 @@ with ThreadPoolExecutor(8) as pool:
 def test_instructions_that_the_command_names_are_those_of_the_kernels(cache, monkeypatch):
     monkeypatch.setenv("CXX", f"{COMPILER} -march=x86-64-v2")
     source = 'extern "C" int uses_avx() {\n#ifdef __AVX__\nreturn 1;\n#else\nreturn 0;\n#endif\n}\n'
-    run(f"from recurlab.fuse import compiler\nassert compiler.load({source!r}).uses_avx() == 0\n")
+    run(f"from recurlab.fuse.cpu import compiler\nassert compiler.load({source!r}).uses_avx() == 0\n")
 
 
 @pytest.mark.parametrize("command", ["nonsense", "'unbalanced", "false", "/", None])
@@ -47,7 +47,7 @@ def test_without_a_compiler_a_line_says_what_to_install(cache, tmp_path, monkeyp
     code = f"""
 import os
 from recurlab.errors import RecurlabError
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 if {command is None}: os.environ["PATH"] = {str(tmp_path)!r}
 reason = compiler.unavailable()
 try:
@@ -119,7 +119,7 @@ extern "C" int is_nan(double x) { return x != x; }
 def test_a_kernel_shares_the_threads_and_the_denormals_of_torch(cache):
     code = f"""
 import os, torch
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 library = compiler.load({TEAM!r})
 torch.set_num_threads(3)
 torch.rand(3000, 300).exp()

@@ -8,12 +8,13 @@ import torch
 from emulated import DEVICE, EMULATION
 from emulated_gpu import AMPERE, GPUS, HOPPER
 from recurlab.cells.build import build_cell
-from recurlab.fuse import compiler
-from recurlab.fuse.cuda_dense_plan import REGISTERS, THREADS, Layout, dense, unfit
-from recurlab.fuse.cuda_plan import Task, diagonal
-from recurlab.fuse.cuda_source import PROGRAMS, cuda_source
-from recurlab.fuse.generate import generate
-from recurlab.fuse.trace import trace
+from recurlab.fuse.cpu import compiler
+from recurlab.fuse.cuda.dense_plan import REGISTERS, THREADS, Layout, dense, unfit
+from recurlab.fuse.cuda.diagonal_plan import diagonal
+from recurlab.fuse.cuda.plan import Task
+from recurlab.fuse.cuda.source import PROGRAMS, cuda_source
+from recurlab.fuse.step.generate import generate
+from recurlab.fuse.step.trace import trace
 
 # Of a cell: gates, states, and the gates of each phase.
 CELLS = {"rnn": (1, 1, (1,)), "gru_after": (3, 1, (3,)), "gru_before": (3, 1, (2, 1)), "lstm": (4, 2, (4,))}

@@ -14,7 +14,7 @@ from emulated_gpu import AMPERE, HOPPER
 from gpu_cases import SMALL, WIDTH, case_of
 from layer_cases import run
 from recurlab.bench.machine import tf32
-from recurlab.fuse.source import template
+from recurlab.fuse.headers import template
 
 SEEDS = range(1, 7)
 BARRIER = re.compile(r"\b(?:block_barrier|cluster_barrier|await|signal|copies_arrived|arrivals_\w+)\([^;]*\);")

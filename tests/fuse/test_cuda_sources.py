@@ -9,9 +9,10 @@ import pytest
 
 from cuda_programs import CELLS, STORAGES, compiled, task_of
 from emulated_gpu import GPUS
-from recurlab.fuse import cuda_plan, nvrtc
-from recurlab.fuse.cuda_dense_plan import dense
-from recurlab.fuse.cuda_source import PROGRAMS
+from recurlab.fuse.cuda import nvrtc
+from recurlab.fuse.cuda.dense_plan import dense
+from recurlab.fuse.cuda.diagonal_plan import diagonal
+from recurlab.fuse.cuda.source import PROGRAMS
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring them
     pytest.importorskip("cuda.bindings.nvrtc")
@@ -55,7 +56,7 @@ assert set(PLANS) == {name for name in PROGRAMS if "diagonal" in name}
 
 
 def diagonal_plan(cell, storage, program):
-    plan = cuda_plan.diagonal(task_of(cell, storage, **PLANS[program]), GPUS["h100"])
+    plan = diagonal(task_of(cell, storage, **PLANS[program]), GPUS["h100"])
     assert plan.program == program
     return plan
 
@@ -129,6 +130,6 @@ def test_diagonal_kernels_of_one_unit_a_thread_need_no_local_memory(name, noisy)
     cell = CELLS[name]
     for backward, steps in ((False, 100), (True, 100), (True, 5000)):
         of = task_of(cell, "float32", backward=backward, units=127, steps=steps, batch=5, noisy=noisy)
-        plan = cuda_plan.diagonal(of, GPUS["h100"])
+        plan = diagonal(of, GPUS["h100"])
         assert dict(plan.constants)["VECTOR"] == 1
         assert local_memory(compiled(cell, plan, (9, 0))) == 0, plan.program

@@ -4,7 +4,7 @@ import pytest
 
 from emulated import DEVICE
 
-nvrtc = pytest.importorskip("recurlab.fuse.nvrtc")
+nvrtc = pytest.importorskip("recurlab.fuse.cuda.nvrtc")
 
 ALL = """
 struct Problem { float *x; Words *words; unsigned *counter; Fault fault; };

@@ -1,13 +1,13 @@
 """The random words that the kernels draw for zoneout: the same for every set of instructions and in the reference."""
 
 import ctypes
-from importlib.resources import files
 
 import pytest
 import torch
 
 from compiling import MARCHES, for_march
 from recurlab.cells.zoneout import LOW, philox
+from recurlab.fuse.headers import template
 
 DTYPES = {"float": torch.float32, "double": torch.float64}
 SHIM = """
@@ -31,14 +31,13 @@ extern "C" void ten_rounds(const unsigned *c, const unsigned *key, unsigned *to)
 )
 def library(request, tmp_path_factory):
     kind, march = request.param
-    folder = files("recurlab.fuse").joinpath("templates")
     text = [
         f"typedef {kind} real;",
         f"#define REAL_IS_FLOAT {int(kind == 'float')}",
         "#define INLINE inline __attribute__((always_inline))",
-        folder.joinpath("arithmetic.h").read_text(),
+        template("cpu/arithmetic"),
         "struct Step { static constexpr int STATES = 2, PHASES = 1; };",
-        *(folder.joinpath(f"{name}.h").read_text() for name in ("philox", "problem", "zoneout")),
+        *map(template, ("philox", "cpu/problem", "cpu/zoneout")),
         SHIM,
     ]
     return for_march("\n".join(text), march, tmp_path_factory.mktemp("shim"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 from tiny_kernels import run, same, sums_of_clusters, without
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 from tiny_kernels import run, same
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emulated import Emulated
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 from tiny_kernels import Problem, run, same, source, without
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")

@@ -8,7 +8,8 @@ import torch
 
 import recurlab
 from emulated import DEVICE
-from recurlab.fuse import compiler, faults
+from recurlab.fuse.cpu import compiler
+from recurlab.fuse.cuda import faults
 from tiny_kernels import run
 
 pytestmark = pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recurlab.errors import RecurlabError
-from recurlab.fuse import faults, gpu
+from recurlab.fuse.cuda import faults, gpu
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring them
     pytest.importorskip("cuda.bindings.driver")

@@ -58,7 +58,7 @@ def test_a_fork_while_another_thread_compiles_stops_neither_process(cache, count
     counted.wrap("sleep 1")
     code = f"""
 import os, threading
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 thread = threading.Thread(target=compiler.load, args=({ANSWER!r},))
 assert compiler.unavailable() is None
 thread.start()
@@ -155,7 +155,7 @@ def test_nothing_is_compiled_where_everyone_can_write(cache, counted, tmp_path, 
     monkeypatch.setenv("TMPDIR", str(tmp_path / "open"))
     code = f"""
 from recurlab.errors import RecurlabError
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 try:
     compiler.load({ANSWER!r})
 except RecurlabError as error:
@@ -225,7 +225,7 @@ def test_no_process_loads_what_others_exchange_all_the_time(cache, tmp_path, exc
     old, new = (entry(cache), library) if exchanged == "file" else (cache, library.parent)
     code = f"""
 import os, signal, time
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 names = old, new, kept = {str(old)!r}, {str(new)!r}, {str(tmp_path / "kept")!r}
 exchanging = os.fork()
 while exchanging == 0:
@@ -251,7 +251,7 @@ os.wait()
 @needs_compiler
 def test_libraries_loaded_by_one_descriptor_after_the_other_are_several(cache):
     code = """
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 for _ in range(2):
     for n in range(4):
         assert compiler.load(f'extern "C" int answer() { return %d; }' % n).answer() == n
@@ -279,7 +279,7 @@ def test_when_nothing_can_be_written_an_error_says_so_and_nothing_stays(cache):
     code = f"""
 import resource
 from recurlab.errors import RecurlabError
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 assert compiler.unavailable() is None
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 try:

@@ -12,7 +12,7 @@ from cuda_programs import CELLS
 from emulated_gpu import HOPPER
 from machine_code import disassembled
 from modelled_cycles import POINTS, cycles_of, functions_of, plan_of
-from recurlab.fuse import nvrtc
+from recurlab.fuse.cuda import nvrtc
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring what is needed
     pytest.skip("no nvdisasm for this machine", allow_module_level=True)

@@ -10,7 +10,7 @@ import pytest
 from compiling import run
 from recurlab.errors import RecurlabError
 from recurlab.fuse import cache as disk
-from recurlab.fuse import nvrtc
+from recurlab.fuse.cuda import nvrtc
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring them
     pytest.importorskip("cuda.bindings.nvrtc")
@@ -145,7 +145,7 @@ def test_a_library_that_is_loaded_already_finds_its_other_half(cache):
     code = f"""
 import ctypes, nvidia
 from pathlib import Path
-from recurlab.fuse import nvrtc
+from recurlab.fuse.cuda import nvrtc
 found = [path for root in nvidia.__path__ for path in Path(root).rglob("libnvrtc.so.1?")]
 ctypes.CDLL(str(found[0]))
 assert nvrtc.cubin({SOURCE!r}, (9, 0)).startswith(b"\\x7fELF")

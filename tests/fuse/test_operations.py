@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import recurlab
-from recurlab.fuse import cpu
-from recurlab.fuse.source import cpu_source
+from recurlab.fuse.cpu import kernel as cpu
+from recurlab.fuse.cpu.source import cpu_source
 
 SIZES = (1, 5, 33)  # less than a vector, not a whole one, several and a rest
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}

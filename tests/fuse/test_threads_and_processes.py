@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
 import recurlab
-from recurlab.fuse import openmp
+from recurlab.fuse.cpu import openmp
 from variants import FEATURES, NOISE, VARIANTS, Model, draw, everything, make, names_of
 
 pytestmark = pytest.mark.usefixtures("able")

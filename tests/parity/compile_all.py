@@ -14,7 +14,7 @@ import recurlab
 from recurlab.bench import devices, families, programs
 from recurlab.bench.candidates import Work
 from recurlab.bench.plan import FULL, TINY, items
-from recurlab.fuse import gpu
+from recurlab.fuse.cuda import gpu
 
 META = torch.device("meta")  # sizes without numbers
 

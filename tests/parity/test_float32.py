@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 
 import recurlab
 from layer_cases import assert_near, cases, run
-from recurlab.fuse import compiler
+from recurlab.fuse.cpu import compiler
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,8 +6,8 @@ from torch import Tensor
 from recurlab.backends.call import Call, transformed
 from recurlab.cells.cell import State
 from recurlab.errors import RecurlabError
-from recurlab.fuse import compiler, cuda
-from recurlab.fuse.cuda import CudaKernel
+from recurlab.fuse.cpu import compiler
+from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.scan import STORAGES, kernel, scan, storage_of
 
 
@@ -63,7 +63,7 @@ def sources(call: Call, device: torch.device) -> list[str]:
     flags = (call.mask, call.resets, first.recurrent_dropout)
     noisy = any(call.zoneout) or any(flag is not None for flag in flags)
     made = kernel(call.cell.token, call.recurrence.kind, storage_of(call.input.dtype, device), device)
-    assert isinstance(made, CudaKernel)
+    assert isinstance(made, cuda.CudaKernel)
     sizes = (*call.input.shape[:2], units, call.recurrence.fan_in(units), len(call.directions))
     return made.sources(*sizes, noisy=noisy)
 

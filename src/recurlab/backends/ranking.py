@@ -5,7 +5,9 @@ import torch
 from recurlab.backends import cudnn
 from recurlab.backends.call import Call
 from recurlab.cells.cell import cell_of
-from recurlab.fuse import cuda, gpu, measured
+from recurlab.fuse import measured
+from recurlab.fuse.cuda import gpu
+from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.measured import Reach
 
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from recurlab.errors import check_choice
-from recurlab.fuse import gpu
-from recurlab.fuse.gpu import Properties
+from recurlab.fuse.cuda import gpu
+from recurlab.fuse.cuda.gpu import Properties
 
 KIB = 1024
 GPUS = {

@@ -13,8 +13,8 @@ import torch
 import recurlab
 from recurlab.bench.settings import Settings
 from recurlab.errors import RecurlabError, one_line
-from recurlab.fuse.faults import fault
-from recurlab.fuse.gpu import dotted
+from recurlab.fuse.cuda.faults import fault
+from recurlab.fuse.cuda.gpu import dotted
 from recurlab.training.provenance import processor, provenance
 
 # It ends with its parent, should that be killed.

@@ -11,7 +11,7 @@ from recurlab.bench.settings import FLAGS, command, given, seconds_of
 from recurlab.bench.stages import CHECKOUT, source_path
 from recurlab.caches import opened
 from recurlab.errors import RecurlabError, check_choice, one_line
-from recurlab.fuse import nvrtc
+from recurlab.fuse.cuda import nvrtc
 
 NOTE = "compiled.txt"  # says for which GPU, and by which NVRTC
 KERNELS = "kernels"  # the folder of the cubins, in this one as in a cache

@@ -14,7 +14,7 @@ from recurlab.bench.machine import tf32
 from recurlab.bench.plan import Item
 from recurlab.bench.settings import Settings, Shape
 from recurlab.errors import RecurlabError, one_line
-from recurlab.fuse import nvrtc
+from recurlab.fuse.cuda import nvrtc
 
 
 def of_items(plan: Iterable[Item], device: torch.device) -> Iterator[str]:

@@ -23,7 +23,7 @@ from recurlab.bench.families import FAMILIES, KNOWN, PRECISIONS, layers, sources
 from recurlab.bench.machine import lost
 from recurlab.bench.stages import LOST
 from recurlab.errors import one_line
-from recurlab.fuse import gpu
+from recurlab.fuse.cuda import gpu
 
 LIMITS = {"cuda": 25.0, "cpu": 100.0}  # seconds of a family; on a CPU its kernels are compiled meanwhile
 GRACE = 2.0  # of them, for a process that is killed to be gone

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from recurlab.fuse.cuda_source import PROGRAMS
+from recurlab.fuse.cuda.source import PROGRAMS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PARITY = "tests/parity/test_cuda.py"

@@ -19,7 +19,7 @@ from recurlab.bench.prebuild import carried
 from recurlab.bench.settings import DEVICES, FLAGS, command, given, seconds_of
 from recurlab.bench.stages import RUNNERS, Stage, cache_of, execute, stages
 from recurlab.errors import RecurlabError, check_choice
-from recurlab.fuse import nvrtc
+from recurlab.fuse.cuda import nvrtc
 
 LEAST = 15  # seconds without which no stage is begun
 USAGE = """usage: scripts/gpu_verify [key=value ...]

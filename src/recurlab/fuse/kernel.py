@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from recurlab.cells.cell import Cell
-from recurlab.fuse.generate import generate, kept_gates, operand_is_state, own_gates
-from recurlab.fuse.trace import trace
+from recurlab.fuse.step.generate import generate, kept_gates, operand_is_state, own_gates
+from recurlab.fuse.step.trace import trace
 
 
 @dataclass

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from recurlab.cells.cell import Cell, cell_of
 from recurlab.errors import RecurlabError
 from recurlab.fuse.arguments import SCHEMA, Arguments, Results, allocate, passes, work
-from recurlab.fuse.cpu import CpuKernel
-from recurlab.fuse.cuda import CudaKernel
+from recurlab.fuse.cpu.kernel import CpuKernel
+from recurlab.fuse.cuda.kernel import CudaKernel
 from recurlab.fuse.gradients import gradients
 from recurlab.fuse.kernel import Kernel
 from recurlab.fuse.memory import aligned

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import recurlab
-from recurlab.fuse.compiler import first_core
+from recurlab.fuse.cpu.compiler import first_core
 
 
 def provenance(seed: int) -> dict[str, Any]:

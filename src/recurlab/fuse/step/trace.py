@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recurlab.cells.cell import Cell
 from recurlab.errors import RecurlabError, one_line
-from recurlab.fuse.expressions import Expressions, Node
-from recurlab.fuse.operations import OPERATIONS
+from recurlab.fuse.step.expressions import Expressions, Node
+from recurlab.fuse.step.operations import OPERATIONS
 
 SHAPE = (2, 3)  # of the values traced; nothing else in a step has this shape by chance
 

@@ -11,11 +11,12 @@ from torch import Tensor
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
 from recurlab.errors import RecurlabError
-from recurlab.fuse import cuda_dense_plan, cuda_plan, gpu, measured, nvrtc
-from recurlab.fuse.cuda_plan import Plan, Task
-from recurlab.fuse.cuda_source import cuda_source
-from recurlab.fuse.faults import Fault, fault_of, watch
-from recurlab.fuse.gpu import dotted
+from recurlab.fuse import measured
+from recurlab.fuse.cuda import dense_plan, diagonal_plan, gpu, nvrtc
+from recurlab.fuse.cuda.faults import Fault, fault_of, watch
+from recurlab.fuse.cuda.gpu import dotted
+from recurlab.fuse.cuda.plan import Plan, Task, phases_of
+from recurlab.fuse.cuda.source import cuda_source
 from recurlab.fuse.kernel import Kernel, Work
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
@@ -95,8 +96,8 @@ class CudaKernel(Kernel):
             )
         for backward in (False, True):
             task = self._task(1, 1, units, width, 1, noisy=True, backward=backward, aligned=1)
-            if cuda_dense_plan.dense(task, device) is None:
-                return cuda_dense_plan.unfit(task)
+            if dense_plan.dense(task, device) is None:
+                return dense_plan.unfit(task)
         return None
 
     def sources(self, steps: int, batch: int, units: int, width: int, directions: int, *, noisy: bool) -> list[str]:
@@ -113,7 +114,7 @@ class CudaKernel(Kernel):
         product = 0
         if self.storage == torch.float32:
             product = 1 if tf32_allowed() else 2
-        phases = cuda_plan.phases_of(self.cell.phases)
+        phases = phases_of(self.cell.phases)
         storage = STORAGES.index(self.storage)
         return Task(
             len(self.cell.gates), len(self.cell.states), phases, steps, batch, units, width, directions,
@@ -132,14 +133,14 @@ class CudaKernel(Kernel):
         device = gpu.properties(self.device)
         others = {"noisy": noisy, "backward": backward}
         if self.kind == "diagonal":
-            return cuda_plan.diagonal(
+            return diagonal_plan.diagonal(
                 self._task(steps, batch, units, units, directions, aligned=aligned, **others), device
             )
         # The same for every length and address, so that it is not sought anew for each.
         task = self._task(1, batch, units, width, directions, aligned=1, **others)
-        plan = cuda_dense_plan.dense(task, device)
+        plan = dense_plan.dense(task, device)
         if plan is None:
-            raise RecurlabError(f"backend='fused': {cuda_dense_plan.unfit(task)}")
+            raise RecurlabError(f"backend='fused': {dense_plan.unfit(task)}")
         return plan
 
     def _source(self, plan: Plan) -> str:

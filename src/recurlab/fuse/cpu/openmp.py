@@ -1,6 +1,7 @@
 """The threads of the OpenMP runtime, which torch brings and the kernels share, and what a fork makes of them."""
 
 import ctypes
+import functools
 import os
 import warnings
 
@@ -33,5 +34,23 @@ def _do_without() -> None:
         warnings.warn(ADVICE, RuntimeWarning, stacklevel=2)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_end_threads, after_in_child=_do_without)
+@functools.cache
+def prepare_forks() -> None:
+    """See to it, once a process, that a child which is forked from now on can use threads of its own."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_end_threads, after_in_child=_do_without)
+
+
+def load_runtime(compiler: str) -> None:
+    """See to it that the process has the OpenMP runtime that a compiler's code calls; `compiler` is its version."""
+    # The two kinds of compilers call runtimes of two kinds; GCC's gives its licence with its version.
+    symbol, names = "GOMP_parallel", ["libgomp.so.1"]
+    if "Free Software Foundation" not in compiler:
+        symbol, names = "__kmpc_fork_call", ["libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib"]
+    for name in names:
+        if hasattr(ctypes.CDLL(None), symbol):
+            return
+        try:
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue

@@ -1,14 +1,14 @@
 """The whole text of a kernel: the arithmetic, a cell's step and the loop over time around it."""
 
-from importlib.resources import files
-
 import torch
 
-SHARED = ("philox", "problem", "zoneout")
+from recurlab.fuse.headers import template
+
+SHARED = ("philox", "cpu/problem", "cpu/zoneout")
 # The templates of the loop over time, in the order in which they build on each other.
 LOOPS = {
-    "diagonal": ("stages", "diagonal"),
-    "dense": ("dense_products", "dense_group", "dense_forward", "dense_backward", "dense_run"),
+    "diagonal": ("stages", "cpu/diagonal"),
+    "dense": tuple(f"cpu/dense_{part}" for part in ("products", "group", "forward", "backward", "run")),
 }
 # The kernels and their callers agree on these.
 SAMPLES = 8  # of an item of the diagonal kernel: they share what they load, and their sums
@@ -41,10 +41,5 @@ def cpu_source(step: str, kind: str, dtype: torch.dtype) -> str:
         'extern "C" void backward(const Problem *p) { run_backward(*p); }',
         "",
     ]
-    parts = [*head, template("arithmetic"), step, *(template(name) for name in (*SHARED, *LOOPS[kind])), *entries]
+    parts = [*head, template("cpu/arithmetic"), step, *(template(name) for name in (*SHARED, *LOOPS[kind])), *entries]
     return "\n".join(parts)
-
-
-def template(name: str) -> str:
-    """Return the text of a template, by its path without the ending."""
-    return files("recurlab.fuse").joinpath("templates", f"{name}.h").read_text()

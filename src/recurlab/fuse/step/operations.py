@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from recurlab.fuse.expressions import Expressions, Node
+from recurlab.fuse.step.expressions import Expressions, Node
 
 Value = Node | float
 Lowering = Callable[..., Node]

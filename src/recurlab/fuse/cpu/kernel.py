@@ -9,12 +9,15 @@ from torch import Tensor
 
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
-from recurlab.fuse import openmp  # noqa: F401  it sees to forks
-from recurlab.fuse.compiler import load
+from recurlab.fuse.cpu import openmp
+from recurlab.fuse.cpu.compiler import load
+from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
 from recurlab.fuse.kernel import Kernel, Work
-from recurlab.fuse.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
 
 CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
+
+
+openmp.prepare_forks()
 
 
 class CpuKernel(Kernel):

@@ -1,11 +1,11 @@
-"""How a dense or block kernel is laid out on a GPU; the names and the sizes are those of the template dense.h."""
+"""How a dense or block kernel is laid out on a GPU; the names and the sizes are those of the header dense.h."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from recurlab.fuse.cuda_plan import WARP, Plan, Task
-from recurlab.fuse.gpu import CLUSTERS, Properties
+from recurlab.fuse.cuda.gpu import CLUSTERS, Properties
+from recurlab.fuse.cuda.plan import WARP, Plan, Task
 
 THREADS, WARPS = 256, 256 // WARP  # of a block
 REGISTERS, WEIGHTS = 200, 128  # of a thread: in all, and for weights

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 
-from recurlab.fuse.expressions import Node
-from recurlab.fuse.spelling import BINARY, PREFIX, TAKEN
-from recurlab.fuse.trace import Gradients, Step
+from recurlab.fuse.step.expressions import Node
+from recurlab.fuse.step.spelling import BINARY, PREFIX, TAKEN
+from recurlab.fuse.step.trace import Gradients, Step
 
 WIDTH = 70  # a longer expression is cut into statements
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from recurlab.fuse.source import template
+from recurlab.fuse.headers import template
 
 # Before and after the generated step; those of the folder `cuda` are not for CPUs.
 BEFORE = ("cuda/storage", "cuda/arithmetic", "philox")

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from recurlab.errors import RecurlabError, one_line
-from recurlab.fuse.faults import fault, record
-from recurlab.fuse.nvrtc import cubin
+from recurlab.fuse.cuda.faults import fault, record
+from recurlab.fuse.cuda.nvrtc import cubin
 
 # What a kernel may have without asking: bytes of dynamic shared memory, blocks of a cluster.
 SHARED, CLUSTER = 48 * 1024, 8

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse import cache
+from recurlab.fuse.cpu import openmp
 
 # Not -ffast-math: GCC before 13 then links code that turns denormals off for the whole process.
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
@@ -148,26 +149,10 @@ def _compile(tool: _Toolchain, work: Path) -> None:
     _execute((*tool.command, *LINK, "kernel.o", "-o", "kernel.so"), work)
 
 
-def _share_openmp(tool: _Toolchain) -> None:
-    """See to it that the process has the OpenMP runtime that the compiler's code calls."""
-    if "-fopenmp" not in tool.flags:
-        return
-    # The two kinds of compilers call runtimes of two kinds; GCC's gives its licence with its version.
-    symbol, names = "GOMP_parallel", ["libgomp.so.1"]
-    if "Free Software Foundation" not in tool.identity:
-        symbol, names = "__kmpc_fork_call", ["libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib"]
-    for name in names:
-        if hasattr(ctypes.CDLL(None), symbol):
-            return
-        try:
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-
-
 def _obtain(tool: _Toolchain, source: str) -> tuple[ctypes.CDLL, str | None]:
     """Return a source's library, and None or the reason why the cache could not take it."""
-    _share_openmp(tool)
+    if "-fopenmp" in tool.flags:
+        openmp.load_runtime(tool.identity)
     identity = (*tool.command[1:], *tool.flags, *LINK, tool.identity, _cpu())
     try:
         return cache.obtain(

@@ -1,0 +1,1 @@
+"""Kernels for CPUs: C++, compiled by the host's compiler."""

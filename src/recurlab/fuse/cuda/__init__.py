@@ -1,0 +1,1 @@
+"""Kernels for GPUs: CUDA C++, compiled by NVRTC."""

@@ -1,0 +1,1 @@
+"""A cell's step: traced, and written as C++."""
