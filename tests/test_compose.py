@@ -78,6 +78,9 @@ def test_the_former_python_names_work_with_a_warning():
         assert recurlab.Benchmark is recurlab.Data
     with pytest.warns(FutureWarning, match="register_benchmark is called recurlab.register_data now"):
         assert recurlab.register_benchmark is recurlab.register_data
+    with pytest.warns(FutureWarning, match="benchmark.GeneratedBenchmark is now recurlab.data.data.GeneratedData"):
+        from recurlab.data.benchmark import GeneratedBenchmark
+    assert issubclass(Adding, GeneratedBenchmark)
 
 
 def test_open_mappings_take_new_keys():
@@ -111,7 +114,7 @@ def test_the_command_line_overrides_the_experiment():
     assert config.experiment == "mnist_row/gru"
 
 
-def test_a_run_without_an_experiment_is_named_after_its_task_and_cell():
+def test_a_run_without_an_experiment_is_named_after_its_data_and_cell():
     assert compose(["data=adding", "cell=lstm"])[0].experiment == "adding/lstm"
 
 

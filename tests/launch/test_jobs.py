@@ -20,7 +20,7 @@ WORDS = [
 # What befalls a job is told by the length of its training: the config is all that a job's process is given.
 MISFORTUNE = """
 import os, signal
-from recurlab.problems.problem import Task
+from recurlab.problems.problem import Problem
 
 def on_train_epoch_end(self):
     if "MISFORTUNE" not in os.environ:  # this module stays imported in the process of the tests
@@ -37,7 +37,7 @@ def on_train_epoch_end(self):
         except FileExistsError:
             pass
 
-Task.on_train_epoch_end = on_train_epoch_end
+Problem.on_train_epoch_end = on_train_epoch_end
 """
 
 

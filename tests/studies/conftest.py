@@ -40,12 +40,12 @@ from typing import ClassVar
 import numpy as np
 
 from recurlab import RecurlabError, register_data
-from recurlab.data.data import Arrays, Benchmark
+from recurlab.data.data import Arrays, Data
 
 
 @register_data("toy_fragile")
 @dataclass(frozen=True)
-class Fragile(Benchmark):
+class Fragile(Data):
     batch_size: int = 4
     eval_batch_size: int = 2
     problem: ClassVar = "regression"

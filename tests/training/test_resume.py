@@ -36,13 +36,13 @@ PROBLEMS = {
 LANGUAGE = ["data={name: toy_language}", *PROBLEMS["language"], "trainer.max_epochs=3"]
 STOPPER = """
 import os, signal
-from recurlab.problems.problem import Task
+from recurlab.problems.problem import Problem
 
 def on_train_batch_end(self, *batch):
     if str(self.global_step) == os.environ.get("STOP_AT"):
         os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
-Task.on_train_batch_end = on_train_batch_end
+Problem.on_train_batch_end = on_train_batch_end
 """
 
 
