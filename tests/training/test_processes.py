@@ -142,7 +142,7 @@ def test_who_makes_steps_is_neither_called_hanging_nor_killed(launch, capfd):
 RANK = """#!{python}
 import os, signal
 from pathlib import Path
-from recurlab.process import die_with_parent
+from recurlab.parents import die_with_parent
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 die_with_parent()
 Path("{folder}/pid." + os.environ["LOCAL_RANK"]).write_text(str(os.getpid()))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError
+from recurlab.files import write_text
 from recurlab.foreign import load_tensors
 from recurlab.results.records import Curves
 from recurlab.training.metrics_csv import MetricsCsv

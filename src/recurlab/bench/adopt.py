@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
 
-from recurlab.atomic import write_text
 from recurlab.backends.cudnn import name_of
 from recurlab.backends.ranking import precision
 from recurlab.bench.candidates import Case
 from recurlab.bench.results import KEYS, Row
 from recurlab.errors import RecurlabError, one_line
+from recurlab.files import write_text
 from recurlab.fuse import measured
 from recurlab.fuse.measured import FIELDS, Point, Ratio
 

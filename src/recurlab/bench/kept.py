@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from recurlab.atomic import write_bytes, write_text
+from recurlab.files import write_bytes, write_text
 
 SUMMARY, ARCHIVE = "summary.txt", "logs.tgz"
 

@@ -1,6 +1,5 @@
 """What a speed depends on beside the code: the machine, the threads, and who else is at work."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from recurlab.fuse.cuda.faults import fault
 from recurlab.fuse.cuda.gpu import dotted
 from recurlab.training.provenance import processor, provenance
 
-# It ends with its parent, should that be killed.
-SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100000))"
+# Its standard input is a pipe of this process: it ends with this one, even if that is killed.
+SPIN = "from recurlab.parents import end_with\nend_with(0)\nwhile True: sum(range(100000))"
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -56,14 +55,14 @@ def prepared(settings: Settings) -> Iterator[None]:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         for _ in range(settings.busy):
-            crowd.append(subprocess.Popen([sys.executable, "-c", SPIN, str(os.getpid())]))
+            crowd.append(subprocess.Popen([sys.executable, "-c", SPIN], stdin=subprocess.PIPE))
         with tf32(settings.tf32):
             yield
     finally:
         for process in crowd:
             process.kill()
         for process in crowd:
-            process.wait()
+            process.communicate()  # closes the pipe too
         torch.set_num_threads(threads)
 
 

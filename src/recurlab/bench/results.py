@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from recurlab.atomic import write_text
 from recurlab.bench.candidates import Candidate, reference
 from recurlab.bench.measure import Result
 from recurlab.bench.settings import Settings, Shape
 from recurlab.errors import RecurlabError, path_of
+from recurlab.files import write_text
 
 # A row with all of these the same is the same measurement, made again.
 PLACE = ("device", "cpu", "threads", "busy", "dtype", "tf32", "input_grad")

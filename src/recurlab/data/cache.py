@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recurlab.atomic import replacing
 from recurlab.caches import Folder, Untrusted, cache_root, opened
 from recurlab.errors import one_line
+from recurlab.files import replacing
 
 FORMAT = "2"  # another one makes every entry stale
 CHECKSUM = hashlib.sha256().digest_size  # bytes behind the end of the Arrow stream, where its readers do not look

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recurlab.data.data import SPLITS, Moments, Ragged, RaggedData
-from recurlab.data.reader import Reader, Tables
+from recurlab.data.reader import Options, Reader, Tables
 from recurlab.data.tables import is_local, local_files
 from recurlab.data.vocabulary import LEVELS, Vocabulary
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
@@ -167,4 +167,4 @@ class Dataset(RaggedData):
         ):
             if value is None:
                 raise RecurlabError(f"data.{key}=None: must be the {wanted}")
-        return Reader(self).read()
+        return Reader(Options(*(getattr(self, name) for name in Options._fields))).read()

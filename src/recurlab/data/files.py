@@ -9,10 +9,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
-from recurlab.atomic import replacing
 from recurlab.data.cache import cache_folder
 from recurlab.data.data import Data, below
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
+from recurlab.files import replacing
 from recurlab.foreign import check_size, content_of, open_file
 
 

@@ -13,6 +13,7 @@ from recurlab.data.cache import cache_folder
 from recurlab.data.data import below
 from recurlab.data.fingerprint import of_files
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
+from recurlab.files import write_link
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name, or the name of a canonical one
 SPECIAL = re.compile(r"[*?[$]|::|://")  # in a path: what `datasets` does not take for itself
@@ -81,10 +82,7 @@ def plain_name(file: Path) -> Path:
         return path
     try:
         link = cache_folder("links") / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}{path.suffix}"
-        if not link.is_symlink() or link.readlink() != path:
-            new = link.with_name(f".{link.name}.{os.getpid()}")
-            new.symlink_to(path)
-            new.replace(link)
+        write_link(link, path)
         return link
     except (OSError, RuntimeError) as error:
         raise RecurlabError(f"{path}: needs another name, for the cache can't be written ({error})") from error

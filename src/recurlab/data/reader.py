@@ -1,7 +1,7 @@
 """What a table of one's own holds: its rows as sequences with labels, and what the training rows tell of them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,24 @@ from recurlab.data.tables import open_tables
 from recurlab.data.vocabulary import UNKNOWN, Vocabulary, vocabulary_of
 from recurlab.errors import RecurlabError, unknown
 
-if TYPE_CHECKING:
-    from recurlab.data.dataset import Dataset
+
+class Options(NamedTuple):
+    """What `recurlab.data.dataset.Dataset` says of the tables; its attributes of these names explain each."""
+
+    path: str | None
+    config: str | None
+    files: dict[str, str | None]
+    valid_size: float
+    test_size: float
+    split_seed: int
+    sequence: Any
+    columns: tuple[str, ...]
+    length: str | None
+    label: str | None
+    problem: str
+    level: str | None
+    min_count: int
+    standardise: bool
 
 
 class Tables(NamedTuple):
@@ -42,7 +58,7 @@ class _Part(NamedTuple):
 class Reader:
     """Reads the tables of a data set once."""
 
-    def __init__(self, options: "Dataset") -> None:
+    def __init__(self, options: Options) -> None:
         self.options = options
         self.symbols: dict[str, int] = {}  # codes of all that stands in the files
         self.labels: dict[str | int, int] = {}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from recurlab.atomic import write_bytes
 from recurlab.cells.cell import State
 from recurlab.deploy import LAYER_INPUTS, MODEL_INPUTS, check_inputs, check_target
 from recurlab.errors import RecurlabError, one_line
+from recurlab.files import write_bytes
 from recurlab.layers.rnn import RNN
 from recurlab.models.sequence_model import SequenceModel
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 
 from recurlab.caches import Folder, Untrusted, cache_root, opened
 from recurlab.errors import RecurlabError, one_line
+from recurlab.locks import acquire
 
 FORMAT = "1"  # of the cache; another one makes every entry stale
 CHECKSUM = hashlib.sha256().digest_size
@@ -176,19 +177,10 @@ def _sweep(directory: Path) -> None:
 @contextmanager
 def _turn(folder: Folder, name: str) -> Iterator[None]:
     """Wait while another process compiles the same source; only to save work, so that a timeout does no harm."""
-    import fcntl  # not on every platform
-
-    deadline = time.monotonic() + LOCK_SECONDS
     descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder.descriptor)
     try:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.02)
-            except OSError:
-                break  # a file system without locks
+        with suppress(OSError):  # a file system without locks
+            acquire(descriptor, LOCK_SECONDS)
         yield
     finally:
         with suppress(OSError):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from recurlab.atomic import write_bytes
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
+from recurlab.files import write_bytes
 from recurlab.foreign import check_archive, check_unfolded, content_of, load_tensors, open_file
 from recurlab.interop.layout import Arrays, array_of
 

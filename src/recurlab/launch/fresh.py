@@ -2,9 +2,7 @@
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +14,7 @@ from omegaconf import OmegaConf
 from recurlab.config import load
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
 from recurlab.launch.launchers import Local
+from recurlab.parents import end_with
 from recurlab.process import prepare_process
 
 Ask = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric: whether to prune
@@ -44,7 +43,7 @@ def main(
         quiet: whether nothing is shown.
         asked: whether validations are told.
     """
-    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    end_with(life.fileno(), GRACE)
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(None, force=True)  # as in any other process, for workers of its own
@@ -113,7 +112,7 @@ def check(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) 
     """Build the model of each job; send what is wrong with the first bad one, "" if none is; and each one's metric and
     mode.
     """
-    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    end_with(life.fileno(), GRACE)
     from recurlab.training.build import build_problem
     from recurlab.training.trainer import check_accelerator
 
@@ -128,13 +127,3 @@ def check(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) 
         connection.send(("", metrics))
     except RecurlabError as error:
         connection.send((one_line(error), []))
-
-
-def _end_with(life: Connection) -> None:
-    """Tell this process to end when the one that started it has, and see to it that it does."""
-    try:
-        life.recv()
-    except (EOFError, OSError):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(1)

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recurlab.atomic import write_bytes
 from recurlab.errors import one_line
+from recurlab.files import write_bytes
 from recurlab.results.records import Curves, Points, Result, read_confusion
 from recurlab.training.run_dir import RunDir
 

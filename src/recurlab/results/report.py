@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError
+from recurlab.files import write_text
 from recurlab.foreign import content_of
 from recurlab.results import page
 from recurlab.results.figures import draw_confusion, draw_curves

@@ -4,8 +4,8 @@ import re
 import textwrap
 from pathlib import Path
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError
+from recurlab.files import write_text
 from recurlab.studies.folder import load, names
 from recurlab.studies.markdown import put, table
 from recurlab.studies.reproduction import Reproduction

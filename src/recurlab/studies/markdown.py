@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError
+from recurlab.files import write_text
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from recurlab.atomic import write_bytes
+from recurlab.files import write_bytes
 from recurlab.studies import headers, overview, reproduced, speed
 from recurlab.studies.cells import Cell, cells, cost, mean_text, plain
 from recurlab.studies.definition import Study

@@ -1,14 +1,14 @@
 """results.csv of a study: a row for each of its runs, which several processes may write to."""
 
 import csv
-import fcntl
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError, one_line
+from recurlab.files import write_text
+from recurlab.locks import acquire
 from recurlab.studies.definition import FILE, PUBLISHED, Levels, Run, Study
 
 Row = dict[str, str]
@@ -96,7 +96,7 @@ class Results:
         except OSError as error:
             raise RecurlabError(f"{self._lock}: can't be opened: {error.strerror}") from error
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            acquire(file)
             yield
 
 

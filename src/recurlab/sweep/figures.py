@@ -11,8 +11,8 @@ from optuna import Study
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 
-from recurlab.atomic import write_bytes
 from recurlab.errors import one_line
+from recurlab.files import write_bytes
 from recurlab.results.figures import png, short
 from recurlab.sweep.trials import Row
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from optuna import Study
 from optuna.study import StudyDirection
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError, did_you_mean, path_of
+from recurlab.files import write_text
 from recurlab.sweep.figures import draw
 from recurlab.sweep.settings import Settings
 from recurlab.sweep.store import FACTS, Store, quiet, sqlite

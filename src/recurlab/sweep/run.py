@@ -1,10 +1,8 @@
 """A sweep from its command: the study, the workers, the report."""
 
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ import optuna
 
 from recurlab.errors import Preempted, RecurlabError, say
 from recurlab.launch.launchers import Local, Slurm
+from recurlab.parents import end_with
 from recurlab.process import prepare_process
 from recurlab.sweep.patience import PatientStorage
 from recurlab.sweep.plan import Plan
@@ -60,7 +59,7 @@ def sweep(words: Sequence[str]) -> str:
 def work(words: Sequence[str]) -> int:
     """Be one of the workers of a sweep on this machine, as long as the process that started it lives."""
     prepare_process()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with(0, grace=None)  # the trial in hand is saved first, which takes as long as its step
     try:
         with Signals() as signals:
             plan = Plan.of(words)
@@ -140,9 +139,3 @@ def _submit(plan: Plan, launcher: Slurm, words: Sequence[str]) -> str:
         for _ in range(plan.settings.workers)
     ]
     return f"{plan.folder}: workers are the jobs {', '.join(jobs)}"
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1):  # sys.stdin has a lock, which Python would want at its end
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)

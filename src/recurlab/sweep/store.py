@@ -1,6 +1,5 @@
 """Where a study is kept, and its making: by one of the workers that start at the same time."""
 
-import fcntl
 import json
 import random
 import time
@@ -17,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
 
 from recurlab.errors import RecurlabError, one_line
+from recurlab.locks import acquire
 from recurlab.sweep.patience import FAILURES, Patience, PatientStorage, reason
 
 FACTS = "recurlab"  # what is kept with a study
@@ -45,7 +45,7 @@ class Lock:
         if self._path is not None and self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            acquire(self._file)
         return self
 
     def __exit__(self, *error: object) -> None:

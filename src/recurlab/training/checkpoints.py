@@ -11,10 +11,10 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from recurlab.atomic import write_bytes
 from recurlab.config import TrainerConfig
 from recurlab.data.module import DataModule
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
+from recurlab.files import write_bytes
 from recurlab.foreign import load_tensors
 from recurlab.problems.problem import Problem
 from recurlab.training import random_state

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from recurlab.atomic import write_bytes
 from recurlab.data.fingerprint import fingerprint
 from recurlab.errors import Preempted, Pruned, RecurlabError
+from recurlab.files import write_bytes
 from recurlab.training.job import Identity
 from recurlab.training.run_dir import RunDir, read_json
 

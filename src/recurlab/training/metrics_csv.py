@@ -8,8 +8,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from recurlab.atomic import sync, write_text
 from recurlab.errors import RecurlabError, one_line
+from recurlab.files import sync, write_text
 from recurlab.foreign import content_of
 from recurlab.training.run_dir import MOST
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from functools import partial
 import torch
 
 from recurlab.errors import Preempted, RecurlabError, one_line
-from recurlab.process import die_with_parent
+from recurlab.parents import die_with_parent, end_with
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import HEARD, Signals
 from recurlab.training.silence import Silence
@@ -180,15 +179,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 def _main(path: str, pipe: int) -> int:
     """Be one of the processes; tell of its steps, and on an error of that, through a pipe."""
     die_with_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with(0)
     os.set_blocking(pipe, False)
 
     def tell() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from recurlab.atomic import write_text
 from recurlab.errors import Preempted, Pruned, RecurlabError, check_instance, say
+from recurlab.files import write_text
 from recurlab.training.provenance import provenance, uncommitted
 from recurlab.training.run_dir import RunDir, read_json, write_json
 from recurlab.training.signals import requeue

@@ -13,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor
 
-from recurlab.atomic import write_text
 from recurlab.config import Config, TrainerConfig, load
 from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
+from recurlab.files import write_text
 from recurlab.problems.classification import Classification
 from recurlab.problems.problem import Problem
 from recurlab.training import processes, ranks

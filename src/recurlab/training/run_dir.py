@@ -1,19 +1,18 @@
 """Where a run is kept: its files, their names, and their writing in one piece."""
 
-import fcntl
 import json
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from recurlab.atomic import write_text
 from recurlab.errors import RecurlabError, one_line, path_of
+from recurlab.files import write_text
 from recurlab.foreign import content_of
+from recurlab.locks import acquire
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -127,16 +126,14 @@ class RunDir:
         Raises:
             RecurlabError: if another one does, and has not ended by then.
         """
-        deadline = time.monotonic() + patience
         with self._lock() as file:
-            while True:
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which processes made by this one do not hold
-                    break
-                except (BlockingIOError, PermissionError) as error:
-                    if time.monotonic() > deadline:
-                        raise RecurlabError(f"run={str(self.path)!r}: another process is training it") from error
-                    time.sleep(0.1)
+            # The workers that load data are forked: one that outlives the trainer must not keep the run.
+            try:
+                ours = acquire(file, patience, inherited=False)
+            except OSError as error:
+                raise RecurlabError(f"{self.path}: can't be locked: {error.strerror}") from error
+            if not ours:
+                raise RecurlabError(f"run={str(self.path)!r}: another process is training it")
             yield
 
     def _lock(self) -> IO[bytes]:

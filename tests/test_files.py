@@ -1,5 +1,7 @@
 """A file holds all of the old or all of the new, and what killed writers leave is removed by the next."""
 
+import errno
+import fcntl
 import os
 import signal
 import stat
@@ -9,12 +11,12 @@ from contextlib import suppress
 
 import pytest
 
-from recurlab.atomic import replacing, write_bytes, write_text
+from recurlab.files import replacing, write_bytes, write_link, write_text
 
 WRITER = """
 import signal, sys
 from pathlib import Path
-from recurlab.atomic import replacing
+from recurlab.files import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half of the n")
     print("began", flush=True)
@@ -69,3 +71,28 @@ def test_a_new_file_has_the_usual_rights(tmp_path):
     write_text(tmp_path / "one", "")
     (tmp_path / "two").write_text("")
     assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == stat.S_IMODE((tmp_path / "two").stat().st_mode)
+
+
+def test_a_file_system_without_locks_is_written_to_but_not_cleared(tmp_path, writer, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    writer.kill()
+    writer.wait()
+    half = set(tmp_path.iterdir())
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert set(tmp_path.iterdir()) == {tmp_path / "file", *half}
+
+
+def test_a_link_replaces_what_had_its_name(tmp_path):
+    link = tmp_path / "link"
+    for before in ("nothing", "a file", "one", "two"):
+        if before == "a file":
+            link.unlink()
+            link.write_text("old")
+        for target in (tmp_path / "one", tmp_path / "two", tmp_path / "two"):
+            write_link(link, target)
+            assert link.readlink() == target
+    assert list(tmp_path.iterdir()) == [link]
