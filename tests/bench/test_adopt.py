@@ -171,22 +171,22 @@ def test_a_table_that_can_not_be_written_is_named_and_stays_whole(table, bench, 
 
 def test_a_bench_on_a_gpu_names_its_compute_capability(monkeypatch):
     from recurlab.bench.machine import environment
-    from recurlab.bench.settings import Settings
+    from recurlab.bench.settings import BenchSettings
 
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (12, 0))
-    assert environment(Settings(device="cuda"))["capability"] == "12.0"
-    assert environment(Settings())["capability"] == ""
+    assert environment(BenchSettings(device="cuda"))["capability"] == "12.0"
+    assert environment(BenchSettings())["capability"] == ""
 
 
 def test_a_file_from_before_rows_had_a_compute_capability_goes_on(tmp_path):
     folder = tmp_path / "speed"
-    kept = results.Results(str(folder), "A GPU")
+    kept = results.BenchResults(str(folder), "A GPU")
     kept.add([row("torch", "2", "4")])
     newer = len(results.FIELDS) - len(results.OLDER)
     lines = [line.rsplit(",", newer)[0] for line in kept.csv.read_text().splitlines()]
     kept.csv.write_text("\n".join(lines) + "\n")
-    again = results.Results(str(folder), "A GPU")
+    again = results.BenchResults(str(folder), "A GPU")
     again.add([row("fused", "1", "3")])
     with kept.csv.open(newline="") as file:
         found = list(csv.DictReader(file))

@@ -10,13 +10,13 @@ import torch
 from measured import rows_in
 from recurlab.backends import BACKENDS, eager, select
 from recurlab.bench import machine, report
-from recurlab.bench.candidates import Candidate, Case, candidates, prepare, reference
+from recurlab.bench.candidates import Candidate, Case, candidates, prepare_layer, reference
 from recurlab.bench.clock import elapsed
 from recurlab.bench.measure import peak_bytes
 from recurlab.bench.parity import difference
 from recurlab.bench.plan import FULL, items
-from recurlab.bench.results import FIELDS, OLDER, Results
-from recurlab.bench.settings import Shape, parse
+from recurlab.bench.results import FIELDS, OLDER, BenchResults
+from recurlab.bench.settings import Shape, parse_bench
 
 TINY = ["shapes=5x2x3x4", "repeats=1"]
 
@@ -103,7 +103,7 @@ def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path
 
 def test_rows_that_do_not_tell_their_kind_of_device_are_of_a_cpu(tmp_path):
     (tmp_path / "abacus.csv").write_text(f"{','.join(OLDER)}\n{','.join('7' for _ in OLDER)}\n")
-    Results(str(tmp_path), "Abacus").add([dict.fromkeys(FIELDS, "8") | {"kind": "cuda"}])
+    BenchResults(str(tmp_path), "Abacus").add([dict.fromkeys(FIELDS, "8") | {"kind": "cuda"}])
     assert [(tuple(row), row["device"], row["kind"]) for row in rows_in(tmp_path)] == [
         (FIELDS, "7", "cpu"), (FIELDS, "8", "cuda")
     ]  # fmt: skip
@@ -186,7 +186,7 @@ def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, t
 def test_gradients_and_shapes_are_compared_too(add_backend, change):
     add_backend("fake", change)
     candidate = Candidate(Case("gru", "diagonal", 1, "zoneout"), "fake")
-    gap, _ = difference(candidate, Shape(5, 2, 3, 4), parse([]))
+    gap, _ = difference(candidate, Shape(5, 2, 3, 4), parse_bench([]))
     assert gap > 2e-5
 
 
@@ -217,7 +217,9 @@ def test_a_backend_that_fails_and_one_that_serves_nothing(recurlab, tmp_path, ad
 
 def test_every_option_and_recurrence_makes_a_case_of_its_own():
     words = ["cells=gru,lstm,indy_gru", "recurrences=dense,block", "heads=2", "shapes=5x2x4x3", "backends=eager,torch"]
-    found, refused = candidates(parse([*words, "options=zoneout,mask,recurrent_dropout,bidirectional,reset_before"]))
+    found, refused = candidates(
+        parse_bench([*words, "options=zoneout,mask,recurrent_dropout,bidirectional,reset_before"])
+    )
     eagers = {candidate.case for candidate in found if candidate.backend == "eager"}
     assert len(eagers) == 3 * 2 * 5 + 2  # only the gru resets after its recurrence by default
     theirs = {(c.case.cell, c.case.recurrence, c.case.option) for c in found if c.backend == "torch"}
@@ -227,9 +229,9 @@ def test_every_option_and_recurrence_makes_a_case_of_its_own():
 
 
 def test_all_candidates_of_a_case_have_the_same_weights_and_input():
-    settings = parse(["options=mask"])
+    settings = parse_bench(["options=mask"])
     case, shape = Case("rnn", "dense", 1, "bidirectional"), Shape(5, 2, 3, 4)
-    ours, theirs = (prepare(Candidate(case, name), shape, settings) for name in ("eager", "torch"))
+    ours, theirs = (prepare_layer(Candidate(case, name), shape, settings) for name in ("eager", "torch"))
     assert isinstance(theirs.layer, torch.nn.RNN)
     torch.testing.assert_close(ours.layer.state_dict(), theirs.layer.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(ours.input, theirs.input, rtol=0, atol=0)
@@ -259,7 +261,7 @@ def test_busy_processes_end_and_threads_return(recurlab, monkeypatch):
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(machine.subprocess, "Popen", note)
-    with suppress(KeyError), machine.prepared(parse(["busy=2", "threads=3"])):
+    with suppress(KeyError), machine.prepared(parse_bench(["busy=2", "threads=3"])):
         assert torch.get_num_threads() == 3
         assert len(started) == 2
         assert all(process.poll() is None for process in started)

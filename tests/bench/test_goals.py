@@ -12,8 +12,8 @@ from recurlab.bench.goals import (
     SPEEDUP,
     STEP,
     figures,
+    goals_summary,
     needed_bytes,
-    summary,
 )
 from recurlab.bench.results import FIELDS
 
@@ -90,7 +90,7 @@ def test_an_option_is_held_against_the_plain_layer():
 def test_the_summary_counts_and_lists_what_is_missed_and_what_was_not_measured():
     times = {"recurrence_forward_ms": "0.002", "recurrence_backward_ms": "0.001"}
     refused = row("lstm", "8x2x5x4", recurrence="dense", status="not supported: no room", option="mask")
-    lines = summary([row("indrnn", "10x16x1024x2", **times), refused])
+    lines = goals_summary([row("indrnn", "10x16x1024x2", **times), refused])
     text = "\n".join(lines)
     assert len([line for line in lines if line.startswith("   nothing measured")]) == len(GOALS) - 1
     assert f"   1 of   2     0.655      1.64  {SHARE.name}: at least 0.8" in lines
@@ -109,7 +109,7 @@ def test_a_wrong_kernel_gives_no_figure_and_is_the_yardstick_of_none():
         row("indy_gru", "8x2x5x4", dtype="bfloat16", **times),  # whose dense one is of another dtype
     ]
     assert {figure.goal for figure in figures(rows)} == {STEP}
-    assert summary(rows)[-2:] == [
+    assert goals_summary(rows)[-2:] == [
         "fused: parity failed: 2 points: gru tf32 8x2x5x4, indy_gru tf32 8x2x5x4",
         "torch: parity failed: 1 points: gru tf32 8x2x5x4",
     ]

@@ -18,7 +18,7 @@ from recurlab.bench.gpu import BROKEN
 from recurlab.bench.machine import prepared
 from recurlab.bench.measure import measure
 from recurlab.bench.plan import FULL, TINY, items
-from recurlab.bench.settings import Shape, parse
+from recurlab.bench.settings import Shape, parse_bench
 from recurlab.bench.stages import CALLS, PARITY
 from recurlab.errors import RecurlabError
 
@@ -43,7 +43,7 @@ def test_the_plan_runs_and_says_what_was_missed(tmp_path, capsys, monkeypatch, s
     skip_unless_able("fused")
     some = (8, 10, 11, 6, 12, 15, 22, 24)  # of each kind; test_the_whole_command_on_a_small_trial has all
     monkeypatch.setattr(gpu, "items", lambda *given: [items(*given)[place] for place in some])
-    gpu.run("cpu", str(tmp_path), tiny=True, seconds=600)
+    gpu.run_gpu_plan("cpu", str(tmp_path), tiny=True, seconds=600)
     out = capsys.readouterr().out
     rows = rows_in(tmp_path)
     assert {row["status"] for row in rows} == {"ok"}
@@ -59,14 +59,14 @@ def test_the_plan_runs_and_says_what_was_missed(tmp_path, capsys, monkeypatch, s
 def test_time_that_is_up_leaves_what_was_measured(short, tmp_path, capsys, monkeypatch):
     clock = iter([0, 1])
     monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock, 100))
-    assert gpu.run("cpu", str(tmp_path), tiny=True, seconds=50) == 1
+    assert gpu.run_gpu_plan("cpu", str(tmp_path), tiny=True, seconds=50) == 1
     out = capsys.readouterr().out
     assert "time is up: the last 2 of 3 items were not measured, from indy_gru float32 4x2x9x2 on\n" in out
     assert {row["shape"] for row in rows_in(tmp_path)} == {str(TINY.many[0])}
 
 
 def test_an_item_that_was_lost_is_noted_and_the_next_ones_are_measured(short, tmp_path, capsys):
-    assert gpu.run("cpu", str(tmp_path), tiny=True, seconds=600, first=2, lost=True) == 1
+    assert gpu.run_gpu_plan("cpu", str(tmp_path), tiny=True, seconds=600, first=2, lost=True) == 1
     status = {(row["cell"], row["backend"]): row["status"] for row in rows_in(tmp_path)}
     assert status.pop(("indy_gru", "fused")) == "failed: it did not end"
     assert status == {("gru", "torch"): "ok", ("gru", "fused"): status["gru", "fused"]}
@@ -75,14 +75,14 @@ def test_an_item_that_was_lost_is_noted_and_the_next_ones_are_measured(short, tm
 
 def test_a_lost_device_ends_the_process_after_its_rows_are_kept(short, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu.machine, "lost", lambda device: "an illegal memory access")
-    assert gpu.run("cpu", str(tmp_path), tiny=True, seconds=600) == BROKEN
+    assert gpu.run_gpu_plan("cpu", str(tmp_path), tiny=True, seconds=600) == BROKEN
     assert "the device is lost to this process: an illegal memory access\n" in capsys.readouterr().out
     assert rows_in(tmp_path)
 
 
 def test_what_no_kernel_serves_is_a_row_with_its_reason(short, tmp_path, monkeypatch):
     monkeypatch.setattr("recurlab.backends.fused.supports", lambda call: "there is no room")
-    gpu.run("cpu", str(tmp_path), tiny=True, seconds=600)
+    gpu.run_gpu_plan("cpu", str(tmp_path), tiny=True, seconds=600)
     found = {row["status"] for row in rows_in(tmp_path) if row["backend"] == "fused"}
     assert found == {"not supported: there is no room"}
 
@@ -91,7 +91,7 @@ def test_a_shape_that_no_kernel_has_room_for_is_not_supported_and_no_failure(mon
     def run(call):
         raise RecurlabError("backend='eager': no room")
 
-    settings = parse(["cells=rnn", "backends=eager", "shapes=5x2x3x4"])
+    settings = parse_bench(["cells=rnn", "backends=eager", "shapes=5x2x3x4"])
     found, _ = candidates(settings, beside=False)
     monkeypatch.setattr("recurlab.backends.eager.run", run)
     (result,) = measure(found, settings.shapes[0], settings).values()
@@ -121,7 +121,7 @@ def test_the_time_alone_is_that_of_a_layer_less_its_projection(monkeypatch):
     # No other process lengthens the processor's time, of one thread that waits for none.
     monkeypatch.setattr(clock.time, "perf_counter", time.process_time)
     words = ["cells=gru", "backends=eager", "alone=true", "shapes=40x2x3x4", "repeats=3", "options=bidirectional"]
-    settings = parse([*words, "threads=1"])
+    settings = parse_bench([*words, "threads=1"])
     found, _ = candidates(settings, beside=False)
     with prepared(settings):
         results = measure(found, settings.shapes[0], settings)

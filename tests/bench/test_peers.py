@@ -11,21 +11,21 @@ from torch import nn
 
 from measured import rows_in
 from recurlab.bench import machine, others, peers
-from recurlab.bench.candidates import Work
-from recurlab.bench.measure import Result
-from recurlab.bench.others import PEERS, Peer, Problem
-from recurlab.bench.peers import FIELDS, run, summary
+from recurlab.bench.candidates import LayerCall
+from recurlab.bench.measure import Timings
+from recurlab.bench.others import PEERS, Peer, Workload
+from recurlab.bench.peers import FIELDS, peers_summary, run_peers
 from recurlab.bench.plan import FULL
 from recurlab.bench.settings import Shape
 
 
-def stacked(module, problem):
+def stacked(module, workload):
     """Build a peer of one product."""
-    layer = nn.Linear(problem.shape.features, problem.shape.hidden)
-    return Work(layer, lambda x: (layer(x),), torch.randn(problem.shape.steps, 2, problem.shape.features), {})
+    layer = nn.Linear(workload.shape.features, workload.shape.hidden)
+    return LayerCall(layer, lambda x: (layer(x),), torch.randn(workload.shape.steps, 2, workload.shape.features), {})
 
 
-def broken(module, problem):
+def broken(module, workload):
     raise OSError("no\ncompiler")
 
 
@@ -36,9 +36,9 @@ def ask(monkeypatch, tmp_path):
     def ask(peers_of_test, *, ours=None, seconds=60):
         monkeypatch.setattr(peers, "PEERS", peers_of_test)
         monkeypatch.setattr(machine, "_plain_name", lambda: "Some GPU (TM)")
-        result = ours or Result("ok", forward=[2.0, 1.0, 9.0], both=[4.0, 4.0, 4.0])
-        monkeypatch.setattr(peers, "_ours", lambda problem: result)
-        return run("cpu", str(tmp_path), tiny=True, seconds=seconds), rows_in(tmp_path, "some-gpu-peers.csv")
+        result = ours or Timings("ok", forward=[2.0, 1.0, 9.0], both=[4.0, 4.0, 4.0])
+        monkeypatch.setattr(peers, "_ours", lambda workload: result)
+        return run_peers("cpu", str(tmp_path), tiny=True, seconds=seconds), rows_in(tmp_path, "some-gpu-peers.csv")
 
     return ask
 
@@ -93,7 +93,7 @@ def test_no_peer_ends_the_run(ask, monkeypatch, capsys):
 def test_wrong_numbers_of_ours_are_timed_and_compared_with_nothing(ask, capsys):
     code, rows = ask(
         {"good": Peer("torch", ("gru",), ("float32",), stacked)},
-        ours=Result("parity failed", forward=[1.0], both=[2.0]),
+        ours=Timings("parity failed", forward=[1.0], both=[2.0]),
     )
     assert code == 1
     assert [row["status"] for row in rows] == ["parity failed", "ok"]
@@ -122,10 +122,10 @@ def test_a_device_that_a_peer_has_broken_ends_it_after_its_row(ask, monkeypatch,
 def test_a_row_is_on_disk_before_the_next_is_begun(ask, tmp_path):
     seen = []
 
-    def look(module, problem):
+    def look(module, workload):
         with (tmp_path / "some-gpu-peers.csv").open() as file:
             seen.append([row["peer"] for row in csv.DictReader(file)])
-        return stacked(module, problem)
+        return stacked(module, workload)
 
     ask({name: Peer("torch", ("gru",), ("float32",), look) for name in ("a", "b")})
     assert seen == [["recurlab"], ["recurlab", "a"]]
@@ -134,7 +134,7 @@ def test_a_row_is_on_disk_before_the_next_is_begun(ask, tmp_path):
 def test_torchs_layer_and_ours_are_timed(tmp_path, monkeypatch, skip_unless_able):
     skip_unless_able("fused")
     monkeypatch.setattr(peers, "PEERS", {"torch": Peer("torch", ("gru",), ("float32",), PEERS["torch"].build)})
-    assert run("cpu", str(tmp_path), tiny=True, seconds=60) == 0
+    assert run_peers("cpu", str(tmp_path), tiny=True, seconds=60) == 0
     rows = rows_in(tmp_path)
     assert [(row["peer"], row["version"], row["status"]) for row in rows] == [
         ("recurlab", "0.1.0", "ok"), ("torch", torch.__version__, "ok")
@@ -154,16 +154,16 @@ def test_the_plan_has_every_dense_shape_and_what_compiles_long_comes_last():
     names = [name for _, name in plan]
     assert set(names[names.index("torch.compile") :]) == {"torch.compile"}
     assert {p.precision for p, _ in plan if p.cell == "indrnn"} == {"float32"}
-    for problem in {p for p, _ in plan}:
-        assert next(name for p, name in plan if p == problem) == peers.OURS
-    assert summary([]) == ["peers: times as long as ours, forward and backward: median, least and most"]
+    for workload in {p for p, _ in plan}:
+        assert next(name for p, name in plan if p == workload) == peers.OURS
+    assert peers_summary([]) == ["peers: times as long as ours, forward and backward: median, least and most"]
 
 
 # How each package is called: doubles that hold what is given against the shapes that its documentation tells
 
 
 def built(name, module, cell, precision="float32"):
-    work = PEERS[name].build(module, Problem(cell, Shape(7, 3, 4, 5), precision, "cpu", 1))
+    work = PEERS[name].build(module, Workload(cell, Shape(7, 3, 4, 5), precision, "cpu", 1))
     output = work.call(work.input)[0]
     output.sum().backward()
     assert all(p.grad is not None for p in work.layer.parameters())

@@ -128,7 +128,7 @@ def test_the_first_minutes_ask_for_nothing_else(tiny, asked):
                 with tf32(precision.tf32), suppress(RecurlabError):
                     work = families.work_of(layer, "fused", compile_all.META, precision.dtype, precision.dtype)
                     families.outcome(work, precision.dtype)
-    assert asked == set(families.sources(CUDA, tiny=tiny))
+    assert asked == set(families.kernel_sources(CUDA, tiny=tiny))
 
 
 def test_options_need_programs_of_their_own(device):

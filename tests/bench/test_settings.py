@@ -2,7 +2,7 @@
 
 import pytest
 
-from recurlab.bench.settings import HELP, SHAPES, Settings, Shape, complete, parse, usage
+from recurlab.bench.settings import HELP, SHAPES, BenchSettings, Shape, bench_usage, complete_bench, parse_bench
 
 CASES = {
     "an unknown key": (["cell=gru"], "cell='gru': unknown key; allowed are alone, backends, busy,", "'cells'"),
@@ -39,7 +39,7 @@ def test_bad_input_is_one_line_and_writes_nothing(recurlab, tmp_path, case, monk
 
 
 def test_the_values_of_all_keys():
-    assert parse([]) == Settings()
+    assert parse_bench([]) == BenchSettings()
     words = [
         "cells=[gru, gru,lstm]",
         "shapes=B,5x2x3x4",
@@ -48,7 +48,7 @@ def test_the_values_of_all_keys():
         "input_grad=true",
         "cells=rnn,gru",
     ]
-    settings = parse(words)
+    settings = parse_bench(words)
     assert settings.cells == ("rnn", "gru")
     assert settings.shapes == (SHAPES["B"], Shape(steps=5, batch=2, hidden=3, features=4))
     assert settings.recurrences == ()
@@ -57,13 +57,13 @@ def test_the_values_of_all_keys():
 
 
 def test_help_names_every_key_and_its_default():
-    text = usage()
-    assert set(HELP) == set(Settings.__dataclass_fields__)
+    text = bench_usage()
+    assert set(HELP) == set(BenchSettings.__dataclass_fields__)
     words = [line.split()[0] for line in text.splitlines()[1:]]
-    assert parse(words) == Settings()
+    assert parse_bench(words) == BenchSettings()
 
 
 def test_completion_of_keys_and_of_the_last_name_in_a_list(recurlab):
-    assert complete("re") == ["recurrences=", "repeats="]
-    assert complete("cells=lstm,ind") == ["cells=lstm,indrnn", "cells=lstm,indy_gru", "cells=lstm,indy_lstm"]
+    assert complete_bench("re") == ["recurrences=", "repeats="]
+    assert complete_bench("cells=lstm,ind") == ["cells=lstm,indrnn", "cells=lstm,indy_gru", "cells=lstm,indy_lstm"]
     assert recurlab("_complete", "recurlab bench dtype=b")[1] == "dtype=bfloat16\n"

@@ -12,7 +12,7 @@ import torch
 from recurlab.bench import machine, smoke
 from recurlab.bench.families import FAMILIES, PRECISIONS, Layer, layers, verdict
 from recurlab.bench.machine import lost
-from recurlab.bench.smoke import LIMITS, run
+from recurlab.bench.smoke import LIMITS, run_smoke
 from recurlab.fuse.scan import MAKERS
 
 CPU = torch.device("cpu")
@@ -44,7 +44,9 @@ NONE = "import sys\nprint('  gru dense T=2 B=1 H=3 float32: refused: no room')"
 
 def fake(families, capsys, *, code=FAKE, limit=5.0, seconds=60.0):
     """Return how many families failed, and the lines behind the last family's."""
-    found = run(CPU, tiny=True, seconds=seconds, limit=limit, command=(sys.executable, "-c", code), families=families)
+    found = run_smoke(
+        CPU, tiny=True, seconds=seconds, limit=limit, command=(sys.executable, "-c", code), families=families
+    )
     out = capsys.readouterr().out
     return found, [line.strip() for line in out.partition("smoke: ")[2].splitlines()[1:]], out
 
@@ -164,11 +166,11 @@ def test_faults_planted_in_the_kernels_of_an_emulated_gpu_are_named(capsys, monk
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     command = (sys.executable, str(PLANTED))
     start = time.monotonic()
-    assert run(CPU, tiny=False, seconds=300, limit=LIMITS["cuda"], command=command, families=["hanging"]) == 1
+    assert run_smoke(CPU, tiny=False, seconds=300, limit=LIMITS["cuda"], command=command, families=["hanging"]) == 1
     assert time.monotonic() - start <= 25
     assert "hanging: hung in indrnn diagonal T=3 B=2 H=5 float32, its limit is 25 s\n" in capsys.readouterr().out
     # As long as it takes to compile for an emulation.
-    assert run(CPU, tiny=False, seconds=300, limit=120, command=command, families=["wrong", "right"]) == 1
+    assert run_smoke(CPU, tiny=False, seconds=300, limit=120, command=command, families=["wrong", "right"]) == 1
     (_, line) = capsys.readouterr().out.partition("smoke: ")[2].splitlines()
     assert line.startswith("  wrong: indrnn diagonal T=3 B=3 H=4 float32: WRONG: ")
     assert line.endswith(" of the norm in final state 0, allowed is 2e-05")

@@ -135,7 +135,7 @@ if first == "2": print("item 2: c\\nthe device is lost to this process"); sys.ex
 print("item 3: d\\nresults: there")
 """
     log = tmp_path / "log"
-    assert stages.measured(stage("bench", code, spare=25), 100, log) == 0
+    assert stages.run_bench_stage(stage("bench", code, spare=25), 100, log) == 0
     begun = [line for line in log.read_text().splitlines() if line.startswith("begun")]
     assert begun == ["begun 0 False", "begun 2 True", "begun 3 False"]
 

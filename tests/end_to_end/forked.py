@@ -77,7 +77,7 @@ def _be(command, environment, stdout):
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
     _, kind, what, *words = command
     assert (kind, what) in (("-m", processes.__name__), ("-c", sweep.WORKER))
-    code = sweep.work(words) if kind == "-c" else processes._main(words[0], int(words[1]))
+    code = sweep.run_worker(words) if kind == "-c" else processes._main(words[0], int(words[1]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

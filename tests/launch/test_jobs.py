@@ -9,7 +9,7 @@ import pytest
 
 from recurlab.cli import main
 from recurlab.errors import RecurlabError
-from recurlab.launch.jobs import Job, check, run
+from recurlab.launch.jobs import Job, check_jobs, run_job
 from recurlab.launch.queue import run_all
 from recurlab.training.run_dir import RunDir
 
@@ -84,7 +84,7 @@ def test_a_bad_job_is_found_before_the_first_one_runs(capfd):
     assert capfd.readouterr().err == "recurlab: zoneout=[0.1, 0.2]: must be one number, or one for each of h\n"
     assert not Path("runs").exists()
     with pytest.raises(RecurlabError, match="zoneout"):
-        check([Job.of([*WORDS, "model.zoneout=[0.1,0.2]"])])
+        check_jobs([Job.of([*WORDS, "model.zoneout=[0.1,0.2]"])])
 
 
 def test_validations_are_told_and_may_end_a_run():
@@ -94,12 +94,12 @@ def test_validations_are_told_and_may_end_a_run():
         told.append((step, value))
         return len(told) == 2
 
-    outcome = run(Job.of([*WORDS, "trainer.max_epochs=9"]), ask)
+    outcome = run_job(Job.of([*WORDS, "trainer.max_epochs=9"]), ask)
     assert outcome.state == "pruned"
     assert [step for step, _ in told] == [3, 6]
     assert all(0 <= value <= 1 for _, value in told)
     assert RunDir.open(outcome.path).state == "pruned"
-    assert run(Job.of([*WORDS, "trainer.max_epochs=9"])).state == "finished"  # once it is asked for by someone else
+    assert run_job(Job.of([*WORDS, "trainer.max_epochs=9"])).state == "finished"  # once it is asked for by someone else
 
 
 def test_the_same_job_is_run_once():

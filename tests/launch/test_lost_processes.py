@@ -52,8 +52,8 @@ def server(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     import stand_in_job
 
-    monkeypatch.setattr(fresh, "main", stand_in_job.main)
-    monkeypatch.setattr(fresh, "check", stand_in_job.check)
+    monkeypatch.setattr(fresh, "job_main", stand_in_job.main)
+    monkeypatch.setattr(fresh, "check_main", stand_in_job.check)
     mine = forkserver.ForkServer()
     mine.set_forkserver_preload([])
     monkeypatch.setattr(forkserver, "connect_to_new_process", mine.connect_to_new_process)
@@ -85,10 +85,10 @@ def begun():
 )
 def test_who_is_killed(monkeypatch, does, state, reason, times):
     monkeypatch.setattr(jobs, "TRIES", 3)
-    outcome = jobs.run(job(does))
+    outcome = jobs.run_job(job(does))
     assert outcome == (state, None, f"its process ended {reason}" if reason else "")
     assert begun() == times
-    assert jobs.run(job("pass")).state == "finished"
+    assert jobs.run_job(job("pass")).state == "finished"
 
 
 def test_a_server_that_is_killed_while_a_job_is_asked_for(server):
@@ -96,7 +96,7 @@ def test_a_server_that_is_killed_while_a_job_is_asked_for(server):
     pid = server._forkserver_pid
     os.kill(pid, signal.SIGSTOP)
     threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)).start()
-    assert jobs.run(job("pass")).state == "finished"
+    assert jobs.run_job(job("pass")).state == "finished"
     assert server._forkserver_pid != pid
 
 
@@ -107,14 +107,14 @@ def test_a_server_that_never_comes_up_is_said(server, monkeypatch):
         raise EOFError
 
     monkeypatch.setattr(forkserver, "connect_to_new_process", dead)
-    for ask in (jobs.run, lambda job: jobs.check([job])):
+    for ask in (jobs.run_job, lambda job: jobs.check_jobs([job])):
         with pytest.raises(RecurlabError, match=r"^no process can be started: what they come from ended 2 times$"):
             ask(job("pass"))
 
 
 def test_a_job_is_told_to_end_though_its_server_is_gone():
     start, deaf = time.monotonic(), KILL_SERVER + "Path('ready').touch(); time.sleep(60)"
-    assert jobs.run(job(deaf), told=lambda: Path("ready").exists()).state == "preempted"
+    assert jobs.run_job(job(deaf), told=lambda: Path("ready").exists()).state == "preempted"
     assert time.monotonic() - start < 10
 
 
@@ -122,7 +122,7 @@ def test_a_job_that_hangs_is_named_and_killed_once_it_is_told_to_end(monkeypatch
     monkeypatch.setattr(fresh, "GRACE", 0.2)
     deaf = "import signal; signal.signal(15, signal.SIG_IGN); Path('ready').touch(); time.sleep(60)"
     start = time.monotonic()
-    outcome = jobs.run(job(deaf, stall_timeout=0.3), told=lambda: Path("ready").exists())
+    outcome = jobs.run_job(job(deaf, stall_timeout=0.3), told=lambda: Path("ready").exists())
     assert (outcome.state, outcome.path) == ("preempted", None)
     assert re.fullmatch(r"toy/name has made no step for \d s", outcome.reason)
     assert time.monotonic() - start < 10
@@ -138,7 +138,7 @@ def test_a_job_that_hangs_is_named_and_killed_once_it_is_told_to_end(monkeypatch
 )
 def test_a_check_whose_process_is_killed(does, said):
     if not said:
-        assert jobs.check([job(does)]) == [("loss", "min")]
+        assert jobs.check_jobs([job(does)]) == [("loss", "min")]
         return
     with pytest.raises(RecurlabError, match=f"^{said}$"):
-        jobs.check([job(does)])
+        jobs.check_jobs([job(does)])

@@ -12,7 +12,7 @@ import torch
 
 import recurlab
 from recurlab.bench import devices, families, programs
-from recurlab.bench.candidates import Work
+from recurlab.bench.candidates import LayerCall
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.fuse.cuda import gpu
 
@@ -23,7 +23,7 @@ def needed(device, tiny):
     """Yield the sources of all those programs, in the order of the stages."""
     if gpu.properties(device).capability >= (9, 0):
         yield gpu.LEAST  # which the driver is asked about clusters with
-    yield from families.sources(device, tiny=tiny)
+    yield from families.kernel_sources(device, tiny=tiny)
     yield from of_groups(device)
     if not tiny:
         yield from of_large(device)
@@ -38,7 +38,7 @@ def of_one_pass(device):
     for dtype in (torch.float32, torch.bfloat16):
         for sizes in one_pass.LAYERS:
             layer, x, masks = one_pass.prepared(META, *sizes, dtype)
-            yield from programs.of_layer(Work(layer, layer, x, masks), device, allow_tf32=False)
+            yield from programs.of_layer(LayerCall(layer, layer, x, masks), device, allow_tf32=False)
 
 
 def of_groups(device):
@@ -71,7 +71,7 @@ def _of_case(case, precision, device):
     flag = torch.empty(case.steps, case.batch, dtype=torch.bool, device=META)
     flags = {"mask": case.padding != "none", "resets": case.resets}  # lengths are a mask to a kernel
     masks = {name: flag for name, given in flags.items() if given}
-    return programs.of_layer(Work(layer, layer, x, masks), device, allow_tf32=precision == "tf32")
+    return programs.of_layer(LayerCall(layer, layer, x, masks), device, allow_tf32=precision == "tf32")
 
 
 def main(tiny, name, seconds):

@@ -8,10 +8,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from recurlab.compose import compose
 from recurlab.errors import RecurlabError
-from recurlab.sweep.plan import Plan
-from recurlab.sweep.settings import Settings, complete, names, parse, usage
+from recurlab.sweep.plan import SweepPlan
+from recurlab.sweep.settings import SweepSettings, complete_sweep, parse_sweep, sweep_names, sweep_usage
 from recurlab.sweep.space import Choices, Range, parse_space, points
-from recurlab.sweep.store import FACTS, Store, quiet, sqlite
+from recurlab.sweep.store import FACTS, Store, quiet_optuna, sqlite
 
 LR = "sweep.space={optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}"
 CASES = {
@@ -108,25 +108,25 @@ def test_a_file_that_is_no_database(recurlab, tmp_path):
 
 
 def test_words_of_the_sweep_are_told_from_those_of_the_training():
-    settings, rest = parse(
+    settings, rest = parse_sweep(
         ["data=adding", "sweep=learning_rate", "sweep.trials=7", "cell=gru", "sweep.space.seed=[1,2]"]
     )
     assert rest == ["data=adding", "cell=gru"]
-    assert (settings.trials, settings.pruner, settings.workers) == (7, "median", Settings().workers)
+    assert (settings.trials, settings.pruner, settings.workers) == (7, "median", SweepSettings().workers)
     assert settings.space == {"seed": [1, 2]}, "a space is given as a whole"
 
 
 def test_every_sweep_there_is_can_be_used_and_explains_its_keys():
-    assert "learning_rate" in names()
-    for name in names():
-        settings, _ = parse([f"sweep={name}"])
+    assert "learning_rate" in sweep_names()
+    for name in sweep_names():
+        settings, _ = parse_sweep([f"sweep={name}"])
         for parameter in parse_space(settings.space) if name != "default" else ():
             for value in parameter.ends:
                 compose([parameter.word(value)])
-    shown = usage()
-    for line in (f"  sweep.{key}: " for key in vars(Settings())):
+    shown = sweep_usage()
+    for line in (f"  sweep.{key}: " for key in vars(SweepSettings())):
         assert line in shown
-    assert vars(parse([])[0]) == vars(Settings()), "default.yaml holds the defaults"
+    assert vars(parse_sweep([])[0]) == vars(SweepSettings()), "default.yaml holds the defaults"
 
 
 def test_a_space_of_choices_and_ranges():
@@ -174,7 +174,7 @@ def test_a_choice_is_read_as_what_it_is(value):
     ],
 )
 def test_completion(word, wanted, recurlab):
-    assert complete(word) == wanted
+    assert complete_sweep(word) == wanted
     assert recurlab("_complete", f"recurlab sweep {word}")[1].split() == wanted
 
 
@@ -193,15 +193,15 @@ def test_a_sweep_goes_on_with_its_own_files_alone(tmp_path, monkeypatch):
         (tmp_path / folder / "input.txt").write_text(text * 99)
 
     def facts(*words):
-        return Plan.of(["data=text", LR, "data.batch_size=2", *words]).facts
+        return SweepPlan.of(["data=text", LR, "data.batch_size=2", *words]).facts
 
     def join(facts):
-        with quiet(), store.open() as storage:
+        with quiet_optuna(), store.open() as storage:
             return store.join(storage, "x", facts, lambda: ("valid/loss", "min")).user_attrs[FACTS]["files"]
 
     store, first = Store(sqlite(tmp_path / "sweep.db"), 15, 2), facts("data.dir=a")
     join(first)
-    with quiet(), store.open() as storage:
+    with quiet_optuna(), store.open() as storage:
         store.load(storage, "x").set_user_attr(FACTS, {key: first[key] for key in first if key != "files"})
     assert join(first) == first["files"]
     with pytest.raises(RecurlabError, match=r"data: the study 'x' in .*sweep\.db is of other files; give another"):
@@ -209,5 +209,5 @@ def test_a_sweep_goes_on_with_its_own_files_alone(tmp_path, monkeypatch):
     (tmp_path / "a").rename(tmp_path / "c")
     assert join(facts("data.dir=c")) == first["files"]
     assert join(facts("data.dir=a")) == first["files"]  # which is not there: a trial that is to come will say so
-    both = Plan.of(["data=text", "sweep.space={data.dir: [b, c]}", "data.batch_size=2"])
+    both = SweepPlan.of(["data=text", "sweep.space={data.dir: [b, c]}", "data.batch_size=2"])
     assert len({job.name for job in map(both.job, points(both.space))}) == 2

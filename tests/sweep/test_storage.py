@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 
 from recurlab.errors import RecurlabError
 from recurlab.sweep import patience
-from recurlab.sweep.store import Store, quiet, sqlite
+from recurlab.sweep.store import Store, quiet_optuna, sqlite
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
@@ -37,7 +37,7 @@ class Outage:
 def opened(tmp_path_factory):
     """A store and its storage, whose tables take longer to make than these tests."""
     store = Store(sqlite(tmp_path_factory.mktemp("store") / "sweep.db"), heartbeat=100, retries=1)
-    with quiet(), store.open() as storage:
+    with quiet_optuna(), store.open() as storage:
         yield store, storage, Outage(storage.engine)
 
 

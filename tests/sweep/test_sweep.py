@@ -188,7 +188,7 @@ def test_a_worker_that_can_start_no_process_leaves_its_trial(recurlab, toys, rea
         raise RecurlabError("no process can be started")
 
     with monkeypatch.context() as patch:
-        patch.setattr("recurlab.launch.queue.run", unable)
+        patch.setattr("recurlab.launch.queue.run_job", unable)
         assert recurlab("sweep", *words) == (2, "", "recurlab: no process can be started\n")
     code, out, err = recurlab("sweep", *words)
     assert (code, err) == (0, "")
@@ -209,7 +209,7 @@ def test_a_trial_that_is_lost_with_its_workers_is_told_by_the_exit_code(recurlab
     words = [*toys, "trainer.max_epochs=1", "sweep.space={seed: [0,1]}", "sweep.sampler=grid"]
     assert recurlab("sweep", *words, "sweep.trials=1")[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr("recurlab.launch.queue.run", die)
+        patch.setattr("recurlab.launch.queue.run_job", die)
         code, out, err = recurlab("sweep", *words, "sweep.trials=2")
     assert (code, err) == (2, "recurlab: trial 1: its worker died, as did all that took it up again\n")
     assert "1 trials finished, 1 failed; the best:" in out

@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState, create_trial
 
-from recurlab.sweep.trials import SURPLUS, Next, decide, place, slots, surplus
+from recurlab.sweep.trials import SURPLUS, Next, decide, position_of, slots, surplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -55,7 +55,7 @@ def test_a_trial_that_is_taken_up_again_counts_once_in_its_old_place():
     assert not surplus(slots(study), 1, 3)
     take_up_again(study, 3)
     assert [(slot.number, slot.trial.number) for slot in slots(study)] == [(0, 0), (1, 4), (2, 2)]
-    assert place(study, 2) == 2
+    assert position_of(study, 2) == 2
 
 
 def test_of_two_that_begin_the_last_trial_the_later_one_backs_off():
@@ -67,4 +67,4 @@ def test_of_two_that_begin_the_last_trial_the_later_one_backs_off():
     study.tell(second, state=TrialState.FAIL)
     assert [slot.number for slot in slots(study)] == [0, 1, 2]
     third = study.ask()
-    assert place(study, third.number) == 3, "as if the surplus one had not been"
+    assert position_of(study, third.number) == 3, "as if the surplus one had not been"

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from recurlab.backends import BACKENDS, select
 from recurlab.backends.call import Call
-from recurlab.bench.settings import OPTIONS, Settings, Shape
+from recurlab.bench.settings import OPTIONS, BenchSettings, Shape
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell
 from recurlab.cells.gru import GRU
@@ -51,7 +51,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Work:
+class LayerCall:
     """A candidate's layer and its input: T steps, B samples, I features.
 
     Attributes:
@@ -67,7 +67,7 @@ class Work:
     extra: dict[str, Tensor]
 
 
-def cases(settings: Settings) -> list[Case]:
+def cases(settings: BenchSettings) -> list[Case]:
     """Return all cases; an option that a cell does not have makes none.
 
     Raises:
@@ -90,7 +90,7 @@ def cases(settings: Settings) -> list[Case]:
     return found
 
 
-def _case(cell: str, recurrence: str, option: str, settings: Settings) -> Case:
+def _case(cell: str, recurrence: str, option: str, settings: BenchSettings) -> Case:
     heads = settings.heads if recurrence == "block" else 1
     kind = build_cell(cell, recurrence or None, heads, {})[1].kind
     return Case(cell, kind, heads, option)
@@ -106,7 +106,7 @@ def reference(case: Case) -> Candidate:
     return Candidate(Case(cell, "dense", 1, "bidirectional" if case.option == "bidirectional" else "none"), "torch")
 
 
-def candidates(settings: Settings, *, beside: bool = True) -> tuple[list[Candidate], dict[Candidate, str]]:
+def candidates(settings: BenchSettings, *, beside: bool = True) -> tuple[list[Candidate], dict[Candidate, str]]:
     """Return who is measured and a line of reason for each one that can't be; `beside` every reference too."""
     every = cases(settings)
     found: list[Candidate] = []
@@ -121,19 +121,19 @@ def candidates(settings: Settings, *, beside: bool = True) -> tuple[list[Candida
     return list(dict.fromkeys([*missing, *found])), refused
 
 
-def _refusal(candidate: Candidate, settings: Settings) -> str | None:
+def _refusal(candidate: Candidate, settings: BenchSettings) -> str | None:
     """Return None, or why a candidate can't run its case."""
     backend = candidate.backend
     if backend == "torch":
         return None if torch_class(candidate.case) else "torch has no layer that computes this"
     if backend == "compile":
         return None
-    work = prepare(Candidate(candidate.case, "eager"), small(candidate.case), settings)
+    work = prepare_layer(Candidate(candidate.case, "eager"), small(candidate.case), settings)
     reason: str | None = select.MODULES[backend].supports(call_of(work))
     return reason
 
 
-def call_of(work: Work) -> Call:
+def call_of(work: LayerCall) -> Call:
     """Return what a backend is asked to do for a layer of ours."""
     layer: RNN = work.layer  # type: ignore[assignment]
     sequence = arrange(
@@ -159,7 +159,7 @@ def torch_class(case: Case) -> type[nn.RNNBase] | None:
     return nn.GRU if cell == GRU() else nn.LSTM if cell == LSTM() else None
 
 
-def prepare(candidate: Candidate, shape: Shape, settings: Settings, seed: int = 0) -> Work:
+def prepare_layer(candidate: Candidate, shape: Shape, settings: BenchSettings, seed: int = 0) -> LayerCall:
     """Return a candidate's layer for a shape and an input, the same for the same seed whatever the backend."""
     place: dict[str, Any] = {"device": settings.device, "dtype": getattr(torch, settings.dtype)}
     case, kind = candidate.case, torch_class(candidate.case)
@@ -177,15 +177,15 @@ def prepare(candidate: Candidate, shape: Shape, settings: Settings, seed: int = 
     extra = {name: flag for name, flag in flags.items() if name == case.option}
     if candidate.backend == "torch" and kind is not None:
         theirs = _torch_layer(kind, ours, place)
-        return Work(theirs, theirs, x, extra)
-    return Work(ours, _compiled(ours) if candidate.backend == "compile" else ours, x, extra)
+        return LayerCall(theirs, theirs, x, extra)
+    return LayerCall(ours, _compiled(ours) if candidate.backend == "compile" else ours, x, extra)
 
 
-def projection(work: Work) -> Work:
+def projection(work: LayerCall) -> LayerCall:
     """Return the products of the input with the input weights, and no more, as a candidate of its own."""
     weights = [w.detach() for name, w in work.layer.named_parameters() if name.startswith("weight_ih")]
     weight = nn.Parameter(torch.cat(weights))  # of both directions
-    return Work(nn.ParameterList([weight]), lambda x: (F.linear(x, weight),), work.input, {})
+    return LayerCall(nn.ParameterList([weight]), lambda x: (F.linear(x, weight),), work.input, {})
 
 
 def _compiled(layer: RNN) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurlab.bench import programs
-from recurlab.bench.candidates import Work
+from recurlab.bench.candidates import LayerCall
 from recurlab.bench.clock import elapsed
 from recurlab.bench.machine import tf32
 from recurlab.errors import RecurlabError, one_line
@@ -86,7 +86,7 @@ def layers(family: str, *, tiny: bool) -> list[Layer]:
     return sorted(found, key=lambda one: one.size)
 
 
-def sources(device: torch.device, *, tiny: bool) -> Iterator[str]:
+def kernel_sources(device: torch.device, *, tiny: bool) -> Iterator[str]:
     """Yield the sources of all kernels that the families run on a GPU."""
     for family in FAMILIES:
         for layer in layers(family, tiny=tiny):
@@ -95,7 +95,7 @@ def sources(device: torch.device, *, tiny: bool) -> Iterator[str]:
                 yield from programs.of_layer(work, device, allow_tf32=precision.tf32)
 
 
-def work_of(layer: Layer, backend: str, device: torch.device, dtype: torch.dtype, values: torch.dtype) -> Work:
+def work_of(layer: Layer, backend: str, device: torch.device, dtype: torch.dtype, values: torch.dtype) -> LayerCall:
     """Return a layer and its input, of numbers that `values` can hold, the same for all backends and devices."""
     options: dict[str, Any] = {"zoneout": 0.2} if layer.noise else {}
     if layer.recurrence == "block":
@@ -106,10 +106,10 @@ def work_of(layer: Layer, backend: str, device: torch.device, dtype: torch.dtype
     flags = {"mask": torch.rand(x.shape[:2]) < 0.8, "resets": torch.rand(x.shape[:2]) < 0.1} if layer.noise else {}
     made.to(values).to(device=device, dtype=dtype)
     x = x.to(values).to(device=device, dtype=dtype).requires_grad_()
-    return Work(made, made, x, {name: flag.to(device) for name, flag in flags.items()})
+    return LayerCall(made, made, x, {name: flag.to(device) for name, flag in flags.items()})
 
 
-def outcome(work: Work, values: torch.dtype) -> dict[str, Tensor]:
+def outcome(work: LayerCall, values: torch.dtype) -> dict[str, Tensor]:
     """Return by name all that a layer gives, and the gradients of all that it was given."""
     torch.manual_seed(1)  # the same noise for all
     output, final = work.call(work.input, **work.extra)
@@ -160,7 +160,7 @@ def _compared(
     return "", f"{worst:.1e} of the norm in {place}"
 
 
-def _times(work: Work, steps: int, precision: Precision, device: torch.device) -> str:
+def _times(work: LayerCall, steps: int, precision: Precision, device: torch.device) -> str:
     """Return the microseconds that a step takes, forward and with its gradients."""
 
     def forward() -> None:

@@ -38,7 +38,7 @@ GOALS = (SHARE, STEP, SPEEDUP, RATIO, MEDIAN, MICRO, OVERHEAD)
 
 
 @dataclass(frozen=True)
-class Figure:
+class GoalFigure:
     """One number that was found, and where."""
 
     goal: Goal
@@ -51,10 +51,10 @@ class Figure:
         return self.value >= self.goal.bound if self.goal.at_least else self.value <= self.goal.bound
 
 
-def figures(rows: list[Row]) -> list[Figure]:
+def figures(rows: list[Row]) -> list[GoalFigure]:
     """Return all figures that rows of one device give, in the order of the goals."""
     by_place = {_place(row): row for row in rows if row["status"] == "ok"}
-    found: list[Figure] = []
+    found: list[GoalFigure] = []
     for row in by_place.values():
         if row["backend"] != "fused":
             continue
@@ -68,7 +68,7 @@ def figures(rows: list[Row]) -> list[Figure]:
     for figure in found:
         if figure.goal is RATIO:
             ratios.setdefault(figure.point.rpartition(" ")[0], []).append(figure.value)
-    found += [Figure(MEDIAN, point, median(values)) for point, values in ratios.items()]
+    found += [GoalFigure(MEDIAN, point, median(values)) for point, values in ratios.items()]
     return sorted(found, key=lambda figure: GOALS.index(figure.goal))
 
 
@@ -79,7 +79,7 @@ def needed_bytes(row: Row) -> tuple[int, int]:
     return forward, backward
 
 
-def _moved(row: Row) -> Iterator[Figure]:
+def _moved(row: Row) -> Iterator[GoalFigure]:
     steps, batch, hidden, _ = _sizes(row)
     if row["cell"] not in WORDS:
         return
@@ -87,35 +87,35 @@ def _moved(row: Row) -> Iterator[Figure]:
         if seconds <= 0:  # lost in the projection's own swing
             continue
         if batch * hidden < MANY:
-            yield Figure(STEP, f"{_point(row)} {name}", seconds / steps * 1e9)
+            yield GoalFigure(STEP, f"{_point(row)} {name}", seconds / steps * 1e9)
         elif row["copy_gb_s"]:
-            yield Figure(SHARE, f"{_point(row)} {name}", size / seconds / (float(row["copy_gb_s"]) * 1e9))
+            yield GoalFigure(SHARE, f"{_point(row)} {name}", size / seconds / (float(row["copy_gb_s"]) * 1e9))
 
 
-def _speedup(row: Row, by_place: dict[tuple[str, ...], Row]) -> Iterator[Figure]:
+def _speedup(row: Row, by_place: dict[tuple[str, ...], Row]) -> Iterator[GoalFigure]:
     theirs = by_place.get(_place(row | {"cell": "gru", "recurrence": "dense", "backend": "torch"}))
     if row["cell"] != "indy_gru" or theirs is None:
         return
     ours, usual = _alone(row), _alone(theirs)
     for name, fast, slow in (("forward", ours[0], usual[0]), ("forward and backward", sum(ours), sum(usual))):
         if fast > 0 and slow > 0:
-            yield Figure(SPEEDUP, f"{_point(row)} {name}", slow / fast)
+            yield GoalFigure(SPEEDUP, f"{_point(row)} {name}", slow / fast)
 
 
-def _dense(row: Row) -> Iterator[Figure]:
+def _dense(row: Row) -> Iterator[GoalFigure]:
     steps, _, hidden, _ = _sizes(row)
     if row["forward_backward_ratio"]:
-        yield Figure(RATIO, _point(row), float(row["forward_backward_ratio"]))
+        yield GoalFigure(RATIO, _point(row), float(row["forward_backward_ratio"]))
     seconds = _alone(row)[0]
     if hidden <= 512 and seconds > 0:
-        yield Figure(MICRO, _point(row), seconds / steps * 1e6)
+        yield GoalFigure(MICRO, _point(row), seconds / steps * 1e6)
 
 
-def _overhead(row: Row, by_place: dict[tuple[str, ...], Row]) -> Iterator[Figure]:
+def _overhead(row: Row, by_place: dict[tuple[str, ...], Row]) -> Iterator[GoalFigure]:
     plain = by_place.get(_place(row | {"option": "none"}))
     if row["option"] in OPTIONS and plain is not None:
         ratio = float(row["forward_backward_ms"]) / float(plain["forward_backward_ms"])
-        yield Figure(OVERHEAD, f"{_point(row)} {row['option']}", ratio)
+        yield GoalFigure(OVERHEAD, f"{_point(row)} {row['option']}", ratio)
 
 
 def _alone(row: Row) -> tuple[float, float]:
@@ -138,7 +138,7 @@ def _sizes(row: Row) -> tuple[int, int, int, int]:
     return steps, batch, hidden, features
 
 
-def summary(rows: list[Row]) -> list[str]:
+def goals_summary(rows: list[Row]) -> list[str]:
     """Return lines: how many figures meet each goal, every one that does not, and whatever has no figure."""
     found = figures(rows)
     lines = ["goals: met of measured, worst and median figure"]

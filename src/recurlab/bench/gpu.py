@@ -11,19 +11,19 @@ import torch
 from recurlab.bench import machine
 from recurlab.bench.candidates import Candidate, candidates, cases
 from recurlab.bench.clock import copy_bandwidth
-from recurlab.bench.goals import figures, summary
+from recurlab.bench.goals import figures, goals_summary
 from recurlab.bench.machine import check_device, environment, prepared
-from recurlab.bench.measure import UNSUPPORTED, Result, measure
+from recurlab.bench.measure import UNSUPPORTED, Timings, measure
 from recurlab.bench.plan import FULL, TINY, Item, items
 from recurlab.bench.report import goals_picture
-from recurlab.bench.results import Results, Row, to_rows
+from recurlab.bench.results import BenchResults, Row, to_rows
 from recurlab.bench.stages import BROKEN, LOST
 from recurlab.errors import one_line
 
 STUCK = 60  # seconds after which an item is given up, with the process: nothing else ends a kernel that waits for ever
 
 
-def run(
+def run_gpu_plan(
     device: str, output: str, *, tiny: bool, seconds: float, first: int = 0, lost: bool = False, since: str = ""
 ) -> int:
     """Measure the plan from its item number `first` on and show what was found since a time.
@@ -48,7 +48,7 @@ def run(
         place = torch.device(device)
         bandwidth = copy_bandwidth(place, size=2**22 if tiny else 2**30)
         shared = environment(plan[0].settings) | {"copy_gb_s": f"{bandwidth / 1e9:.5g}"}
-        kept = Results(output, shared["device"])
+        kept = BenchResults(output, shared["device"])
         print(f"{shared['device']}: a copy on the device reads and writes {bandwidth / 1e9:.4g} GB/s", flush=True)
         if lost:
             kept.add(_noted(plan[first - 1], shared, "failed: it did not end"))
@@ -68,7 +68,7 @@ def run(
                 return BROKEN
     rows = [row for row in kept.rows if row["date"] >= since and row["device"] == shared["device"]]
     drawn = goals_picture(figures(rows), kept.csv.with_suffix(".png"), shared["device"])
-    print("\n".join([*summary(rows), f"results: {kept.csv}", drawn]))
+    print("\n".join([*goals_summary(rows), f"results: {kept.csv}", drawn]))
     if unreached:
         print(f"time is up: the last {unreached} of {len(plan)} items were not measured, from {plan[-unreached]} on")
     wrong = [row for row in rows if row["status"] != "ok" and not row["status"].startswith(UNSUPPORTED)]
@@ -83,13 +83,13 @@ def _measured(item: Item, shared: Row) -> list[Row]:
         results = measure(found, item.shape, settings)
     except Exception as error:  # whatever an item does, the next ones are measured
         return _noted(item, shared, f"failed: {type(error).__name__}: {one_line(error)}")
-    reasons = {who: Result(f"{UNSUPPORTED}{why}") for who, why in refused.items() if who.backend == "fused"}
+    reasons = {who: Timings(f"{UNSUPPORTED}{why}") for who, why in refused.items() if who.backend == "fused"}
     return to_rows(results | reasons, item.shape, settings, shared | {"dtype": settings.dtype})
 
 
 def _noted(item: Item, shared: Row, status: str) -> list[Row]:
     """Return a row of a status for each case of an item."""
-    results = {Candidate(case, "fused"): Result(status) for case in cases(item.settings)}
+    results = {Candidate(case, "fused"): Timings(status) for case in cases(item.settings)}
     return to_rows(results, item.shape, item.settings, shared | {"dtype": item.settings.dtype})
 
 
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     gc.freeze()  # what is imported is no garbage: to look through it before each round would take a tenth of a second
     where, folder, small, moment, limit, start, gone = sys.argv[1:]
     sys.exit(
-        run(
+        run_gpu_plan(
             where,
             folder,
             tiny=small == "True",

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import recurlab
-from recurlab.bench.settings import Settings
+from recurlab.bench.settings import BenchSettings
 from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse.cuda.faults import fault
 from recurlab.fuse.cuda.gpu import dotted
@@ -20,7 +20,7 @@ from recurlab.training.provenance import processor, provenance
 SPIN = "from recurlab.parents import end_with\nend_with(0)\nwhile True: sum(range(100000))"
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: BenchSettings) -> dict[str, str]:
     """Return the columns that are the same for all measurements of a run."""
     origin = provenance(0)
     here = Path(recurlab.__file__)
@@ -47,7 +47,7 @@ def _plain_name() -> str:
 
 
 @contextmanager
-def prepared(settings: Settings) -> Iterator[None]:
+def prepared(settings: BenchSettings) -> Iterator[None]:
     """Set the threads and start the busy processes; both end with the block."""
     threads = torch.get_num_threads()
     crowd: list[subprocess.Popen[bytes]] = []

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from recurlab.bench.candidates import Candidate, Work, prepare, projection
+from recurlab.bench.candidates import Candidate, LayerCall, prepare_layer, projection
 from recurlab.bench.clock import elapsed
-from recurlab.bench.parity import Gap, check
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.parity import Gap, check_parity
+from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError, one_line
 
 UNSUPPORTED = "not supported: "
@@ -21,7 +21,7 @@ WRONG = "parity failed"  # is timed all the same: whether a kernel is worth mend
 
 
 @dataclass
-class Result:
+class Timings:
     """What was found of a candidate; the seconds are empty unless `status` is ok or WRONG.
 
     Attributes:
@@ -65,7 +65,7 @@ class Result:
 class Runner:
     """The passes of a candidate's layer over one shape, as a training step makes them."""
 
-    def __init__(self, work: Work, *, input_grad: bool) -> None:
+    def __init__(self, work: LayerCall, *, input_grad: bool) -> None:
         self.work = work
         self.work.input.requires_grad_(input_grad)
         with torch.no_grad():
@@ -106,19 +106,19 @@ class Runner:
             leaf.grad = None
 
 
-def measure(candidates: list[Candidate], shape: Shape, settings: Settings) -> dict[Candidate, Result]:
+def measure(candidates: list[Candidate], shape: Shape, settings: BenchSettings) -> dict[Candidate, Timings]:
     """Return what is found of each candidate: first parity and memory, then the timings in turns."""
-    results: dict[Candidate, Result] = {}
+    results: dict[Candidate, Timings] = {}
     runners: dict[Candidate, list[Runner]] = {}
     for candidate in candidates:
         results[candidate] = _check(candidate, shape, settings)
         if results[candidate].status not in ("ok", WRONG):
             continue
         try:
-            work = prepare(candidate, shape, settings)
+            work = prepare_layer(candidate, shape, settings)
             works = [work, projection(work)] if settings.alone else [work]
             made = [Runner(one, input_grad=settings.input_grad) for one in works]
-            _time(Result(""), made)  # the first calls prepare what later ones find
+            _time(Timings(""), made)  # the first calls prepare what later ones find
             results[candidate].peak = peak_bytes(made[0].both, settings.device)
             made[0].clear()
             runners[candidate] = made
@@ -138,7 +138,7 @@ def measure(candidates: list[Candidate], shape: Shape, settings: Settings) -> di
     return results
 
 
-def _time(result: Result, runners: list[Runner]) -> None:
+def _time(result: Timings, runners: list[Runner]) -> None:
     """Add one timing of each pass: of a layer, and where it is beside it, of its projection."""
     layer, *beside = runners
     result.forward.append(seconds(layer, layer.forward))
@@ -148,15 +148,15 @@ def _time(result: Result, runners: list[Runner]) -> None:
         result.projection.append(part.passes())
 
 
-def _check(candidate: Candidate, shape: Shape, settings: Settings) -> Result:
+def _check(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Timings:
     try:
-        gap = check(candidate, shape, settings)
+        gap = check_parity(candidate, shape, settings)
     except RecurlabError as error:  # a shape that no kernel of the backend has room for
-        return Result(f"{UNSUPPORTED}{one_line(error)}")
+        return Timings(f"{UNSUPPORTED}{one_line(error)}")
     except Exception as error:  # see above
-        return Result(f"failed: {type(error).__name__}: {one_line(error)}")
+        return Timings(f"failed: {type(error).__name__}: {one_line(error)}")
     # torch's layer is the yardstick: its gap is shown, and it is timed.
-    return Result("ok" if gap.fits or candidate.backend == "torch" else WRONG, gap)
+    return Timings("ok" if gap.fits or candidate.backend == "torch" else WRONG, gap)
 
 
 def seconds(runner: Runner, work: Callable[[], Tensor]) -> float:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recurlab.bench.candidates import Candidate, Work, cases, prepare
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.candidates import Candidate, LayerCall, cases, prepare_layer
+from recurlab.bench.settings import BenchSettings, Shape
 
 # The type of the tensors, and whether float32 matrices may be multiplied in TF32.
 PRECISIONS = {"bfloat16": ("bfloat16", True), "tf32": ("float32", True), "float16": ("float16", True),
@@ -19,7 +19,7 @@ GATES = {"gru": 3, "lstm": 4}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """A layer without options, a shape and a precision."""
 
     cell: str
@@ -32,10 +32,10 @@ class Problem:
         return f"{self.cell} {self.precision} {self.shape}"
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> BenchSettings:
         """What the bench calls it."""
         dtype, wide = PRECISIONS[self.precision]
-        return Settings(
+        return BenchSettings(
             cells=(self.cell,), shapes=(self.shape,), backends=("fused",), dtype=dtype, tf32=wide, device=self.device,
             repeats=self.repeats,
         )  # fmt: skip
@@ -52,93 +52,93 @@ class Problem:
 
 @dataclass(frozen=True)
 class Peer:
-    """Who else runs some problems.
+    """Who else runs some workloads.
 
     Attributes:
         module: that is imported for it.
         cells: that it has.
         precisions: that it computes in.
-        build: returns its layer and an input, from the module and a problem.
+        build: returns its layer and an input, from the module and a workload.
         last: whether it is timed when all others have been.
     """
 
     module: str
     cells: tuple[str, ...]
     precisions: tuple[str, ...]
-    build: Callable[[Any, Problem], Work]
+    build: Callable[[Any, Workload], LayerCall]
     last: bool = False
 
-    def serves(self, problem: Problem) -> bool:
+    def serves(self, workload: Workload) -> bool:
         """Return whether it has the cell and the precision."""
-        return problem.cell in self.cells and problem.precision in self.precisions
+        return workload.cell in self.cells and workload.precision in self.precisions
 
 
-def _torch(module: Any, problem: Problem) -> Work:
-    (case,) = cases(problem.settings)
-    return prepare(Candidate(case, "torch"), problem.shape, problem.settings)
+def _torch(module: Any, workload: Workload) -> LayerCall:
+    (case,) = cases(workload.settings)
+    return prepare_layer(Candidate(case, "torch"), workload.shape, workload.settings)
 
 
-def _compiled(module: Any, problem: Problem) -> Work:
-    work = _torch(module, problem)
+def _compiled(module: Any, workload: Workload) -> LayerCall:
+    work = _torch(module, workload)
     return replace(work, call=torch.compile(work.layer))
 
 
-def _flashrnn(module: Any, problem: Problem) -> Work:
-    shape, gates = problem.shape, GATES[problem.cell]
+def _flashrnn(module: Any, workload: Workload) -> LayerCall:
+    shape, gates = workload.shape, GATES[workload.cell]
     sizes = {"weight_ih": (gates * shape.hidden, shape.features), "weight_hh": (gates, 1, shape.hidden, shape.hidden),
              "bias": (4, 1, shape.hidden)}  # fmt: skip  # of the GRU too, whose candidate has two
     weights = nn.ParameterDict(
-        {name: nn.Parameter(0.05 * torch.randn(s, **problem.place)) for name, s in sizes.items()}
+        {name: nn.Parameter(0.05 * torch.randn(s, **workload.place)) for name, s in sizes.items()}
     )
 
     def call(x: torch.Tensor) -> Any:
         projected = F.linear(x, weights["weight_ih"]).view(*x.shape[:2], gates, 1, shape.hidden)
         states, _ = module.flashrnn(
-            projected, weights["weight_hh"], weights["bias"], function=problem.cell, backend="cuda_fused",
-            dtype=problem.settings.dtype,
+            projected, weights["weight_hh"], weights["bias"], function=workload.cell, backend="cuda_fused",
+            dtype=workload.settings.dtype,
         )  # fmt: skip
         return states  # the first of them is the output
 
-    return Work(weights, call, problem.batch_first(), {})
+    return LayerCall(weights, call, workload.batch_first(), {})
 
 
-def _xlstm(module: Any, problem: Problem) -> Work:
+def _xlstm(module: Any, workload: Workload) -> LayerCall:
     cell = import_module(f"{module.__name__}.blocks.slstm.cell")
-    shape, dtype = problem.shape, problem.settings.dtype
+    shape, dtype = workload.shape, workload.settings.dtype
     config = cell.sLSTMCellConfig(
         hidden_size=shape.hidden, num_heads=1, function="lstm", backend="cuda", dtype=dtype, batch_size=shape.batch,
         input_shape="SBGNH", output_shape="SBH",
     )  # fmt: skip
     layer = nn.Sequential(
-        nn.Linear(shape.features, 4 * shape.hidden, bias=False, **problem.place),
-        cell.sLSTMCell(config).to(problem.device),
+        nn.Linear(shape.features, 4 * shape.hidden, bias=False, **workload.place),
+        cell.sLSTMCell(config).to(workload.device),
     )
-    x = torch.randn(shape.steps, shape.batch, shape.features, **problem.place)
-    return Work(layer, layer, x, {})
+    x = torch.randn(shape.steps, shape.batch, shape.features, **workload.place)
+    return LayerCall(layer, layer, x, {})
 
 
-def _torchrl(module: Any, problem: Problem) -> Work:
+def _torchrl(module: Any, workload: Workload) -> LayerCall:
     modules, tensordict = import_module(f"{module.__name__}.modules"), import_module("tensordict")
-    kind, states = {"gru": (modules.GRUModule, ["h"]), "lstm": (modules.LSTMModule, ["h", "c"])}[problem.cell]
+    kind, states = {"gru": (modules.GRUModule, ["h"]), "lstm": (modules.LSTMModule, ["h", "c"])}[workload.cell]
     layer = kind(
-        input_size=problem.shape.features, hidden_size=problem.shape.hidden, device=problem.device,
+        input_size=workload.shape.features, hidden_size=workload.shape.hidden, device=workload.device,
         in_keys=["x", *states], out_keys=["y", *(("next", state) for state in states)], default_recurrent_mode=True,
-        recurrent_backend="triton", recurrent_matmul_precision="tf32" if problem.precision == "tf32" else "ieee",
+        recurrent_backend="triton", recurrent_matmul_precision="tf32" if workload.precision == "tf32" else "ieee",
     )  # fmt: skip
-    x = problem.batch_first()
+    x = workload.batch_first()
     starts = torch.zeros(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
 
     def call(x: torch.Tensor) -> Any:
         return (layer(tensordict.TensorDict({"x": x, "is_init": starts}, x.shape[:2]))["y"],)
 
-    return Work(layer, call, x, {})
+    return LayerCall(layer, call, x, {})
 
 
-def _haste(module: Any, problem: Problem) -> Work:
-    kind = {"gru": module.GRU, "lstm": module.LSTM, "indrnn": module.IndRNN}[problem.cell]
-    layer = kind(problem.shape.features, problem.shape.hidden).to(problem.device)
-    x = torch.randn(problem.shape.steps, problem.shape.batch, problem.shape.features, **problem.place)
-    return Work(layer, layer, x, {})
+def _haste(module: Any, workload: Workload) -> LayerCall:
+    kind = {"gru": module.GRU, "lstm": module.LSTM, "indrnn": module.IndRNN}[workload.cell]
+    layer = kind(workload.shape.features, workload.shape.hidden).to(workload.device)
+    x = torch.randn(workload.shape.steps, workload.shape.batch, workload.shape.features, **workload.place)
+    return LayerCall(layer, layer, x, {})
 
 
 DENSE, EVERY = ("gru", "lstm"), tuple(PRECISIONS)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recurlab.bench.candidates import Candidate, Work, prepare, shortened, small
+from recurlab.bench.candidates import Candidate, LayerCall, prepare_layer, shortened, small
 from recurlab.bench.machine import tf32
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError
 
 # The largest difference allowed, as a part of the tensor's largest magnitude. In half precision and in TF32, backends
@@ -31,7 +31,7 @@ class Gap:
         return self.size <= self.allowed
 
 
-def check(candidate: Candidate, shape: Shape, settings: Settings) -> Gap:
+def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Gap:
     """Return how far a candidate is from the eager backend; where less is computed than float32, of that too.
 
     Raises:
@@ -42,7 +42,7 @@ def check(candidate: Candidate, shape: Shape, settings: Settings) -> Gap:
         # On a GPU the shape would have float32 kernels of its own, to be compiled for this alone.
         size = shape if settings.device == "cpu" else small(candidate.case)
         try:
-            wide = check(candidate, size, replace(settings, dtype="float32", tf32=False))
+            wide = check_parity(candidate, size, replace(settings, dtype="float32", tf32=False))
         except RecurlabError:
             wide = Gap(0)  # its float32 kernels have no room for the shape; those asked for may
         if not wide.fits:
@@ -54,7 +54,7 @@ def check(candidate: Candidate, shape: Shape, settings: Settings) -> Gap:
         return Gap(*difference(candidate, shape, settings), allowed)
 
 
-def difference(candidate: Candidate, shape: Shape, settings: Settings) -> tuple[float, str]:
+def difference(candidate: Candidate, shape: Shape, settings: BenchSettings) -> tuple[float, str]:
     """Return the largest relative difference to the eager backend, and of what.
 
     Outputs, final states and the gradients of the input, the initial states and all parameters are compared, on a
@@ -62,8 +62,8 @@ def difference(candidate: Candidate, shape: Shape, settings: Settings) -> tuple[
     """
     worst = (0.0, "nothing")
     for size in (small(candidate.case), shortened(shape)):
-        found = _everything(prepare(candidate, size, settings, seed=1), size)
-        wanted = _everything(prepare(Candidate(candidate.case, "eager"), size, settings, seed=1), size)
+        found = _everything(prepare_layer(candidate, size, settings, seed=1), size)
+        wanted = _everything(prepare_layer(Candidate(candidate.case, "eager"), size, settings, seed=1), size)
         for name, tensor in wanted.items():
             gap = _gap(found[name], tensor)
             if gap > worst[0]:
@@ -78,7 +78,7 @@ def _gap(found: Tensor, wanted: Tensor) -> float:
     return (found.double() - wanted.double()).abs().max().item() / (largest or 1.0)
 
 
-def _everything(work: Work, shape: Shape) -> dict[str, Tensor]:
+def _everything(work: LayerCall, shape: Shape) -> dict[str, Tensor]:
     """Return all that a layer computes in a forward and a backward pass, by name."""
     generator = torch.Generator().manual_seed(2)
 
@@ -104,6 +104,6 @@ def _everything(work: Work, shape: Shape) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in (values | gradients).items()}
 
 
-def _states(work: Work) -> int:
+def _states(work: LayerCall) -> int:
     cell = getattr(work.layer, "cell", None)
     return len(cell.states) if cell is not None else 1 + isinstance(work.layer, torch.nn.LSTM)

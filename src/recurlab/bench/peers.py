@@ -15,11 +15,11 @@ import torch
 import recurlab
 from recurlab.bench.candidates import candidates
 from recurlab.bench.machine import check_device, environment, lost, tf32
-from recurlab.bench.measure import UNSUPPORTED, Result, Runner, measure, seconds
-from recurlab.bench.others import PEERS, PRECISIONS, Peer, Problem
+from recurlab.bench.measure import UNSUPPORTED, Runner, Timings, measure, seconds
+from recurlab.bench.others import PEERS, PRECISIONS, Peer, Workload
 from recurlab.bench.plan import FULL, TINY, Sizes
 from recurlab.bench.results import Row, csv_path
-from recurlab.bench.settings import Settings
+from recurlab.bench.settings import BenchSettings
 from recurlab.bench.stages import LOST
 from recurlab.errors import one_line, path_of
 
@@ -32,7 +32,7 @@ FIELDS = (
 WARM = 2  # calls of each pass that are not counted: kernels are compiled and chosen in them
 
 
-def run(device: str, output: str, *, tiny: bool, seconds: float) -> int:
+def run_peers(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     """Time our fused layer and every peer at the shapes of the plan; say how they compare.
 
     Args:
@@ -48,7 +48,7 @@ def run(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     end = time.monotonic() + seconds
     there = dict(_imported())
     plan = list(order(TRIAL if tiny else FULL, device, list(there)))
-    shared = {name: value for name, value in environment(Settings(device=device)).items() if name in FIELDS}
+    shared = {name: value for name, value in environment(BenchSettings(device=device)).items() if name in FIELDS}
     folder = path_of("output", output)
     folder.mkdir(parents=True, exist_ok=True)
     path = csv_path(folder, f"{shared['device']} peers")
@@ -60,7 +60,7 @@ def run(device: str, output: str, *, tiny: bool, seconds: float) -> int:
             writer.writerow(shared | row)
             file.flush()
             rows.append(row)
-    print("\n".join([*summary(rows), f"results: {path}"]))
+    print("\n".join([*peers_summary(rows), f"results: {path}"]))
     ours = [row["status"] for row in rows if row["peer"] == OURS]
     return 0 if all(status == "ok" or status.startswith(UNSUPPORTED) for status in ours) else 1
 
@@ -76,77 +76,77 @@ def _imported() -> Iterator[tuple[str, Any]]:
             print(f"skipped: {name} {reason}", flush=True)
 
 
-def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Problem, str]]:
-    """Yield what is timed in its order: ours before the others of a problem; what no peer has is left out."""
+def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Workload, str]]:
+    """Yield what is timed in its order: ours before the others of a workload; what no peer has is left out."""
     wanted = [(cell, shape) for shape in sizes.dense for cell in ("gru", "lstm")]
     wanted += [("indrnn", shape) for shape in (sizes.many[0], sizes.few[0])]
-    problems = [
-        Problem(cell, shape, precision, device, sizes.repeats) for cell, shape in wanted for precision in PRECISIONS
+    workloads = [
+        Workload(cell, shape, precision, device, sizes.repeats) for cell, shape in wanted for precision in PRECISIONS
     ]
     begun = set()
     for last in (False, True):
-        for problem in problems:
-            names = [name for name in there if PEERS[name].last == last and PEERS[name].serves(problem)]
-            if names and problem not in begun:
-                yield problem, OURS
-                begun.add(problem)
+        for workload in workloads:
+            names = [name for name in there if PEERS[name].last == last and PEERS[name].serves(workload)]
+            if names and workload not in begun:
+                yield workload, OURS
+                begun.add(workload)
             for name in names:
-                yield problem, name
+                yield workload, name
 
 
-def _measured(plan: Sequence[tuple[Problem, str]], there: Mapping[str, Any], end: float) -> Iterator[Row]:
+def _measured(plan: Sequence[tuple[Workload, str]], there: Mapping[str, Any], end: float) -> Iterator[Row]:
     """Yield a row for each part of the plan, until the time is up or the device answers no more."""
-    own: dict[Problem, Result] = {}
-    for place, (problem, name) in enumerate(plan):
+    own: dict[Workload, Timings] = {}
+    for place, (workload, name) in enumerate(plan):
         if time.monotonic() > end:
-            print(f"time is up: the last {len(plan) - place} of {len(plan)} were not begun, from {problem} {name} on")
+            print(f"time is up: the last {len(plan) - place} of {len(plan)} were not begun, from {workload} {name} on")
             return
-        with tf32(problem.settings.tf32):
+        with tf32(workload.settings.tf32):
             if name == OURS:
-                found = own[problem] = _ours(problem)
+                found = own[workload] = _ours(workload)
             else:
-                found = _timed(PEERS[name], there[name], problem)
-        row = _row(problem, name, found, own[problem])
+                found = _timed(PEERS[name], there[name], workload)
+        row = _row(workload, name, found, own[workload])
         told = f"{row['forward_backward_ms']} ms, {row['forward_backward_ratio_to_ours'] or 'not'} times ours"
-        print(f"{problem} {name}: {told if found.status == 'ok' else found.status}", flush=True)
+        print(f"{workload} {name}: {told if found.status == 'ok' else found.status}", flush=True)
         yield row | {"version": _version(name, there)}
-        if found.status.startswith("failed") and (reason := lost(torch.device(problem.device))):
+        if found.status.startswith("failed") and (reason := lost(torch.device(workload.device))):
             print(f"{LOST}{reason}")
             return
 
 
-def _ours(problem: Problem) -> Result:
+def _ours(workload: Workload) -> Timings:
     """Return what the bench finds of our layer, of its numbers too."""
     try:
-        found, refused = candidates(problem.settings, beside=False)
-        results = measure(found, problem.shape, problem.settings)
+        found, refused = candidates(workload.settings, beside=False)
+        results = measure(found, workload.shape, workload.settings)
     except Exception as error:  # whatever happens, the others are timed
-        return Result(f"failed: {type(error).__name__}: {one_line(error)}")
-    (result,) = [*results.values(), *(Result(f"{UNSUPPORTED}{why}") for why in refused.values())]
+        return Timings(f"failed: {type(error).__name__}: {one_line(error)}")
+    (result,) = [*results.values(), *(Timings(f"{UNSUPPORTED}{why}") for why in refused.values())]
     return result
 
 
-def _timed(peer: Peer, module: Any, problem: Problem) -> Result:
+def _timed(peer: Peer, module: Any, workload: Workload) -> Timings:
     """Return the times of a peer; its numbers are its own affair."""
     try:
-        runner = Runner(peer.build(module, problem), input_grad=False)
+        runner = Runner(peer.build(module, workload), input_grad=False)
         rounds = [
-            (seconds(runner, runner.forward), seconds(runner, runner.both)) for _ in range(WARM + problem.repeats)
+            (seconds(runner, runner.forward), seconds(runner, runner.both)) for _ in range(WARM + workload.repeats)
         ]
     except Exception as error:  # see above
-        return Result(f"failed: {type(error).__name__}: {one_line(error)}")
+        return Timings(f"failed: {type(error).__name__}: {one_line(error)}")
     forward, both = (list(times) for times in zip(*rounds[WARM:], strict=True))
-    return Result("ok", forward=forward, both=both)
+    return Timings("ok", forward=forward, both=both)
 
 
-def _row(problem: Problem, name: str, found: Result, ours: Result) -> Row:
-    settings = problem.settings
+def _row(workload: Workload, name: str, found: Timings, ours: Timings) -> Row:
+    settings = workload.settings
     row = dict.fromkeys(FIELDS[: FIELDS.index("device")], "") | {
         "peer": name,
-        "cell": problem.cell,
+        "cell": workload.cell,
         "dtype": settings.dtype,
         "tf32": str(settings.tf32).lower(),
-        "shape": str(problem.shape),
+        "shape": str(workload.shape),
         "status": found.status,
     }
     if found.forward:
@@ -166,7 +166,7 @@ def _version(name: str, there: Mapping[str, Any]) -> str:
         return ""
 
 
-def summary(rows: Sequence[Row]) -> list[str]:
+def peers_summary(rows: Sequence[Row]) -> list[str]:
     """Return lines: how many times as long as ours each peer took, and what it could not do."""
     ratios: dict[str, list[float]] = {}
     troubles: dict[str, int] = {}
@@ -187,4 +187,4 @@ def summary(rows: Sequence[Row]) -> list[str]:
 if __name__ == "__main__":
     gc.freeze()  # see gpu.py
     where, into, small, limit = sys.argv[1:]
-    sys.exit(run(where, into, tiny=small == "True", seconds=float(limit)))
+    sys.exit(run_peers(where, into, tiny=small == "True", seconds=float(limit)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from recurlab.bench.goals import OPTIONS
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.settings import BenchSettings, Shape
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -53,7 +53,7 @@ TINY = Sizes(
 class Item:
     """Settings of one shape; `beside`: torch's layer is measured with it."""
 
-    settings: Settings
+    settings: BenchSettings
     beside: bool
 
     @property
@@ -69,10 +69,12 @@ class Item:
 
 def items(sizes: Sizes, device: str, output: str) -> list[Item]:
     """Return all that is measured, in its order."""
-    return list(_ordered(sizes, Settings(device=device, output=output, tf32=True, alone=True, repeats=sizes.repeats)))
+    return list(
+        _ordered(sizes, BenchSettings(device=device, output=output, tf32=True, alone=True, repeats=sizes.repeats))
+    )
 
 
-def _ordered(sizes: Sizes, common: Settings) -> Iterator[Item]:
+def _ordered(sizes: Sizes, common: BenchSettings) -> Iterator[Item]:
     diagonal, (wide, square) = ("indrnn", "indy_gru", "indy_lstm"), sizes.options
 
     def item(cells: tuple[str, ...], shape: Shape, dtype: str, *, beside: bool = False, options: bool = False) -> Item:

@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 
 from recurlab.backends import fused
-from recurlab.bench.candidates import Candidate, Case, Work, call_of, cases, prepare, shortened, small
+from recurlab.bench.candidates import Candidate, Case, LayerCall, call_of, cases, prepare_layer, shortened, small
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import Item
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse.cuda import nvrtc
 
@@ -23,11 +23,11 @@ def of_items(plan: Iterable[Item], device: torch.device) -> Iterator[str]:
         for case in cases(item.settings):
             for settings, shape in _runs(case, item):
                 # Where no kernel runs, none is compiled: sizes are all that counts.
-                work = prepare(Candidate(case, "fused"), shape, replace(settings, device="meta"))
+                work = prepare_layer(Candidate(case, "fused"), shape, replace(settings, device="meta"))
                 yield from of_layer(work, device, allow_tf32=settings.tf32)
 
 
-def _runs(case: Case, item: Item) -> Iterator[tuple[Settings, Shape]]:
+def _runs(case: Case, item: Item) -> Iterator[tuple[BenchSettings, Shape]]:
     """Yield how and where a case is run: to compare it in float32, to compare it as asked, and to be timed."""
     settings, little = item.settings, small(case)
     wide = replace(settings, dtype="float32", tf32=False)
@@ -35,7 +35,7 @@ def _runs(case: Case, item: Item) -> Iterator[tuple[Settings, Shape]]:
     yield from ((settings, little), (settings, shortened(item.shape)), (settings, item.shape))
 
 
-def of_layer(work: Work, device: torch.device, *, allow_tf32: bool) -> list[str]:
+def of_layer(work: LayerCall, device: torch.device, *, allow_tf32: bool) -> list[str]:
     """Return the sources of a layer's kernels on a device, none if no kernel serves it; its tensors may be anywhere."""
     with tf32(allow_tf32):
         try:

@@ -11,13 +11,13 @@ from recurlab.errors import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from recurlab.bench.goals import Figure
+    from recurlab.bench.goals import GoalFigure
 
 PASSES = {"forward_ratio": "forward", "forward_backward_ratio": "forward + backward"}
 COLOURS = ("tab:gray", "tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
 
 
-def table(rows: list[Row]) -> str:
+def speed_table(rows: list[Row]) -> str:
     """Return the rows as a table; a ratio below 1 is faster than torch."""
     head = ["cell", "recurrence", "options", "shape", "backend"]
     numbers = ["forward ms", "forward + backward ms", "ratio to torch", "ratio with backward", "peak MiB"]
@@ -31,10 +31,10 @@ def table(rows: list[Row]) -> str:
         else:
             texts.append(row["status"].partition(":")[0])
         lines.append([*texts, *[""] * (len(lines[0]) - len(texts))])
-    return aligned(lines, texts=len(head))
+    return aligned_columns(lines, texts=len(head))
 
 
-def aligned(lines: Sequence[Sequence[str]], texts: int) -> str:
+def aligned_columns(lines: Sequence[Sequence[str]], texts: int) -> str:
     """Return lines of cells as a table under its first line; the first columns are `texts`, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     made = [
@@ -47,7 +47,7 @@ def aligned(lines: Sequence[Sequence[str]], texts: int) -> str:
     return "\n".join([made[0], "─┼─".join("─" * width for width in widths), *made[1:]])
 
 
-def picture(rows: list[Row], path: Path) -> str:
+def draw_speeds(rows: list[Row], path: Path) -> str:
     """Draw the ratios of rows from one machine: a panel for each shape and pass, a group for each case.
 
     Return the line that says where the picture is, or why there is none.
@@ -79,17 +79,17 @@ def picture(rows: list[Row], path: Path) -> str:
     return f"picture: {path}"
 
 
-def goals_picture(found: list["Figure"], path: Path, title: str) -> str:
+def goals_picture(found: list["GoalFigure"], path: Path, title: str) -> str:
     """Draw the figures of each goal beside its bound; return the line that says where, or why there is none."""
     try:
-        from matplotlib.figure import Figure as Canvas
+        from matplotlib.figure import Figure
     except ImportError as error:
         return f"picture: none: {one_line(error)}"
     by_goal = {goal: [f for f in found if f.goal is goal] for goal in dict.fromkeys(f.goal for f in found)}
     if not by_goal:
         return "picture: none: nothing was measured"
     heights = [1.5 + 0.16 * len(figures) for figures in by_goal.values()]
-    canvas = Canvas(figsize=(10, sum(heights)), layout="constrained")
+    canvas = Figure(figsize=(10, sum(heights)), layout="constrained")
     panels = canvas.subplots(len(by_goal), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (goal, figures) in zip(panels[:, 0], by_goal.items(), strict=True):
         places = range(len(figures))

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recurlab.bench.candidates import Candidate, reference
-from recurlab.bench.measure import Result
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.measure import Timings
+from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError, path_of
 from recurlab.files import write_text
 
@@ -30,7 +30,7 @@ def csv_path(folder: Path, machine: str) -> Path:
     return folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
 
 
-class Results:
+class BenchResults:
     """The rows of one processor or GPU.
 
     Args:
@@ -70,12 +70,12 @@ def _key(row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in KEYS)
 
 
-def to_rows(results: dict[Candidate, Result], shape: Shape, settings: Settings, shared: Row) -> list[Row]:
+def to_rows(results: dict[Candidate, Timings], shape: Shape, settings: BenchSettings, shared: Row) -> list[Row]:
     """Return the rows of one shape's candidates; `shared` has the columns that are the same in all."""
     return [shared | _row(candidate, results, shape, settings) for candidate in results]
 
 
-def _row(candidate: Candidate, results: dict[Candidate, Result], shape: Shape, settings: Settings) -> Row:
+def _row(candidate: Candidate, results: dict[Candidate, Timings], shape: Shape, settings: BenchSettings) -> Row:
     case, result, beside = candidate.case, results[candidate], reference(candidate.case)
     row = dict.fromkeys(FIELDS[len(PLACE) : FIELDS.index("torch")], "") | {
         "shape": str(shape),

@@ -3,13 +3,13 @@
 from recurlab.backends import BACKENDS
 from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import check_device, environment, prepared
-from recurlab.bench.measure import UNSUPPORTED, WRONG, Result, measure
-from recurlab.bench.report import picture, table
-from recurlab.bench.results import PLACE, Results, Row, to_rows
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.measure import UNSUPPORTED, WRONG, Timings, measure
+from recurlab.bench.report import draw_speeds, speed_table
+from recurlab.bench.results import PLACE, BenchResults, Row, to_rows
+from recurlab.bench.settings import BenchSettings, Shape
 
 
-def bench(settings: Settings, draw: bool = True) -> int:
+def run_bench(settings: BenchSettings, draw: bool = True) -> int:
     """Measure every case, keep and show what was found; return 1 if a candidate was wrong or failed, else 0.
 
     Args:
@@ -24,7 +24,7 @@ def bench(settings: Settings, draw: bool = True) -> int:
     rows, troubles = list[Row](), list[str]()
     with prepared(settings):
         shared = environment(settings)
-        kept = Results(settings.output, shared["cpu" if settings.device == "cpu" else "device"])
+        kept = BenchResults(settings.output, shared["cpu" if settings.device == "cpu" else "device"])
         for shape in settings.shapes:
             print(f"{shape}: {len(found)} candidates, {settings.repeats} rounds", flush=True)
             results = measure(found, shape, settings)
@@ -34,18 +34,18 @@ def bench(settings: Settings, draw: bool = True) -> int:
             troubles += _troubles(results, shape)
     shapes = {str(shape) for shape in settings.shapes}
     here = [r for r in kept.rows if r["shape"] in shapes and all(r[name] == shared[name] for name in PLACE)]
-    print(table(rows))
+    print(speed_table(rows))
     for line in _refusals(refused, settings):
         print(line)
     for line in troubles:
         print(line)
     print(f"results: {kept.csv}")
     if draw:
-        print(picture(here, kept.folder / f"speed-{kept.csv.stem}.png"))
+        print(draw_speeds(here, kept.folder / f"speed-{kept.csv.stem}.png"))
     return 1 if any(UNSUPPORTED not in line for line in troubles) else 0
 
 
-def _troubles(results: dict[Candidate, Result], shape: Shape) -> list[str]:
+def _troubles(results: dict[Candidate, Timings], shape: Shape) -> list[str]:
     """Return a line for each candidate whose speed is not reported."""
     lines = []
     for candidate, result in results.items():
@@ -56,7 +56,7 @@ def _troubles(results: dict[Candidate, Result], shape: Shape) -> list[str]:
     return lines
 
 
-def _refusals(refused: dict[Candidate, str], settings: Settings) -> list[str]:
+def _refusals(refused: dict[Candidate, str], settings: BenchSettings) -> list[str]:
     """Return a line for each backend and reason; that torch has no such layer is only said where it was asked for."""
     cases: dict[tuple[str, str], list[str]] = {}
     for candidate, reason in refused.items():

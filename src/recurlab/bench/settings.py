@@ -47,7 +47,7 @@ SHAPES = {"A": Shape(784, 32, 128, 64), "B": Shape(150, 64, 512, 512)}
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """The values of all keys; the fields' names are the keys."""
 
     cells: tuple[str, ...] = ("gru", "lstm", "indrnn", "indy_gru")
@@ -88,23 +88,23 @@ HELP = {
 }
 
 
-def usage() -> str:
+def bench_usage() -> str:
     """Return the keys, their defaults and what they mean, for --help."""
     rows = [(key, *text.partition("   ")[::2]) for key, text in HELP.items()]
     lines = [f"  {f'{key}={usual.strip()}':34}{meaning.strip()}" for key, usual, meaning in rows]
     return "\n".join(["keys and their defaults:", *lines])
 
 
-def parse(words: Iterable[str]) -> Settings:
+def parse_bench(words: Iterable[str]) -> BenchSettings:
     """Return the settings of a command line's ``key=value`` words.
 
     Raises:
         RecurlabError: for an unknown key, name or a value out of range.
     """
-    known = [field.name for field in fields(Settings)]
+    known = [field.name for field in fields(BenchSettings)]
     texts = {key: text.strip() for key, text in _texts(words, known).items()}
     import_plugins(_names(texts.get("plugins", "")))
-    return Settings(**{key: _value(key, text) for key, text in texts.items()})
+    return BenchSettings(**{key: _value(key, text) for key, text in texts.items()})
 
 
 def given(words: Iterable[str], defaults: dict[str, str]) -> dict[str, str]:
@@ -147,11 +147,11 @@ def seconds_of(key: str, text: str) -> float:
     return float(text)
 
 
-def complete(word: str) -> list[str]:
+def complete_bench(word: str) -> list[str]:
     """Return what the last word of a command line may become: a key, or a name in its list."""
     key, equals, text = word.partition("=")
     if not equals:
-        return sorted(f"{field.name}=" for field in fields(Settings) if field.name.startswith(key))
+        return sorted(f"{field.name}=" for field in fields(BenchSettings) if field.name.startswith(key))
     before, comma, last = text.rpartition(",")
     return [f"{key}={before}{comma}{name}" for name in _choices().get(key, ()) if name.startswith(last)]
 

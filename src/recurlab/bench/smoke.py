@@ -19,7 +19,7 @@ from typing import IO
 import torch
 
 from recurlab.bench import programs
-from recurlab.bench.families import FAMILIES, KNOWN, PRECISIONS, layers, sources, verdict
+from recurlab.bench.families import FAMILIES, KNOWN, PRECISIONS, kernel_sources, layers, verdict
 from recurlab.bench.machine import lost
 from recurlab.bench.stages import LOST
 from recurlab.errors import one_line
@@ -52,7 +52,7 @@ def run_family(family: str, device: torch.device, *, tiny: bool) -> int:
     return int(failed)
 
 
-def run(
+def run_smoke(
     device: torch.device, *, tiny: bool, seconds: float, limit: float = 0.0, command: Sequence[str] = (),
     families: Sequence[str] = tuple(FAMILIES),
 ) -> int:  # fmt: skip
@@ -69,7 +69,7 @@ def run(
     start, failed = time.monotonic(), list[str]()
     if device.type == "cuda":
         room = min(COMPILING, seconds / 2)
-        for line in programs.compile_all(sources(device, tiny=tiny), gpu.properties(device).capability, room):
+        for line in programs.compile_all(kernel_sources(device, tiny=tiny), gpu.properties(device).capability, room):
             print(line)  # and the layers that need it say so too
     limit = limit or LIMITS[device.type]
     command = command or (sys.executable, "-m", "recurlab.bench.smoke")
@@ -136,4 +136,6 @@ def _trouble(text: str, end: str, limit: float) -> str:
 if __name__ == "__main__":
     where, little, most, *only = sys.argv[1:]
     place, small = torch.device(where), little == "True"
-    sys.exit(run_family(only[0], place, tiny=small) if only else min(1, run(place, tiny=small, seconds=float(most))))
+    sys.exit(
+        run_family(only[0], place, tiny=small) if only else min(1, run_smoke(place, tiny=small, seconds=float(most)))
+    )

@@ -99,7 +99,7 @@ def source_path() -> str:
     return os.pathsep.join([str(CHECKOUT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def execute(stage: Stage, limit: float, log: Path, *, extra: tuple[str, ...] = ()) -> int | None:
+def run_stage(stage: Stage, limit: float, log: Path, *, extra: tuple[str, ...] = ()) -> int | None:
     """Run a stage with its output added to a log; return its exit code, None if the limit ended it."""
     own = {"PYTHONPATH": source_path(), "PYTHONUNBUFFERED": "1", "RECURLAB_CACHE": str(cache_of(log.parent))}
     told = () if stage.spare is None else (f"{max(0.0, limit - stage.spare):.0f}",)
@@ -128,11 +128,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             continue
 
 
-def measured(stage: Stage, limit: float, log: Path) -> int | None:
+def run_bench_stage(stage: Stage, limit: float, log: Path) -> int | None:
     """Run the bench, in a new process after the item in which the last one was lost."""
     end, first, lost = time.monotonic() + limit, 0, False
     while True:
-        code = execute(stage, end - time.monotonic(), log, extra=(str(first), str(lost)))
+        code = run_stage(stage, end - time.monotonic(), log, extra=(str(first), str(lost)))
         text = log.read_text(errors="replace")
         begun = re.findall(r"^item (\d+): ", text, re.MULTILINE)
         finished = re.search(r"^results: ", text, re.MULTILINE) is not None
@@ -146,7 +146,7 @@ def tested(stage: Stage, limit: float, log: Path) -> int | None:
     """Run the tests, in a new process behind the one in which the device or the process was lost."""
     end, begun, worst = time.monotonic() + limit, list[str](), 0
     while True:
-        code = execute(stage, end - time.monotonic(), log, extra=tuple(f"--deselect={name}" for name in begun))
+        code = run_stage(stage, end - time.monotonic(), log, extra=tuple(f"--deselect={name}" for name in begun))
         if code is None:
             return None
         text = log.read_text(errors="replace")
@@ -159,4 +159,4 @@ def tested(stage: Stage, limit: float, log: Path) -> int | None:
 
 
 # What runs a stage that goes on where it was lost.
-RUNNERS: dict[str, Callable[[Stage, float, Path], int | None]] = {"bench": measured, "parity": tested}
+RUNNERS: dict[str, Callable[[Stage, float, Path], int | None]] = {"bench": run_bench_stage, "parity": tested}

@@ -17,7 +17,7 @@ from recurlab.bench.kept import Kept
 from recurlab.bench.machine import check_device
 from recurlab.bench.prebuild import carried
 from recurlab.bench.settings import DEVICES, FLAGS, command, given, seconds_of
-from recurlab.bench.stages import RUNNERS, Stage, cache_of, execute, stages
+from recurlab.bench.stages import RUNNERS, Stage, cache_of, run_stage, stages
 from recurlab.errors import RecurlabError, check_choice
 from recurlab.fuse.cuda import nvrtc
 
@@ -98,7 +98,7 @@ def _ran(stage: Stage, limit: float, kept: Kept) -> tuple[int | None, str]:
     kept.say(f"== {stage.name}, at most {limit:.0f} s: {log}")
     code = None
     try:
-        code = RUNNERS.get(stage.name, execute)(stage, limit, log)
+        code = RUNNERS.get(stage.name, run_stage)(stage, limit, log)
     finally:
         for line in _extract(log.read_text(errors="replace"), stage.shown, code):
             kept.say(line)

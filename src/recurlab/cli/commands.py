@@ -33,7 +33,7 @@ def train(words: list[str], multirun: bool) -> int:
 
 def _grid(words: list[str]) -> int:
     from recurlab.compose import expand
-    from recurlab.launch.jobs import Job, check
+    from recurlab.launch.jobs import Job, check_jobs
     from recurlab.launch.launchers import Local
     from recurlab.launch.queue import run_all
     from recurlab.training.ranks import started_by_others
@@ -46,7 +46,7 @@ def _grid(words: list[str]) -> int:
     launcher = jobs[0].config.launcher
     if any(job.config.launcher != launcher for job in jobs):
         raise RecurlabError("launcher: all jobs of a grid need the same one")
-    check(jobs)
+    check_jobs(jobs)
     if not isinstance(launcher, Local):
         return _submit([(job.config, job.resolved, job.identity) for job in jobs])
     from recurlab.results.summary import summary
@@ -188,12 +188,12 @@ def export(words: list[str], inputs: str, overrides: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     """Measure speed."""
-    from recurlab.bench.settings import parse
+    from recurlab.bench.settings import parse_bench
 
-    settings = parse(words)
-    from recurlab.bench.run import bench
+    settings = parse_bench(words)
+    from recurlab.bench.run import run_bench
 
-    return bench(settings)
+    return run_bench(settings)
 
 
 def study_run(name: str, scale: str, words: list[str]) -> int:
@@ -205,9 +205,9 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
     if isinstance(study, Speed):
         if words:
             raise RecurlabError(f"{words[0]!r}: can't be set here; the settings of {name} are in its sweep.yaml")
-        from recurlab.bench.run import bench
+        from recurlab.bench.run import run_bench
 
-        return bench(study.settings(scale), draw=False) or study_report([name])
+        return run_bench(study.settings(scale), draw=False) or study_report([name])
     from recurlab.studies.run import run
 
     with _again():
@@ -284,10 +284,10 @@ def sweep(words: list[str]) -> int:
         for path in words[1:]:
             print(report_of(path))
         return 0
-    from recurlab.sweep.run import sweep
+    from recurlab.sweep.run import run_sweep
 
     with _again():
-        print(sweep(words))
+        print(run_sweep(words))
     return 0
 
 

@@ -139,16 +139,16 @@ def _options() -> str:
 
 def _sweep_keys() -> str:
     """Return the keys of sweep, for --help."""
-    from recurlab.sweep.settings import usage
+    from recurlab.sweep.settings import sweep_usage
 
-    return usage()
+    return sweep_usage()
 
 
 def _bench_keys() -> str:
     """Return the keys of bench, for --help."""
-    from recurlab.bench.settings import usage
+    from recurlab.bench.settings import bench_usage
 
-    return usage()
+    return bench_usage()
 
 
 def completions(line: str) -> list[str]:
@@ -170,11 +170,11 @@ def completions(line: str) -> list[str]:
     if words[1] in ("report", "generate", "convert", "export"):
         return []  # bash then completes the names of files
     if words[1] == "sweep":
-        from recurlab.sweep.settings import complete as complete_sweep
+        from recurlab.sweep.settings import complete_sweep
 
         return complete_sweep(words[-1])
     if words[1] == "bench":
-        from recurlab.bench.settings import complete as complete_bench
+        from recurlab.bench.settings import complete_bench
 
         return complete_bench(words[-1])
     from recurlab.compose import complete

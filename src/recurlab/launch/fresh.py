@@ -22,7 +22,7 @@ GRACE = 30.0  # seconds that a run has to save when it is told to end
 BETWEEN = 0.2  # seconds between two steps that are told, at least
 
 
-def main(
+def job_main(
     connection: Connection,
     life: Connection,
     values: dict[Any, Any],
@@ -108,7 +108,7 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
         return ended("failed", error)
 
 
-def check(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) -> None:
+def check_main(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) -> None:
     """Build the model of each job; send what is wrong with the first bad one, "" if none is; and each one's metric and
     mode.
     """

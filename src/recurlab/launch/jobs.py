@@ -71,7 +71,7 @@ class Outcome(NamedTuple):
     """How a job ended.
 
     Attributes:
-        state: finished, pruned, preempted or failed; of `recurlab.launch.queue.take` also busy.
+        state: finished, pruned, preempted or failed; of `recurlab.launch.queue.take_job` also busy.
         path: of the run directory, where there is one.
         reason: why it did not finish.
     """
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def run(
+def run_job(
     job: Job,
     ask: Ask | None = None,
     *,
@@ -112,7 +112,7 @@ def run(
 
 def _run(job: Job, ask: Ask | None, threads: int, quiet: bool, told: Callable[[], bool]) -> Outcome:
     """Run a job once; its state is also "lost", where its process was not seen to end."""
-    process, ours, life = _start(fresh.main, _plain(job), dict(os.environ), threads, quiet, ask is not None)
+    process, ours, life = _start(fresh.job_main, _plain(job), dict(os.environ), threads, quiet, ask is not None)
     try:
         outcome = _listen(ours, job, ask, process, told)
     finally:
@@ -170,7 +170,7 @@ def _context() -> ForkServerContext:
     return context
 
 
-def check(jobs: Sequence[Job]) -> list[tuple[str, str]]:
+def check_jobs(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     """Build the model of each job, so that a mistake is found before the first one runs.
 
     Returns:
@@ -180,7 +180,7 @@ def check(jobs: Sequence[Job]) -> list[tuple[str, str]]:
         RecurlabError: for options that do not go together, or data that can't be read.
     """
     for _ in range(TRIES):
-        process, ours, life = _start(fresh.check, [_plain(job) for job in jobs])
+        process, ours, life = _start(fresh.check_main, [_plain(job) for job in jobs])
         try:
             reason, metrics = ours.recv()
         except EOFError:

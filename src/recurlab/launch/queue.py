@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 from recurlab.errors import Preempted, RecurlabError
-from recurlab.launch.jobs import Job, Outcome, run
+from recurlab.launch.jobs import Job, Outcome, run_job
 from recurlab.training.resume import find
 from recurlab.training.run_dir import PATIENCE, RunDir
 from recurlab.training.signals import Signals
@@ -30,13 +30,13 @@ def is_free(run: RunDir | None, patience: float = PATIENCE) -> bool:
         return False
 
 
-def take(job: Job, begun: Callable[[Job], None] = lambda job: None, **options: Any) -> Outcome:
-    """Run a job as `recurlab.launch.jobs.run` does, unless another process has its run in hand.
+def take_job(job: Job, begun: Callable[[Job], None] = lambda job: None, **options: Any) -> Outcome:
+    """Run a job as `recurlab.launch.jobs.run_job` does, unless another process has its run in hand.
 
     Args:
         job: what to run.
         begun: is told when it begins.
-        options: of `recurlab.launch.jobs.run`.
+        options: of `recurlab.launch.jobs.run_job`.
 
     Returns:
         The outcome, whose state is busy where it is the other's.
@@ -44,7 +44,7 @@ def take(job: Job, begun: Callable[[Job], None] = lambda job: None, **options: A
     if not is_free(run_of(job)):
         return Outcome("busy")
     begun(job)
-    outcome = run(job, **options)
+    outcome = run_job(job, **options)
     if outcome.state == "failed" and not is_free(run_of(job)):
         return Outcome("busy")  # it was the other's in the meantime
     return outcome
@@ -82,7 +82,7 @@ def run_all(
         def start(job: Job) -> Outcome:
             if told():
                 return Outcome("preempted")
-            return take(job, begun, threads=threads, quiet=quiet or at_once > 1, told=told)
+            return take_job(job, begun, threads=threads, quiet=quiet or at_once > 1, told=told)
 
         # The same job twice would wait for itself.
         waiting = {pool.submit(start, job): job for job in {job.name: job for job in jobs}.values()}

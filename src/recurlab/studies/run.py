@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from recurlab.errors import RecurlabError, did_you_mean, say
-from recurlab.launch.jobs import Job, Outcome, check
+from recurlab.launch.jobs import Job, Outcome, check_jobs
 from recurlab.launch.launchers import Local
 from recurlab.launch.queue import run_all, run_of
 from recurlab.studies.collect import collect, row_from, unfinished
@@ -78,7 +78,7 @@ def _built(study: Study, missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]
     """Return the runs, each row of which can be built: of published numbers those whose data are here."""
     rows = {tuple(run.levels.values()): job for run, job in missing}
     try:
-        check(list(rows.values()))
+        check_jobs(list(rows.values()))
         return missing
     except RecurlabError:
         if not isinstance(study, Reproduction):
@@ -90,7 +90,7 @@ def _built(study: Study, missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]
 def _is_built(levels: tuple[str, ...], job: Job) -> bool:
     """Return whether the model of a row can be built; say why not."""
     try:
-        check([job])
+        check_jobs([job])
         return True
     except RecurlabError as error:
         say(f"{', '.join(levels)}: left out: {error}")

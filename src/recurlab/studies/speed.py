@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recurlab.bench.settings import Settings, Shape
+from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.studies.cells import plain
 from recurlab.studies.markdown import table
 from recurlab.studies.picture import COLOURS, legend
@@ -31,7 +31,7 @@ class Machine:
     """
 
     name: str
-    settings: Settings
+    settings: BenchSettings
     rows: dict[tuple[Line, Shape], Row]
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from recurlab.bench.settings import Settings, Shape, parse
+from recurlab.bench.settings import BenchSettings, Shape, parse_bench
 from recurlab.errors import RecurlabError, check_choice
 
 SCALES = ("cpu", "gpu")
@@ -29,14 +29,14 @@ class Speed:
         check_given(self, "title", "question", "bench")
         for name, words in self.bench.items():
             check_choice("bench", name, SCALES)
-            base, *others = parse(words).shapes
+            base, *others = parse_bench(words).shapes
             for shape in others:
                 differing(base, shape)
 
-    def settings(self, scale: str) -> Settings:
+    def settings(self, scale: str) -> BenchSettings:
         """Return what is measured at a scale, with its results in the study's folder."""
         check_choice("scale", scale, self.bench)
-        return replace(parse(self.bench[scale]), output=str(self.folder))
+        return replace(parse_bench(self.bench[scale]), output=str(self.folder))
 
 
 def size_of(shape: Shape, size: str) -> int:

@@ -21,7 +21,7 @@ ENOUGH = 4  # results from which importances can be told
 STATES = {"finished": "o", "pruned": "x"}
 
 
-def draw(study: Study, rows: Sequence[Row], keys: Sequence[str], metric: str, path: Path) -> Path:
+def draw_sweep(study: Study, rows: Sequence[Row], keys: Sequence[str], metric: str, path: Path) -> Path:
     """Draw the values over the trials, what they depend on, and each parameter's part, into a file.
 
     Args:

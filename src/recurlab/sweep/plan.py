@@ -9,14 +9,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from recurlab.errors import RecurlabError, path_of
-from recurlab.launch.jobs import Job, check
-from recurlab.sweep.settings import Settings, parse
+from recurlab.launch.jobs import Job, check_jobs
+from recurlab.sweep.settings import SweepSettings, parse_sweep
 from recurlab.sweep.space import Parameter, Range, Value, parse_space, points
 from recurlab.training.job import WITHOUT_EFFECT, leaves
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep.
 
     Attributes:
@@ -26,19 +26,19 @@ class Plan:
         space: what the trials differ in.
     """
 
-    settings: Settings
+    settings: SweepSettings
     words: tuple[str, ...]
     base: Job
     space: tuple[Parameter, ...]
 
     @classmethod
-    def of(cls, words: Sequence[str]) -> "Plan":
+    def of(cls, words: Sequence[str]) -> "SweepPlan":
         """Return the sweep that a command line asks for.
 
         Raises:
             RecurlabError: for an unknown key or name, a value out of range, or a corner of the space that is no config.
         """
-        settings, rest = parse(words)
+        settings, rest = parse_sweep(words)
         for word in rest:
             if word.startswith("resume=") and word != "resume=auto":
                 raise RecurlabError(f"{word}: a sweep goes on by itself when its command is given again")
@@ -84,7 +84,7 @@ class Plan:
         Raises:
             RecurlabError: if the model of the space's first corner can't be built.
         """
-        return check([self.job([parameter.ends[0] for parameter in self.space])])[0]
+        return check_jobs([self.job([parameter.ends[0] for parameter in self.space])])[0]
 
     def job(self, values: Sequence[Value]) -> Job:
         """Return the run with values for the parameters; a config that is none is an error."""

@@ -10,15 +10,15 @@ from optuna.study import StudyDirection
 
 from recurlab.errors import RecurlabError, did_you_mean, path_of
 from recurlab.files import write_text
-from recurlab.sweep.figures import draw
-from recurlab.sweep.settings import Settings
-from recurlab.sweep.store import FACTS, Store, quiet, sqlite
-from recurlab.sweep.trials import Row, rows, shown
+from recurlab.sweep.figures import draw_sweep
+from recurlab.sweep.settings import SweepSettings
+from recurlab.sweep.store import FACTS, Store, quiet_optuna, sqlite
+from recurlab.sweep.trials import Row, rows, short_value
 
 SHOWN = 5  # trials on the screen
 
 
-def report(study: Study, folder: Path, count: int | None = None) -> str:
+def report_study(study: Study, folder: Path, count: int | None = None) -> str:
     """Write results.csv and sweep.png, and return the best trials in a few lines.
 
     Args:
@@ -47,7 +47,7 @@ def report(study: Study, folder: Path, count: int | None = None) -> str:
             f"{folder / 'results.csv'}: no trial of {len(found)} has a result"
             + (f"; the first: {reasons[0]}" if reasons else "")
         )
-    picture = draw(study, found, keys, metric, folder / "sweep.png")
+    picture = draw_sweep(study, found, keys, metric, folder / "sweep.png")
     chosen = [f"{key}={value}" for key, value in ranked[0].parameters.items()]
     others = {state: sum(row.state == state for row in found) for state in ("pruned", "failed")}
     told = ", ".join([f"{len(ranked)} trials finished", *(f"{n} {state}" for state, n in others.items() if n)])
@@ -73,15 +73,15 @@ def report_of(path: str) -> str:
     if not file.is_file():
         near = sorted(str(found.parent) for found in Path().glob("*/**/sweep.db"))
         raise RecurlabError(f"sweep={path!r}: there is no {file}{did_you_mean(path, near)}")
-    usual = Settings()
+    usual = SweepSettings()
     store = Store(sqlite(file), usual.heartbeat, usual.retries)
-    with quiet(), store.open() as storage:
+    with quiet_optuna(), store.open() as storage:
         names = store.names(storage)
         if not names:
             raise RecurlabError(f"sweep={path!r}: has no study")
         folders = [file.parent if len(names) == 1 else file.parent / name for name in names]
         return "\n\n".join(
-            report(store.load(storage, name), folder) for name, folder in zip(names, folders, strict=True)
+            report_study(store.load(storage, name), folder) for name, folder in zip(names, folders, strict=True)
         )
 
 
@@ -99,7 +99,7 @@ def _csv(found: list[Row], keys: list[str]) -> str:
 def _table(ranked: list[Row], keys: list[str], metric: str) -> list[str]:
     lines = [["trial", metric, *keys, "seconds"]]
     for row in ranked:
-        values = [shown(row.parameters.get(key, "")) for key in keys]
+        values = [short_value(row.parameters.get(key, "")) for key in keys]
         lines.append([str(row.number), f"{row.value:.6g}", *values, f"{row.seconds:.1f}"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]

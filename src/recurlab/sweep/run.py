@@ -14,17 +14,18 @@ from recurlab.launch.launchers import Local, Slurm
 from recurlab.parents import end_with
 from recurlab.process import prepare_process
 from recurlab.sweep.patience import PatientStorage
-from recurlab.sweep.plan import Plan
-from recurlab.sweep.results import report
-from recurlab.sweep.store import Store, quiet, sqlite
+from recurlab.sweep.plan import SweepPlan
+from recurlab.sweep.results import report_study
+from recurlab.sweep.store import Store, quiet_optuna, sqlite
 from recurlab.sweep.trials import Next, decide, slots
 from recurlab.sweep.worker import Worker
 from recurlab.training.signals import Signals, requeue
 
-WORKER = "import sys; from recurlab.sweep.run import work; sys.exit(work(sys.argv[1:]))"  # has nothing to import again
+# A process's main module that has nothing to import again in the processes that it starts.
+WORKER = "import sys; from recurlab.sweep.run import run_worker; sys.exit(run_worker(sys.argv[1:]))"
 
 
-def sweep(words: Sequence[str]) -> str:
+def run_sweep(words: Sequence[str]) -> str:
     """Run a sweep as far as it has not, or join the workers that do, and return what was found.
 
     Args:
@@ -35,7 +36,7 @@ def sweep(words: Sequence[str]) -> str:
             comes to a result, or one is lost with its workers.
         Preempted: if the process is told to end; the same command goes on.
     """
-    plan = Plan.of(words)
+    plan = SweepPlan.of(words)
     with _study(plan) as (store, storage, study):
         launcher = plan.base.config.launcher
         if decide(slots(study), plan.count) is not Next.END:
@@ -49,20 +50,21 @@ def sweep(words: Sequence[str]) -> str:
                 else:
                     _start(words, plan.settings.workers, signals)
             _check_end(plan, study, signals)
-        found, lost = report(study, plan.folder, plan.count), [slot for slot in slots(study)[: plan.count] if slot.lost]
+        found = report_study(study, plan.folder, plan.count)
+        lost = [slot for slot in slots(study)[: plan.count] if slot.lost]
         if lost:
             print(found)
             raise RecurlabError(f"trial {lost[0].number}: {lost[0].reason}")
         return found
 
 
-def work(words: Sequence[str]) -> int:
+def run_worker(words: Sequence[str]) -> int:
     """Be one of the workers of a sweep on this machine, as long as the process that started it lives."""
     prepare_process()
     end_with(0, grace=None)  # the trial in hand is saved first, which takes as long as its step
     try:
         with Signals() as signals:
-            plan = Plan.of(words)
+            plan = SweepPlan.of(words)
             threads = max(1, (os.cpu_count() or 1) // plan.settings.workers)
             with _study(plan, lambda: bool(signals.received)) as (store, storage, study):
                 Worker(plan, study, storage, store.lock, signals, threads).work()
@@ -74,7 +76,7 @@ def work(words: Sequence[str]) -> int:
 
 @contextmanager
 def _study(
-    plan: Plan, told: Callable[[], bool] = lambda: False
+    plan: SweepPlan, told: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Store, PatientStorage, optuna.Study]]:
     """Open the study of a sweep, which is made where there is none; nobody waits for it any longer where `told`."""
     settings = plan.settings
@@ -82,7 +84,7 @@ def _study(
     store.patience.told = told
     if store.file is not None and not store.file.exists():
         plan.judged  # noqa: B018  a mistake that is found here leaves no file behind
-    with quiet(), store.open() as storage:
+    with quiet_optuna(), store.open() as storage:
         yield store, storage, store.join(storage, plan.name, plan.facts, lambda: plan.judged)
 
 
@@ -118,7 +120,7 @@ def _start(words: Sequence[str], count: int, signals: Signals) -> None:
                 worker.stdin.close()
 
 
-def _check_end(plan: Plan, study: optuna.Study, signals: Signals) -> None:
+def _check_end(plan: SweepPlan, study: optuna.Study, signals: Signals) -> None:
     """Raise if the workers have ended before the sweep."""
     if signals.received:
         requeue(signals.received)
@@ -129,7 +131,7 @@ def _check_end(plan: Plan, study: optuna.Study, signals: Signals) -> None:
         raise RecurlabError(f"all workers have ended after {over} of {plan.count} trials; the same command goes on")
 
 
-def _submit(plan: Plan, launcher: Slurm, words: Sequence[str]) -> str:
+def _submit(plan: SweepPlan, launcher: Slurm, words: Sequence[str]) -> str:
     """Hand each worker to Slurm as a job."""
     from recurlab.launch.slurm import recurlab, submit_command
 

@@ -26,7 +26,7 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 }
 
 
-class Sampler(BaseSampler):
+class TrialSampler(BaseSampler):
     """Begins anew with every trial, from a seed that follows from the trial's number.
 
     So workers with the same seed do not draw the same, and one worker that is started again goes on as it would have.
@@ -74,7 +74,7 @@ class Sampler(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def suggest(trial: Trial, parameter: Parameter) -> Value:
+def suggest_value(trial: Trial, parameter: Parameter) -> Value:
     """Return the value of a parameter in a trial."""
     key = parameter.key
     if isinstance(parameter, Choices):

@@ -24,7 +24,7 @@ CHOICES = {"sampler": SAMPLERS, "pruner": PRUNERS}
 
 
 @dataclass(frozen=True)
-class Settings:
+class SweepSettings:
     """The keys of a sweep; configs/sweep/default.yaml says what each means."""
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Settings:
             )
 
 
-def parse(words: Sequence[str]) -> tuple[Settings, list[str]]:
+def parse_sweep(words: Sequence[str]) -> tuple[SweepSettings, list[str]]:
     """Return a sweep's settings, and the words that are of the training.
 
     Args:
@@ -78,41 +78,41 @@ def parse(words: Sequence[str]) -> tuple[Settings, list[str]]:
             given["space"] = value
         else:
             given[key] = value
-    if name not in names():
-        raise unknown("sweep", name, names())
-    known = [f"sweep.{item.name}" for item in fields(Settings)]
+    if name not in sweep_names():
+        raise unknown("sweep", name, sweep_names())
+    known = [f"sweep.{item.name}" for item in fields(SweepSettings)]
     values = {**_read("default"), **_read(name), **given}
     for key, value in values.items():
         if f"sweep.{key}" not in known:
             raise unknown_key(f"sweep.{key}", value, known)
-    return Settings(**values), [word for word in words if not MINE.match(word)]
+    return SweepSettings(**values), [word for word in words if not MINE.match(word)]
 
 
-def names() -> list[str]:
+def sweep_names() -> list[str]:
     """Return the sweeps there are: the files of configs/sweep/."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
-def usage() -> str:
+def sweep_usage() -> str:
     """Return the keys, their defaults and what they mean, for --help."""
     lines = (_folder() / "default.yaml").read_text().splitlines()[1:]
     return "\n".join(
         [
             "the sweep's keys and their defaults; further words are those of recurlab train:",
-            f"  sweep={' | '.join(names())}",
+            f"  sweep={' | '.join(sweep_names())}",
             *(f"  sweep.{line}" for line in lines),
         ]
     )
 
 
-def complete(word: str) -> list[str]:
+def complete_sweep(word: str) -> list[str]:
     """Return what the last word of a command line may become: a key of the sweep or of the training, or its value."""
     key, equals, start = word.partition("=")
     if not equals:
-        keys = ["sweep=", *(f"sweep.{item.name}=" for item in fields(Settings))]
+        keys = ["sweep=", *(f"sweep.{item.name}=" for item in fields(SweepSettings))]
         return [*complete_train(word), *(name for name in keys if name.startswith(word))]
     if key == "sweep" or key.startswith("sweep."):
-        allowed = names() if key == "sweep" else CHOICES.get(key.removeprefix("sweep."), ())
+        allowed = sweep_names() if key == "sweep" else CHOICES.get(key.removeprefix("sweep."), ())
         return [f"{key}={name}" for name in allowed if name.startswith(start)]
     return complete_train(word)
 

@@ -211,7 +211,7 @@ def _compare(name: str, where: str, known: Mapping[str, Any], wanted: Mapping[st
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Let nothing of Optuna be heard: neither its trials, which are told by us, nor what is experimental of it."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)

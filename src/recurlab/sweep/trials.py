@@ -82,7 +82,7 @@ def surplus(known: list[Slot], number: int, count: int) -> bool:
     return sum(slot.number < number for slot in known) >= count
 
 
-def place(study: Study, number: int) -> int:
+def position_of(study: Study, number: int) -> int:
     """Return how many new trials come before one."""
     return sum(slot.number < number for slot in slots(study))
 
@@ -121,6 +121,6 @@ def _clean(value: Value, distribution: BaseDistribution) -> Value:
     return float(f"{value:.12g}") if stepped else value
 
 
-def shown(value: Value) -> str:
+def short_value(value: Value) -> str:
     """Return a value for the screen."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -13,11 +13,11 @@ from optuna.trial import Trial, TrialState
 
 from recurlab.errors import RecurlabError, one_line
 from recurlab.launch.jobs import Outcome
-from recurlab.launch.queue import run_of, take
+from recurlab.launch.queue import run_of, take_job
 from recurlab.results.records import Result
 from recurlab.sweep.patience import FAILURES, PatientStorage
-from recurlab.sweep.plan import Plan
-from recurlab.sweep.samplers import PRUNERS, Sampler, suggest
+from recurlab.sweep.plan import SweepPlan
+from recurlab.sweep.samplers import PRUNERS, TrialSampler, suggest_value
 from recurlab.sweep.store import FACTS, Lock
 from recurlab.sweep.trials import (
     REASON,
@@ -28,8 +28,8 @@ from recurlab.sweep.trials import (
     Next,
     attempts,
     decide,
-    place,
-    shown,
+    position_of,
+    short_value,
     slots,
     surplus,
 )
@@ -60,7 +60,7 @@ class Worker:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SweepPlan,
         study: optuna.Study,
         storage: PatientStorage,
         lock: Lock,
@@ -73,7 +73,9 @@ class Worker:
         self._helped: set[int] = set()
         self._line = ""
         settings = plan.settings
-        study.sampler = Sampler(settings.sampler, settings.seed, plan.space, lambda number: place(study, number))
+        study.sampler = TrialSampler(
+            settings.sampler, settings.seed, plan.space, lambda number: position_of(study, number)
+        )
         study.pruner = PRUNERS[settings.pruner]()
 
     def _told(self) -> bool:
@@ -139,9 +141,11 @@ class Worker:
                 trial.set_user_attr(SURPLUS, True)
                 raise _Failed
             trial.set_user_attr(WORKER, f"{socket.gethostname()} {os.getpid()} {trial.number}")
-            values = [suggest(trial, parameter) for parameter in self._plan.space]
+            values = [suggest_value(trial, parameter) for parameter in self._plan.space]
             self._lock.release()
-            chosen = " ".join(f"{p.key}={shown(value)}" for p, value in zip(self._plan.space, values, strict=True))
+            chosen = " ".join(
+                f"{p.key}={short_value(value)}" for p, value in zip(self._plan.space, values, strict=True)
+            )
             self._line = f"trial {number}: {chosen}"
             start = time.monotonic()
             outcome = self._outcome(trial, values)
@@ -181,7 +185,7 @@ class Worker:
 
         listen = ask if self._plan.settings.pruner != "none" else None
         while not self._told():
-            outcome = take(job, ask=listen, threads=self._threads, quiet=True, told=self._told)
+            outcome = take_job(job, ask=listen, threads=self._threads, quiet=True, told=self._told)
             if outcome.state == "busy":
                 continue
             found = run_of(job)  # one that was killed could not say where it was
