@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from recurlab import __version__
+from recurlab.studies import SCALES
+
 BASH_COMPLETION = """\
 # In ~/.bashrc: eval "$(recurlab completion bash)"
 _recurlab() {
@@ -48,6 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = _Parser(prog="recurlab", description="A laboratory for recurrent networks.")
+    parser.add_argument("--version", action="version", version=f"recurlab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
     raw = argparse.RawDescriptionHelpFormatter
     train = commands.add_parser("train", help="train, test and keep a run", formatter_class=raw, more=_options)
@@ -95,12 +99,12 @@ def _add_study(study: argparse.ArgumentParser) -> None:
     actions = study.add_subparsers(dest="action", metavar="{" + ",".join(STUDY) + "}")
     run = actions.add_parser("run", help="run what is missing of a study, and report it")
     run.add_argument("study", help="a folder under experiments/")
-    run.add_argument("--scale", default="cpu", choices=("cpu", "gpu", "paper"), help="how large it is run (cpu)")
+    run.add_argument("--scale", default="cpu", choices=SCALES, help="how large it is run (cpu)")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="launcher, logger, output_dir and the like")
     for name, text in LOOKS.items():
         look = actions.add_parser(name, help=text)
         look.add_argument("study", help="a folder under experiments/")
-        look.add_argument("--scale", choices=("cpu", "gpu", "paper"), help="of the runs (all)")
+        look.add_argument("--scale", choices=SCALES, help="of the runs (all)")
         look.add_argument("overrides", nargs="*", metavar="key=value", help="output_dir, data.dir and the like")
     report = actions.add_parser("report", help="write tables and pictures of studies from their CSV files")
     report.add_argument("study", nargs="*", help="folders under experiments/ (all)")

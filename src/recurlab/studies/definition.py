@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
+from recurlab.studies import SCALES
 from recurlab.studies.speeds import check_given
 
 FOLDER = Path("experiments")
 FILE = "sweep.yaml"
-SCALES = {"cpu": "cpu", "gpu": "gpu", "paper": "cpu"}  # and the accelerator of their runs
 # Columns of results.csv beside those of the factors, the metric and the measures.
 BEFORE = ("scale",)
 AFTER = (
