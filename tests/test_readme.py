@@ -53,7 +53,7 @@ def test_the_command_runs(line, recurlab, tiny_data, tmp_path):
     shutil.copy(tiny_data / "own.csv", tmp_path / "waves.csv")
     (tmp_path / "my_cells.py").write_text(SNIPPETS[3])
     (study := tmp_path / "experiments" / "adding").mkdir(parents=True)
-    for name, text in {"sweep.yaml": STUDY, "README.md": PAGE}.items():
+    for name, text in {"study.yaml": STUDY, "README.md": PAGE}.items():
         (study / name).write_text(text)
     with h5py.File(content := io.BytesIO(), "w") as file:
         for number, shape in enumerate(((3, 12), (4, 12), (2, 12))):

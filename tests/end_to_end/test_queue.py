@@ -70,7 +70,7 @@ def make(folder):
     """Make a folder with the study, and return it."""
     study = folder / "experiments" / "toy"
     study.mkdir(parents=True)
-    (study / "sweep.yaml").write_text(SWEEP)
+    (study / "study.yaml").write_text(SWEEP)
     (study / "README.md").write_text("# A toy\n\n<!-- results:begin -->\n<!-- results:end -->\n")
     (study / "published.csv").write_text(
         "source,benchmark,model,metric,value,spread,epoch,note\nSomeone 2019,toy,GRU,test/loss,5,,,text\n"
@@ -180,7 +180,7 @@ def test_rows_whose_data_are_not_here_are_left_out_with_their_reason(tmp_path, m
     text = SWEEP.replace(
         '[experiment=adding/gru, "data={name: slow_toy}", model.hidden_size=3]', "[experiment=jsb/gru]"
     )
-    (poor / "experiments" / "toy" / "sweep.yaml").write_text(
+    (poor / "experiments" / "toy" / "study.yaml").write_text(
         text.replace(', "data={name: slow_toy}", trainer', ", trainer")
     )
     assert run(poor, WORDS) == 0

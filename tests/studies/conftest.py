@@ -68,7 +68,7 @@ def toy(recurlab, tmp_path) -> Path:
     """The folder of a study in the current folder, whose runs take a second."""
     folder = tmp_path / "experiments" / "toy"
     folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "study.yaml").write_text(SWEEP)
     (folder / "README.md").write_text(README)
     (tmp_path / "toy_study.py").write_text(PLUGIN)
     (tmp_path / "README.md").write_text("# All\n<!-- studies:begin -->\nold\n<!-- studies:end -->\nend\n")
@@ -80,9 +80,9 @@ def edit(toy):
     """Return a function that replaces a text in the study's definition, which must be there."""
 
     def replace(old: str, new: str) -> None:
-        text = (toy / "sweep.yaml").read_text()
+        text = (toy / "study.yaml").read_text()
         assert old in text
-        (toy / "sweep.yaml").write_text(text.replace(old, new))
+        (toy / "study.yaml").write_text(text.replace(old, new))
 
     return replace
 

@@ -12,7 +12,7 @@ from recurlab.studies.run import jobs_of
 from recurlab.studies.table import Results
 
 TOP = Path(__file__).parents[2]
-STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/sweep.yaml"))
+STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/study.yaml"))
 
 
 @pytest.mark.parametrize("scale", ["cpu", "paper", pytest.param("gpu", marks=pytest.mark.slow)])

@@ -100,7 +100,7 @@ def numbers(recurlab, tmp_path):
     """The folder of a study of published numbers with a row of each kind, and the headers of two experiments."""
     folder = tmp_path / "experiments" / "numbers"
     folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "study.yaml").write_text(SWEEP)
     (folder / "published.csv").write_text(PUBLISHED)
     (folder / "README.md").write_text("# Numbers\n\n<!-- results:begin -->\n<!-- results:end -->\n")
     (tmp_path / "README.md").write_text("# All\n<!-- measured:begin -->\n<!-- measured:end -->\n")
@@ -205,7 +205,7 @@ def test_results_of_runs_that_are_there_are_taken_and_unfinished_ones_too(recurl
     study = load("numbers")
     small = ["data.train_size=20", "data.valid_size=10", "data.test_size=10", "trainer.max_epochs=2"]
     text = SWEEP.replace("[experiment=adding/indrnn]", f"[experiment=adding/indrnn, {', '.join(small)}]")
-    (numbers / "sweep.yaml").write_text(text)
+    (numbers / "study.yaml").write_text(text)
     study = load("numbers")
     _, job = next(pair for pair in jobs_of(study, "paper") if pair[0].levels["model"] == "IndRNN")
     assert recurlab("train", *job.words, "trainer.enable_progress_bar=false")[0] == 0
@@ -248,10 +248,10 @@ def test_results_of_runs_that_are_there_are_taken_and_unfinished_ones_too(recurl
 )  # fmt: skip
 def test_a_mistake_in_a_definition_is_one_line(recurlab, numbers, old, new, message):
     assert old in SWEEP
-    (numbers / "sweep.yaml").write_text(SWEEP.replace(old, new, 1))
+    (numbers / "study.yaml").write_text(SWEEP.replace(old, new, 1))
     code, out, err = recurlab("study", "status", "numbers")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "experiments/numbers/sweep.yaml" in err
+    assert "experiments/numbers/study.yaml" in err
     assert message in err
 
 

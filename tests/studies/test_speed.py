@@ -16,7 +16,7 @@ bench:
 def speed(recurlab, tmp_path):
     folder = tmp_path / "experiments" / "speed"
     folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "study.yaml").write_text(SWEEP)
     (folder / "README.md").write_text("# Speed\n<!-- results:begin -->\n<!-- results:end -->\n")
     return folder
 
@@ -82,7 +82,7 @@ def test_each_processor_has_a_table_its_newest_rows_in_it(recurlab, speed):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("cells=gru", "cells=gruu", "experiments/speed/sweep.yaml: cells='gruu': allowed are"),
+        ("cells=gru", "cells=gruu", "experiments/speed/study.yaml: cells='gruu': allowed are"),
         ("7x2", "7x3", "shapes=7x3x3x4: must differ from the first one, 5x2x3x4, in one of T, B and H"),
         ("5x1x3x4", "5x1x3x5", "shapes=5x1x3x5: must differ from the first one"),
         ("cpu:", "cpus:", "bench='cpus': allowed are cpu, gpu; did you mean 'cpu'?"),
@@ -90,7 +90,7 @@ def test_each_processor_has_a_table_its_newest_rows_in_it(recurlab, speed):
     ],
 )
 def test_a_mistake_is_one_line(recurlab, speed, old, new, message):
-    (speed / "sweep.yaml").write_text(SWEEP.replace(old, new))
+    (speed / "study.yaml").write_text(SWEEP.replace(old, new))
     code, out, err = recurlab("study", "run", "speed")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
@@ -99,5 +99,5 @@ def test_a_mistake_is_one_line(recurlab, speed, old, new, message):
 def test_settings_are_not_given_on_the_command_line(recurlab, speed):
     code, _, err = recurlab("study", "run", "speed", "repeats=3")
     assert (code, err) == (
-        2, "recurlab: 'repeats=3': can't be set here; the settings of speed are in its sweep.yaml\n"
+        2, "recurlab: 'repeats=3': can't be set here; its settings are in experiments/speed/study.yaml\n"
     )  # fmt: skip

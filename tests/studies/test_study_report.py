@@ -5,6 +5,8 @@ import sys
 import pytest
 
 from recurlab.studies.cells import mean_text, plain
+from recurlab.studies.folder import load
+from recurlab.studies.run import jobs_of
 
 LOSSES = {("GRU", "4"): (0.5, 0.25), ("GRU", "7"): (0.0004, 0.0006), ("RNN", "4"): (2.0,)}
 
@@ -136,12 +138,38 @@ def test_a_study_that_was_not_run_says_so(recurlab, toy):
     assert "begin -->\nNot run yet.\n<!--" in (toy / "README.md").read_text()
 
 
+def test_one_file_is_a_study_whose_page_is_made(recurlab, filled):
+    (filled / "README.md").unlink()
+    assert "experiments/toy/README.md: not what" in recurlab("study", "report", "--check")[1]
+    assert recurlab("study", "report")[0] == 0
+    page = (filled / "README.md").read_text()
+    assert page.startswith("# A toy\n\n**Question.** Does it run?\n\n<!-- results:begin -->\n**CPU scale**")
+    assert page.endswith("<!-- results:end -->\n\n## What was found\n")
+    assert recurlab("study", "report", "--check") == (0, "", "")
+
+
+def test_a_study_is_found_by_former_names(recurlab, filled, tmp_path):
+    """By that of the file, and by those that two studies of this project had."""
+    (filled / "study.yaml").rename(filled / "sweep.yaml")
+    said = "recurlab: experiments/toy/sweep.yaml: is called study.yaml now\n"
+    assert recurlab("study", "report", "toy")[::2] == (0, said)
+    assert recurlab("study", "report", "--check") == (0, "", said)
+    filled.rename(filled.with_name("reset_gate"))
+    found = recurlab("study", "report", "reset-gate", "--check")[2]
+    assert found.startswith("recurlab: study='reset-gate': is called 'reset_gate' now\n")
+    folders = set()
+    for name in ("reset-gate", "reset_gate"):  # where runs are there from before, they are found
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        folders.add(jobs_of(load("reset-gate"), "gpu")[0][1].config.output_dir)
+    assert folders == {"runs/reset-gate/gpu", "runs/reset_gate/gpu"}
+
+
 def test_a_folder_without_studies_has_none(recurlab, tmp_path):
     (tmp_path / "README.md").write_text("<!-- studies:begin -->\nold\n<!-- studies:end -->")
     assert recurlab("study", "report")[0] == 0
     assert (tmp_path / "README.md").read_text() == "<!-- studies:begin -->\n\n<!-- studies:end -->"
     (tmp_path / "README.md").unlink()
-    said = "recurlab: study: there is none here, which would be experiments/*/sweep.yaml\n"
+    said = "recurlab: study: there is none here, which would be experiments/*/study.yaml\n"
     assert recurlab("study", "report") == recurlab("study") == (2, "", said)
 
 

@@ -157,7 +157,7 @@ def test_rows_of_many_writers_are_all_kept(toy, edit, rows):
             )
         )
     assert [of(row) for row in rows()] == [(*levels, str(seed)) for levels in LEVELS for seed in range(20)]
-    assert {path.name for path in toy.iterdir()} == {"sweep.yaml", "README.md", "results.csv"}
+    assert {path.name for path in toy.iterdir()} == {"study.yaml", "README.md", "results.csv"}
 
 
 def test_a_failed_row_does_not_take_the_place_of_the_same_jobs_result(toy):

@@ -198,22 +198,21 @@ def bench(words: list[str]) -> int:
 
 def study_run(name: str, scale: str, words: list[str]) -> int:
     """Run what is missing of a study, or hand it to a cluster, and report what there is."""
-    from recurlab.studies.folder import load
     from recurlab.studies.speeds import Speed
 
-    study = load(name)
+    study = _study(name)
     if isinstance(study, Speed):
         if words:
-            raise RecurlabError(f"{words[0]!r}: can't be set here; the settings of {name} are in its sweep.yaml")
+            raise RecurlabError(f"{words[0]!r}: can't be set here; its settings are in {study.path}")
         from recurlab.bench.run import run_bench
 
-        return run_bench(study.settings(scale), draw=False) or study_report([name])
+        return run_bench(study.settings(scale), draw=False) or _report([name])
     from recurlab.studies.run import run
 
     with _again():
         done = run(study, scale, words)
     _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
-    study_report([name])
+    _report([name])
     if done.failed:
         raise RecurlabError(f"{done.failed} of {done.runs} runs failed, each for the reason above")
     return 0
@@ -241,22 +240,39 @@ def study_collect(name: str, scale: str | None, words: list[str]) -> int:
         jobs = jobs_of(study, each, words)
         missing = gather(study, Results(study), jobs)
         print(f"{name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {each} are there")
-    return study_report([name])
+    return _report([name])
 
 
 def _of_runs(name: str) -> Any:
     """Return a study that has runs."""
     from recurlab.studies.definition import Study
-    from recurlab.studies.folder import load
 
-    study = load(name)
+    study = _study(name)
     if not isinstance(study, Study):
         raise RecurlabError(f"study={name!r}: a study of speed has no runs")
     return study
 
 
+def _study(name: str) -> Any:
+    """Return a study; a line says where a former word is used for it."""
+    from recurlab.studies.folder import load, renamed
+
+    study = load(name)
+    for line in renamed(name, study):
+        say(line)
+    return study
+
+
 def study_report(names: list[str], check: bool = False) -> int:
     """Write tables and pictures of studies, of all if none is named; with `check` return 1 where they are others."""
+    from recurlab.studies.folder import names as all_names
+
+    for name in names or all_names():
+        _study(name)
+    return _report(names, check)
+
+
+def _report(names: list[str], check: bool = False) -> int:
     from recurlab.studies.report import report
 
     stale = report(names, check)

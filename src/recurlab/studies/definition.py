@@ -1,4 +1,4 @@
-"""A study as its sweep.yaml defines it: the runs of a grid of levels, and what is read from them. No torch here."""
+"""A study as its study.yaml defines it: the runs of a grid of levels, and what is read from them. No torch here."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from recurlab.studies import SCALES
 from recurlab.studies.speeds import check_given
 
 FOLDER = Path("experiments")
-FILE = "sweep.yaml"
+FILE = "study.yaml"
 # Columns of results.csv beside those of the factors, the metric and the measures.
 BEFORE = ("scale",)
 AFTER = (
@@ -101,7 +101,7 @@ class Run:
 
 @dataclass
 class Study:
-    """The content of sweep.yaml; see `Adjust`, `Measure`, `Scale` and `Figure`.
+    """The content of study.yaml; see `Adjust`, `Measure`, `Scale` and `Figure`.
 
     Attributes:
         title, question: lines for people.
@@ -125,7 +125,7 @@ class Study:
     figure: Figure = field(default_factory=Figure)
 
     def __post_init__(self) -> None:
-        self.folder = Path()  # where it was read
+        self.path = Path(FILE)  # where it was read
         check_given(self, "title", "question", "metric", "factors", "scales")
         check_choice("better", self.better, ("min", "max"))
         taken = {*BEFORE, "seed", self.metric, *AFTER, *PUBLISHED}
@@ -169,6 +169,11 @@ class Study:
             check_choice(key, factor, self.factors)
             for level in as_list(levels):
                 check_choice(f"{key}.{factor}", level, self.factors[factor])
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study."""
+        return self.path.parent
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The studies under the current folder, and the reading of their definitions."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -12,11 +13,20 @@ from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.speeds import Speed
 
 KINDS = {"bench": Speed, "benchmarks": Reproduction}  # by a key that they alone have; all others are a `Study`
+# What version 0.1.0 called the file, and studies of this project.
+FORMER_FILE = "sweep.yaml"
+FORMER_NAMES = {"pixel-mnist": "mnist_pixel", "reset-gate": "reset_gate"}
 
 
 def names() -> list[str]:
     """Return the studies under the current folder."""
-    return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
+    return list(_paths())
+
+
+def _paths() -> dict[str, Path]:
+    """Return the files that define studies, by the names of their folders."""
+    found = {path.parent.name: path for file in (FORMER_FILE, FILE) for path in FOLDER.glob(f"*/{file}")}
+    return dict(sorted(found.items()))
 
 
 def some() -> list[str]:
@@ -27,14 +37,15 @@ def some() -> list[str]:
 
 
 def load(name: str) -> Study | Speed:
-    """Return a study by the name of its folder under ``experiments/``.
+    """Return a study by the name of its folder under ``experiments/``, or by its former name.
 
     Raises:
-        RecurlabError: if there is none, or its sweep.yaml has an unknown key, a wrong type or a name that is not there.
+        RecurlabError: if there is none, or its study.yaml has an unknown key, a wrong type or a name that is not there.
     """
-    if name not in names():
-        raise unknown("study", name, names())
-    path = FOLDER / name / FILE
+    known = _paths()
+    path = known.get(name) or known.get(FORMER_NAMES.get(name, ""))
+    if path is None:
+        raise unknown("study", name, known)
     content = read_yaml(path)
     try:
         plain: Any = _texts(OmegaConf.to_container(content, resolve=False))
@@ -42,9 +53,15 @@ def load(name: str) -> Study | Speed:
         study: Any = OmegaConf.to_object(typed("", schema, OmegaConf.create(plain)))
     except RecurlabError as error:
         raise RecurlabError(f"{path}: {error}") from error
-    study.folder = path.parent
+    study.path = path
     made: Study | Speed = study
     return made
+
+
+def renamed(name: str, study: Study | Speed) -> list[str]:
+    """Return a line for each former word by which a study is found: its name, and that of its file."""
+    lines = [] if name == study.folder.name else [f"study={name!r}: is called {study.folder.name!r} now"]
+    return lines + [f"{study.path}: is called {FILE} now"] * (study.path.name == FORMER_FILE)
 
 
 def _texts(value: Any, place: tuple[str, ...] = ()) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from recurlab.files import write_bytes
+from recurlab.files import write_bytes, write_text
 from recurlab.studies import headers, overview, reproduced, speed
 from recurlab.studies.cells import Cell, cells, cost, mean_text, plain
 from recurlab.studies.definition import Study
@@ -17,10 +17,22 @@ from recurlab.studies.speeds import Speed
 from recurlab.studies.table import Results, Row, fits, published
 
 PICTURE = "results.png"
+PAGE = """\
+# {title}
+
+**Question.** {question}
+
+<!-- results:begin -->
+<!-- results:end -->
+
+{found}
+"""
 
 
 def report(chosen: list[str], check: bool = False) -> list[Path]:
     """Write the table and the picture of studies, and the table of all studies in the project's README.md.
+
+    A study without a page gets one.
 
     Args:
         chosen: studies; all where it is empty.
@@ -39,7 +51,9 @@ def report(chosen: list[str], check: bool = False) -> list[Path]:
         if not shown.text:
             changed += put(page, "results", "Not run yet.", check, needed=False)
             continue
-        changed += put(page, "results", shown.text, check)
+        if not (page.is_file() or check):
+            write_text(page, PAGE.format(title=study.title, question=study.question, found=overview.FOUND))
+        changed += put(page, "results", shown.text, check) if page.is_file() else [page]
         # The picture holds what it was drawn from, for its bytes differ from machine to machine.
         path, mark = study.folder / PICTURE, hashlib.sha256(shown.drawn.encode()).hexdigest()
         if not path.is_file() or mark.encode() not in path.read_bytes():

@@ -1,4 +1,4 @@
-"""A study of published numbers as its sweep.yaml defines it: models on benchmarks, and recipes. No torch here."""
+"""A study of published numbers as its study.yaml defines it: models on benchmarks, and recipes. No torch here."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class Target:
 
 @dataclass
 class Reproduction(Study):
-    """The content of sweep.yaml: of a `Study` title, question, overrides and scales, and what is trained.
+    """The content of study.yaml: of a `Study` title, question, overrides and scales, and what is trained.
 
     The runs have the factors benchmark and model, whose rows are in the order in which they are worth being run: all
     with the first seed of a scale before any with the second. A row whose runs are long has the first seed alone.

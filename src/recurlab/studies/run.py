@@ -13,6 +13,7 @@ from recurlab.launch.launchers import Local
 from recurlab.launch.queue import run_all, run_of
 from recurlab.studies.collect import collect, row_from, unfinished
 from recurlab.studies.definition import Run, Study
+from recurlab.studies.folder import FORMER_NAMES
 from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.status import status
 from recurlab.studies.table import AHEAD, ENDED, FINISHED, Results, Row
@@ -151,7 +152,7 @@ def _check(words: Sequence[str]) -> None:
             hint = did_you_mean(key, ALLOWED, cutoff=0.8)
             raise RecurlabError(
                 f"{word!r}: can't be set here, where allowed are {', '.join(ALLOWED)}; what changes results belongs "
-                f"into sweep.yaml{hint}"
+                f"into study.yaml{hint}"
             )
 
 
@@ -160,7 +161,7 @@ def jobs_of(study: Study, scale: str, words: Sequence[str] = ()) -> list[tuple[R
     _check(words)
     name = study.folder.name
     places = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
-    folder = Path(places[-1] if places else "runs") / name / scale
+    folder = _folder(Path(places[-1] if places else "runs"), name) / scale
     rest = [word for word in words if not word.startswith("output_dir=")]
     jobs: list[tuple[Run, Job]] = []
     for one in study.runs(scale):
@@ -179,6 +180,12 @@ def jobs_of(study: Study, scale: str, words: Sequence[str] = ()) -> list[tuple[R
         else:
             jobs.append((one, _seeded(first, one.seed, own)))
     return jobs
+
+
+def _folder(top: Path, name: str) -> Path:
+    """Return where the runs of a study are kept; those that were made under a former name stay where they are."""
+    known = [top / former for former, now in FORMER_NAMES.items() if now == name and (top / former).is_dir()]
+    return known[0] if known and not (top / name).is_dir() else top / name
 
 
 def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:

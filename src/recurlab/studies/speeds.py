@@ -1,4 +1,4 @@
-"""A study of speed as its sweep.yaml defines it. No torch here."""
+"""A study of speed as its study.yaml defines it. No torch here."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ SIZES = {"T": "steps", "B": "batch", "H": "hidden"}
 
 @dataclass
 class Speed:
-    """The content of the sweep.yaml of a study of speed.
+    """The content of the study.yaml of a study of speed.
 
     Attributes:
         title, question: lines for people.
@@ -25,13 +25,18 @@ class Speed:
     bench: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.folder = Path()  # where it was read
+        self.path = Path()  # where it was read
         check_given(self, "title", "question", "bench")
         for name, words in self.bench.items():
             check_choice("bench", name, SCALES)
             base, *others = parse_bench(words).shapes
             for shape in others:
                 differing(base, shape)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study."""
+        return self.path.parent
 
     def settings(self, scale: str) -> BenchSettings:
         """Return what is measured at a scale, with its results in the study's folder."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from recurlab.errors import RecurlabError, one_line
 from recurlab.files import write_text
 from recurlab.locks import acquire
-from recurlab.studies.definition import FILE, PUBLISHED, Levels, Run, Study
+from recurlab.studies.definition import PUBLISHED, Levels, Run, Study
 
 Row = dict[str, str]
 FINISHED, DIVERGED, RUNNING, AHEAD = "finished", "diverged", "running", "not begun"  # how a run stands
@@ -47,7 +47,7 @@ class Results:
 
     def __init__(self, study: Study) -> None:
         self.path = study.folder / "results.csv"
-        self._study, self._lock = study, study.folder / FILE
+        self._study, self._lock = study, study.path
         self._order = {run.key: place for place, run in enumerate(r for s in study.scales for r in study.runs(s))}
 
     def rows(self) -> dict[tuple[str, ...], Row]:
