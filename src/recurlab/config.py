@@ -4,7 +4,7 @@
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,7 @@ from recurlab.errors import (
     unknown,
 )
 from recurlab.launch import LAUNCHERS
-from recurlab.layers import CONSTRAINTS, INITIALIZERS, REGULARIZERS
+from recurlab.layers import CONSTRAINTS, INITIALIZERS, MASKED_OUTPUTS, REGULARIZERS
 from recurlab.models import ENCODERS, STACKS
 from recurlab.plugins import import_plugins
 from recurlab.problems import OPTIMIZERS, SCHEDULERS
@@ -112,19 +112,16 @@ class InitConfig:
 
 @dataclass
 class WeightsConfig:
-    """One choice for each kind of weights of the recurrent layers; null is none."""
+    """One choice for each kind of weight of the recurrent layers: input, recurrent and bias; null is none."""
 
     input: Any = None
     recurrent: Any = None
     bias: Any = None
 
 
-DROPOUTS = ("embedding_dropout", "input_dropout", "dropout", "output_dropout", "recurrent_dropout", "dropconnect")
-
-
 @dataclass
 class ModelConfig:
-    """The model around the cell; see `recurlab.models.sequence_model` and `recurlab.RNN` for the options.
+    """The model around the cell: options of `recurlab.models.sequence_model` and, under their names, of `recurlab.RNN`.
 
     The encoder "auto" is an embedding for symbols and none for numbers.
     """
@@ -156,13 +153,14 @@ class ModelConfig:
         if self.encoder != "auto" and self.encoder not in ENCODERS:
             raise unknown("model.encoder", self.encoder, ["auto", *ENCODERS])
         STACKS.check("model.stack", self.stack)
-        check_choice("model.masked_output", self.masked_output, ("zero", "hold"))
+        check_choice("model.masked_output", self.masked_output, MASKED_OUTPUTS)
         check_integer("model.hidden_size", self.hidden_size, high=SIZE)
         check_integer("model.num_layers", self.num_layers, high=MOST_LAYERS)
         if self.encoder_size is not None:
             check_integer("model.encoder_size", self.encoder_size, high=SIZE)
-        for key in DROPOUTS:
-            check_probability(f"model.{key}", getattr(self, key))
+        for each in fields(self):
+            if each.type is float:  # all of them are probabilities of a dropout
+                check_probability(f"model.{each.name}", getattr(self, each.name))
         for p in self.zoneout if isinstance(self.zoneout, list) else [self.zoneout]:
             check_probability("model.zoneout", p)
 

@@ -1,6 +1,16 @@
 """`recurlab.RNN` and what surrounds a cell: direction, masks, state, regularisers, constraints, initialisers."""
 
+from typing import TYPE_CHECKING
+
+from recurlab.lazy import importer
 from recurlab.table import Table
+
+if TYPE_CHECKING:
+    from recurlab.layers.options import Weights
+
+__all__ = ["CONSTRAINTS", "INITIALIZERS", "MASKED_OUTPUTS", "REGULARIZERS", "Weights"]
+
+MASKED_OUTPUTS = ("zero", "hold")  # what a layer gives at a masked step: 0, or its last output
 
 INITIALIZERS = Table(
     "initializer",
@@ -35,3 +45,5 @@ REGULARIZERS = Table(
         "orthogonal": "recurlab.layers.regularizers:Orthogonal",
     },
 )
+
+__getattr__ = importer(__name__, {"Weights": "recurlab.layers.options"})

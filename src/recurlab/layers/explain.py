@@ -1,52 +1,60 @@
 """What a layer says of itself: its options, which backend serves it, and why each other one does not."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from inspect import Signature
 
-import torch
+from torch import Tensor
 
 from recurlab.backends import select
-from recurlab.errors import check_integer
+from recurlab.backends.call import Call
+from recurlab.cells.cell import State
 from recurlab.layers.sequence import Sequence
+from recurlab.layers.weights import RecurrentWeights
 
-if TYPE_CHECKING:
-    from recurlab.layers.rnn import RNN
+ALWAYS = ("input_size", "hidden_size", "cell", "recurrence")  # shown whatever they are
 
 
-def explain(rnn: "RNN", source: bool, batch_size: int) -> str:
-    """Return, for each layer, its cell, the backend taken for a plain call and a line of reason for each other one.
+def explain(calls: Iterable[Call], backend: str, *, source: bool) -> str:
+    """Return, for the call of each layer, its cell, the backend taken and a line of reason for each other one.
 
-    With `source`, also what was generated for it, once where layers share it.
+    Args:
+        calls: one for each layer.
+        backend: what was asked for: a name, or auto.
+        source: whether to add what was generated for the layer, once where layers share it.
     """
-    check_integer("batch_size", batch_size)
-    probe = next(rnn.parameters()).new_zeros
-    states = tuple(probe(rnn.num_layers * rnn.num_directions, batch_size, rnn.hidden_size) for _ in rnn.cell.states)
     lines: list[str] = []
-    for layer in range(rnn.num_layers):
-        features = rnn.input_size if layer == 0 else rnn.hidden_size * rnn.num_directions
-        sequence = Sequence(
-            probe(1, batch_size, features), mask=None, lengths=None, resets=None, batched=True, restore=lambda x: x
-        )
-        device = sequence.input.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # explaining must not change a run
-            call = rnn.call_of(layer, sequence.input, states, sequence)
-            taken = select.choose(rnn.backend, call)
-        lines.append(f"layer {layer}: {rnn.cell}, {rnn.recurrence.kind} recurrence, backend {taken}")
-        lines += [f"  not {name}: {reason}" for name, reason in select.passed_over(rnn.backend, taken, call).items()]
+    for layer, call in enumerate(calls):
+        taken = select.choose(backend, call)
+        lines.append(f"layer {layer}: {call.cell}, {call.recurrence.kind} recurrence, backend {taken}")
+        lines += [f"  not {name}: {reason}" for name, reason in select.passed_over(backend, taken, call).items()]
         text = select.MODULES[taken].source(call) if source else None
         if text is not None and text not in lines:
             lines.append(text)
     return "\n".join(lines)
 
 
-def summary(rnn: "RNN") -> str:
-    """Return the options that distinguish a layer from a usual one."""
-    shown = [f"{rnn.input_size}, {rnn.hidden_size}, cell={rnn.cell}, recurrence={rnn.recurrence.kind!r}"]
-    defaults = {
-        "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False,
-        "layer_norm": False, "variational": False, "recurrent_dropout": 0, "dropconnect": 0, "stateful": False,
-        "masked_output": "zero", "go_backwards": False, "backend": "auto",
-    }  # fmt: skip
-    shown += [f"{key}={getattr(rnn, key)!r}" for key, usual in defaults.items() if getattr(rnn, key) != usual]
-    if any(rnn.zoneout):
-        shown.append(f"zoneout={rnn.zoneout}")
+def probe(weights: RecurrentWeights, layer: int, batch_size: int) -> tuple[Tensor, State, Sequence]:
+    """Return the input, states and sequence of a plain call of one layer: a step of zeros."""
+    zeros = next(weights.parameters()).new_zeros
+    features = weights.input_size if layer == 0 else weights.hidden_size * weights.num_directions
+    x = zeros(1, batch_size, features)
+    rows = weights.num_layers * weights.num_directions
+    states = tuple(zeros(rows, batch_size, weights.hidden_size) for _ in weights.cell.states)
+    return x, states, Sequence(x, mask=None, lengths=None, resets=None, batched=True, restore=lambda x: x)
+
+
+def summary(layer: RecurrentWeights, signature: Signature) -> str:
+    """Return a layer's sizes, cell and recurrence, and those of its attributes that are not at their defaults.
+
+    Args:
+        layer: whose attributes are called as the arguments that gave them.
+        signature: of its class.
+    """
+    recurrence = layer.recurrence.kind
+    shown = [f"{layer.input_size}, {layer.hidden_size}, cell={layer.cell}, recurrence={recurrence!r}"]
+    for name, parameter in signature.parameters.items():
+        value, usual = vars(layer).get(name, parameter.default), parameter.default
+        each = (usual,) * len(layer.cell.states)  # of an option for each state
+        if name not in ALWAYS and value not in (usual, each):
+            shown.append(f"{name}={value!r}")
     return ", ".join(shown)

@@ -13,14 +13,13 @@ from recurlab.backends.call import Call, Direction
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
 from recurlab.errors import RecurlabError, check_choice, check_instance, check_integer
+from recurlab.layers import MASKED_OUTPUTS
 from recurlab.layers.carried import CarryingLayer
-from recurlab.layers.constraints import Constraint
-from recurlab.layers.explain import explain, summary
-from recurlab.layers.initializers import Initializer
+from recurlab.layers.explain import explain, probe, summary
 from recurlab.layers.noise import check_rates, dropout_factor, per_state, sequence_dropout, zoneout_seed
+from recurlab.layers.options import SINGLE, Weights, split_weights
 from recurlab.layers.regularizers import Regularizer
 from recurlab.layers.sequence import Sequence, arrange
-from recurlab.layers.weights import Rules
 
 
 class RNN(CarryingLayer):
@@ -55,15 +54,15 @@ class RNN(CarryingLayer):
         masked_output: output at a masked step: "zero", or "hold" to repeat the last one.
         go_backwards: reads the sequence from its end; the outputs come in the order in which they are computed. With
             `lengths`, or packed, each sample is reversed within its length and stays padded at the right.
-        input_init, recurrent_init, bias_init: initialisers; None is torch's U(-1/sqrt(H), 1/sqrt(H)), for the recurrent
-            weight with the number of units that feed a unit in place of H.
-        last_recurrent_init: that of the last layer's recurrent weight, where it differs.
+        input_weights, recurrent_weights, biases: their initialisers, constraints and regularisers, e.g.
+            ``recurrent_weights=Weights(init=Orthogonal(), constraint=MaxAbs(1.0))``; see `recurlab.layers.Weights`.
+            Each is also an argument of its own: input_init, recurrent_init, last_recurrent_init, bias_init,
+            input_constraint, recurrent_constraint, bias_constraint, input_regularizer, recurrent_regularizer,
+            bias_regularizer.
         gate_bias: start of a gate's total bias by the gate's name, as {"forget": 1.0}; in ``bias_ih``, or
             in ``bias_hh`` where the cell's step uses no input of that gate.
-        input_constraint, recurrent_constraint, bias_constraint: applied to these weights by `constrain`.
-        input_regularizer, recurrent_regularizer, bias_regularizer: of these weights, in `penalty`.
         activity_regularizer: of the outputs of each layer in training, divided by B, in `penalty`.
-        cell_options: options of a cell given by its name, as reset="before" or activation="relu".
+        options: those of a cell given by its name, as reset="before" or activation="relu".
 
     Raises:
         RecurlabError: for an unknown name or a value out of range.
@@ -93,36 +92,23 @@ class RNN(CarryingLayer):
         stateful: bool = False,
         masked_output: str = "zero",
         go_backwards: bool = False,
-        input_init: Initializer | None = None,
-        recurrent_init: Initializer | None = None,
-        last_recurrent_init: Initializer | None = None,
-        bias_init: Initializer | None = None,
+        input_weights: Weights | None = None,
+        recurrent_weights: Weights | None = None,
+        biases: Weights | None = None,
         gate_bias: Mapping[str, float] | None = None,
-        input_constraint: Constraint | None = None,
-        recurrent_constraint: Constraint | None = None,
-        bias_constraint: Constraint | None = None,
-        input_regularizer: Regularizer | None = None,
-        recurrent_regularizer: Regularizer | None = None,
-        bias_regularizer: Regularizer | None = None,
         activity_regularizer: Regularizer | None = None,
-        **cell_options: Any,
+        **options: Any,
     ) -> None:
-        for key, value in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
-            check_integer(key, value)
         check_rates(num_layers, dropout=dropout, recurrent_dropout=recurrent_dropout, dropconnect=dropconnect)
-        check_choice("masked_output", masked_output, ("zero", "hold"))
+        check_choice("masked_output", masked_output, MASKED_OUTPUTS)
         check_instance("activity_regularizer", activity_regularizer, Regularizer)
         select.check(backend)
-        made, kind = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
-        last_init = last_recurrent_init or recurrent_init
-        rules = {
-            "input": Rules(input_init, input_init, input_constraint, input_regularizer),
-            "recurrent": Rules(recurrent_init, last_init, recurrent_constraint, recurrent_regularizer),
-            "bias": Rules(bias_init, bias_init, bias_constraint, bias_regularizer),
-        }
+        options |= {"input_weights": input_weights, "recurrent_weights": recurrent_weights, "biases": biases}
+        weights, cell_options = split_weights(options)
+        made, recurrent = build_cell(cell, recurrence, heads, cell_options, ARGUMENTS)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, bidirectional, made, kind, layer_norm, rules, gate_bias or {},
-            device, dtype,
+            input_size, hidden_size, num_layers, bias, bidirectional, made, recurrent, layer_norm, weights,
+            gate_bias or {}, device, dtype,
         )  # fmt: skip
         self.batch_first, self.backend = batch_first, backend
         self.dropout, self.variational, self.recurrent_dropout = dropout, variational, recurrent_dropout
@@ -207,15 +193,21 @@ class RNN(CarryingLayer):
         """Do nothing: code written for torch calls it, and the weights need no packing here."""
 
     def explain(self, *, source: bool = False, batch_size: int = 1) -> str:
-        """Return, for each layer, the backend taken, the reason for each other one, and the `source` generated.
+        """Return, for each layer, its cell, the backend taken and the reason why each other one is not.
 
-        On a GPU `auto` goes by the batch size too.
+        Args:
+            source: whether to add the arithmetic that was generated for the layer, once where layers share it.
+            batch_size: B of the call that is explained: on a GPU "auto" takes it into account.
         """
-        return explain(self, source, batch_size)
+        check_integer("batch_size", batch_size)
+        like = next(self.parameters())
+        with torch.random.fork_rng([like.device] if like.is_cuda else []):  # explaining must not change a run
+            calls = [self.call_of(layer, *probe(self, layer, batch_size)) for layer in range(self.num_layers)]
+        return explain(calls, self.backend, source=source)
 
     def extra_repr(self) -> str:
-        """Return what distinguishes this layer."""
-        return summary(self)
+        """Return the sizes, the cell, and the options that are not at their defaults."""
+        return summary(self, inspect.signature(RNN))
 
     def _run(self, sequence: Sequence, hx: Tensor | State | None, backend: str) -> tuple[Tensor, Tensor | State]:
         """Return the output (T, B, F) and the final state in the form of `hx`."""
@@ -271,4 +263,5 @@ class RNN(CarryingLayer):
         )
 
 
-ARGUMENTS = tuple(inspect.signature(RNN).parameters)
+# All arguments by keyword, for the hint where one is misspelt.
+ARGUMENTS = (*(name for name in inspect.signature(RNN).parameters if name != "options"), *SINGLE)

@@ -1,7 +1,6 @@
 """The parameters of a recurrent layer: their names and shapes, how they start, and the rules that they keep to."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,10 +13,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from recurlab.cells.cell import Cell
 from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
-from recurlab.errors import RecurlabError, check_instance
-from recurlab.layers.constraints import Constraint
-from recurlab.layers.initializers import Initializer
-from recurlab.layers.regularizers import Regularizer
+from recurlab.errors import RecurlabError, check_integer
+from recurlab.layers.options import ARGUMENTS, Weights
 from recurlab.layers.start import KINDS, by_gate, start_weights
 
 OLD_EXPORTER = (
@@ -25,33 +22,17 @@ OLD_EXPORTER = (
     "torch.onnx.export(dynamo=True) can, and so can recurlab.export, which keeps T and B open"
 )
 HOOK = "computed by a hook"
+Rules = Weights  # its name in whole layers that earlier versions pickled
 COMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)  # torch's hooks that set a weight before each call
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the weights of one kind (input, recurrent or bias) start as, are held to and are penalised for.
-
-    Attributes:
-        init: None is torch's.
-        last_init: that of the last layer.
-        constraint, regularizer: None where there is none.
-    """
-
-    init: Initializer | None
-    last_init: Initializer | None
-    constraint: Constraint | None
-    regularizer: Regularizer | None
 
 
 class RecurrentWeights(nn.Module):
     """The weights of all layers and directions, named as torch names them: ``weight_ih_l0``, ``bias_hh_l1_reverse``.
 
     Args:
-        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm, device, dtype: as
-            `recurlab.RNN`.
-        rules: by kind.
-        gate_bias: start of a gate's total bias by the gate's name.
+        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm, gate_bias, device,
+            dtype: as `recurlab.RNN`.
+        weights: by the argument of `recurlab.RNN` that gives them.
     """
 
     def __init__(
@@ -64,16 +45,19 @@ class RecurrentWeights(nn.Module):
         cell: Cell,
         recurrence: Recurrence,
         layer_norm: bool,
-        rules: Mapping[str, Rules],
+        weights: Mapping[str, Weights],
         gate_bias: Mapping[str, float],
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        for key, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
+            check_integer(key, size)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.bidirectional, self.cell, self.recurrence = bias, bidirectional, cell, recurrence
         self.layer_norm = layer_norm
-        self._rules, self._gate_bias = _checked(rules), dict(gate_bias)
+        self._rules = {kind: weights[argument] for kind, argument in ARGUMENTS.items()}
+        self._gate_bias = dict(gate_bias)
         gates = len(cell.gates)
         rows = gates * hidden_size
         for layer, suffix in self._suffixes():
@@ -104,7 +88,7 @@ class RecurrentWeights(nn.Module):
         for layer, suffix in self._suffixes():
             last = layer == self.num_layers - 1
             weights = {name: getattr(self, name + suffix) for name in self._weight_names()}
-            inits = {kind: rules.last_init if last else rules.init for kind, rules in self._rules.items()}
+            inits = {k: own.last_init if last and own.last_init else own.init for k, own in self._rules.items()}
             start_weights(weights, self.cell, self.recurrence, inits, self._gate_bias)
             weights |= {n: getattr(self, n + suffix).fill_(n.startswith("gain")) for n in self._norm_names()}
             for name, weight in weights.items():
@@ -188,13 +172,3 @@ class RecurrentWeights(nn.Module):
     def _kinds(self) -> Iterator[tuple[str, str]]:
         """Iterate over all weights' names and kinds."""
         return ((name + suffix, KINDS[name]) for _, suffix in self._suffixes() for name in self._weight_names())
-
-
-def _checked(rules: Mapping[str, Rules]) -> dict[str, Rules]:
-    """Return the rules, each of its type."""
-    wanted = {"init": Initializer, "last_init": Initializer, "constraint": Constraint, "regularizer": Regularizer}
-    for kind, given in rules.items():
-        for part, base in wanted.items():
-            key = f"{kind}_{part}" if part != "last_init" else f"last_{kind}_init"
-            check_instance(key, getattr(given, part), base)
-    return dict(rules)

@@ -1,12 +1,14 @@
 """Recurrent layers on top of each other: (T, B, F) to (T, B, output_size), each with the same options."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from recurlab.errors import RecurlabError
 from recurlab.layers.noise import sequence_dropout
+from recurlab.layers.options import split_weights
 from recurlab.layers.rnn import RNN
 from recurlab.models.normalization import BatchNormOverTime
 
@@ -44,19 +46,19 @@ class PlainStack(nn.Module):
 
 
 class _Layers(nn.Module):
-    """Single layers with a normalisation each; only the last layer starts as `last_recurrent_init` says."""
+    """Single layers with a normalisation each; only the last layer starts as `last_init` of its weights says."""
 
     def __init__(self, input_size: int, options: Mapping[str, Any]) -> None:
         super().__init__()
-        own = ("num_layers", "dropout", "variational", "last_recurrent_init")
-        shared = {key: value for key, value in options.items() if key not in own}
-        self.dropout, self.variational = options.get("dropout", 0.0), options.get("variational", False)
-        self.output_size = options["hidden_size"] * (2 if options.get("bidirectional") else 1)
-        count = options["num_layers"]
-        last: dict[str, Any] = {"last_recurrent_init": options.get("last_recurrent_init")}
+        weights, rest = split_weights(options)
+        count, self.dropout = rest.pop("num_layers"), rest.pop("dropout", 0.0)
+        self.variational = rest.pop("variational", False)
+        self.output_size = rest["hidden_size"] * (2 if rest.get("bidirectional") else 1)
+        last: dict[str, Any] = {**rest, **weights}
+        inner = {**rest, **{argument: replace(own, last_init=None) for argument, own in weights.items()}}
         self.layers = nn.ModuleList(
-            RNN(self.output_size if place else input_size, **shared, **(last if place == count - 1 else {}))
-            for place in range(count)
+            RNN(self.output_size if layer else input_size, **(last if layer == count - 1 else inner))
+            for layer in range(count)
         )
         self.norms = nn.ModuleList(BatchNormOverTime(self.output_size) for _ in range(count))
 
@@ -96,5 +98,5 @@ class ResidualStack(_Layers):
         x = self._unit(len(self.layers) - 1, x, steps)
         return self.norms[0](x, steps.mask)  # type: ignore[no-any-return]
 
-    def _unit(self, place: int, x: Tensor, steps: Steps) -> Tensor:
-        return self.drop(steps.through(self.layers[place], self.norms[place](x, steps.mask)))
+    def _unit(self, layer: int, x: Tensor, steps: Steps) -> Tensor:
+        return self.drop(steps.through(self.layers[layer], self.norms[layer](x, steps.mask)))

@@ -6,6 +6,7 @@ from typing import Any
 from recurlab.config import Config, ModelConfig
 from recurlab.data.data import Data, Moments
 from recurlab.errors import RecurlabError, check_integer, check_number
+from recurlab.layers import Weights
 from recurlab.layers.rnn import ARGUMENTS
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.problems import PROBLEMS
@@ -122,21 +123,15 @@ def _layer_arguments(config: Config) -> dict[str, Any]:
     for option in config.cell.options:
         if option in ARGUMENTS:
             raise RecurlabError(f"cell.options.{option}: an argument of the layer, not an option of a cell")
-    as_they_are = (
-        "hidden_size", "num_layers", "bias", "bidirectional", "layer_norm", "dropout", "variational",
-        "recurrent_dropout", "zoneout", "dropconnect", "stateful", "masked_output",
-    )  # fmt: skip
+    init, constraint, regularizer = model.init, model.constraint, model.regularizer
     return {
-        **{key: getattr(model, key) for key in as_they_are},
+        **{key: value for key, value in vars(model).items() if key in ARGUMENTS},
         **config.cell.arguments(),
         "recurrence": config.recurrence.name,
         "heads": config.recurrence.heads,
         "backend": config.backend,
-        "input_init": model.init.input,
-        "recurrent_init": model.init.recurrent,
-        "last_recurrent_init": model.init.last_recurrent,
-        "bias_init": model.init.bias,
-        "gate_bias": model.init.gate_bias,
-        **{f"{kind}_constraint": each for kind, each in vars(model.constraint).items()},
-        **{f"{kind}_regularizer": each for kind, each in vars(model.regularizer).items()},
+        "input_weights": Weights(init.input, None, constraint.input, regularizer.input),
+        "recurrent_weights": Weights(init.recurrent, init.last_recurrent, constraint.recurrent, regularizer.recurrent),
+        "biases": Weights(init.bias, None, constraint.bias, regularizer.bias),
+        "gate_bias": init.gate_bias,
     }
