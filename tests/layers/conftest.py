@@ -5,13 +5,9 @@ import torch
 from torch.testing import assert_close
 
 import recurlab
+from cell_forms import forms
 
-_CELLS = {
-    "rnn": {"cell": "rnn"},
-    "gru_after": {"cell": "gru", "reset": "after"},
-    "gru_before": {"cell": "gru", "reset": "before"},
-    "lstm": {"cell": "lstm"},
-}
+_CELLS = forms(activations=False)
 _RECURRENCES = {
     "dense": {"recurrence": "dense"},
     "diagonal": {"recurrence": "diagonal"},

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
@@ -77,6 +78,26 @@ def test_boundaries_of_samples_with_lengths(make, same):
         same(found[:n, b], torch.cat([piece for piece, _ in pieces]))
         same(state[:, b], pieces[-1][1])
         assert not found[n:, b].any()
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
+def test_a_state_that_is_given_is_cut_off_by_no_boundary_before_the_first_step(lengths, make, states_for, same):
+    backwards, forwards = (make(go_backwards=way, bidirectional=True) for way in (True, False))
+    x, state, resets = draw(T, B, 5), states_for(backwards, B), torch.zeros(T, B, dtype=torch.bool)
+    for b, steps in enumerate([[0, 6], [0, 1, 2, 5], [4, 5, 6], [0, 1, 3]]):  # at both ends and in the padding
+        resets[steps, b] = True
+    found, final = backwards(x, state, lengths=lengths, resets=resets)
+    for b, n in enumerate([T] * B if lengths is None else LENGTHS.tolist()):
+        starts = [0, *(t for t in range(1, n) if resets[t, b]), n]
+        spans = list(pairwise(starts))[::-1]  # the last one is read first, from the state that was given
+        pieces = []
+        for i, (first, last) in enumerate(spans):
+            start = torch.zeros(2, backwards.hidden_size, dtype=x.dtype)
+            start[0] = state[0, b] if i == 0 else 0
+            start[1] = state[1, b] if i == len(spans) - 1 else 0
+            pieces.append(forwards(x[first:last, b].flip(0), start))
+        same(found[:n, b], torch.cat([output for output, _ in pieces]))
+        same(final[:, b], torch.stack([pieces[-1][1][0], pieces[0][1][1]]))
 
 
 def test_one_sequence_without_a_batch(make, same):

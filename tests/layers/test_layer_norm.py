@@ -9,15 +9,11 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 import recurlab
+from cell_forms import forms
 from recurlab.errors import RecurlabError
 
 T, B, FEATURES, H, HEADS = 7, 3, 5, 6, 2
-CELLS = {
-    "rnn": {"cell": "rnn"},
-    "gru_after": {"cell": "gru"},
-    "gru_before": {"cell": "gru", "reset": "before"},
-    "lstm": {"cell": "lstm"},
-}
+CELLS = forms(activations=False)
 RECURRENCES = {
     "dense": {},
     "diagonal": {"recurrence": "diagonal"},
@@ -85,7 +81,7 @@ STEPS = {"rnn": rnn, "gru_after": gru_after, "gru_before": gru_before, "lstm": l
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", STEPS)
 def test_the_numbers_are_those_of_the_published_equations(cell, recurrence):
     layer, step = layer_of(**CELLS[cell], **RECURRENCES[recurrence]), STEPS[cell]
     gates, states = len(layer.cell.gates), len(layer.cell.states)
@@ -109,7 +105,7 @@ def test_gains_start_at_one_and_the_bias_of_a_state_at_zero(cell, bias):
     plain = recurlab.RNN(FEATURES, H, 2, bias, bidirectional=True, **CELLS[cell])
     rows = len(layer.cell.gates) * H
     wanted = {"gain_ih": (rows,), "gain_hh": (rows,)}
-    if cell == "lstm":
+    if layer.cell.normalizes:
         wanted |= {"gain_state": (H,), "bias_state": (H,)} if bias else {"gain_state": (H,)}
     added = {name: p for name, p in layer.named_parameters() if name not in dict(plain.named_parameters())}
     suffixes = ("_l0", "_l0_reverse", "_l1", "_l1_reverse")
@@ -198,7 +194,7 @@ def test_steps_are_the_sequence_bit_for_bit(cell, batch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("cell", CELLS)
 def test_in_half_precision_it_normalises_in_float32(cell, dtype):
-    gates = {"rnn": 1, "lstm": 4}.get(cell, 3)
+    gates = len(layer_of(**CELLS[cell]).cell.gates)
     half = layer_of(gates * H, H, dtype, recurrence="diagonal", **CELLS[cell])
     with torch.no_grad():
         half.weight_ih_l0.copy_(torch.eye(gates * H))  # so that the projection is not rounded

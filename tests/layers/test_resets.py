@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recurlab
+from cell_forms import forms
+from recurlab.cells import RECURRENCES
 
 T, B, FEATURES, H = 11, 3, 5, 6
 # Boundaries at both ends of the sequence, side by side, and none at all.
 CUTS = [[0, 4], [1, 2, 10], []]
+FORM = st.sampled_from(list(forms(activations=False).values()))
 
 
 def flags_of(cuts):
@@ -62,10 +65,10 @@ def test_a_sequence_with_boundaries_is_its_pieces(variant, bidirectional, make, 
 
 
 @settings(deadline=None, max_examples=40)
-@given(cuts=st.sets(st.integers(1, T - 1)), cell=st.sampled_from(["indrnn", "gru", "indy_gru", "lstm"]))
-def test_stacked_layers_meet_the_same_boundaries(cuts, cell):
+@given(cuts=st.sets(st.integers(1, T - 1)), form=FORM, recurrence=st.sampled_from(RECURRENCES))
+def test_stacked_layers_meet_the_same_boundaries(cuts, form, recurrence):
     torch.manual_seed(15)
-    layer = recurlab.RNN(FEATURES, H, 3, bidirectional=True, cell=cell, dtype=torch.float64)
+    layer = recurlab.RNN(FEATURES, H, 3, bidirectional=True, recurrence=recurrence, **form, dtype=torch.float64)
     x = torch.randn(T, 1, FEATURES, dtype=torch.float64)
     pieces = [layer(x[begin:end])[0] for begin, end in pieces_of(sorted(cuts))]
     found, _ = layer(x, resets=flags_of([list(cuts)]))

@@ -6,15 +6,9 @@ import torch
 from hypothesis import strategies as st
 
 import recurlab
+from cell_forms import forms
 
-CELLS = {
-    "rnn": {"cell": "rnn"},
-    "rnn_relu": {"cell": "rnn", "activation": "relu"},
-    "gru_after": {"cell": "gru", "reset": "after"},
-    "gru_before": {"cell": "gru", "reset": "before"},
-    "lstm": {"cell": "lstm"},
-    "lstm_relu": {"cell": "lstm", "activation": "relu"},
-}
+CELLS = forms()
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -37,14 +31,15 @@ class Case:
 @st.composite
 def cases(draw, *, noisy=False):
     cell = draw(st.sampled_from(list(CELLS)))
-    rate = st.sampled_from([0.3, 1.0] if noisy else [0.0, 0.0, 0.3])
+    states = len(recurlab.RNN(1, 1, **CELLS[cell]).cell.states)
+    rates = [st.sampled_from([0.3, 1.0] if noisy else [0.0, 0.0, 0.3]), *[st.sampled_from([0.0, 0.4])] * (states - 1)]
     options = {
         "bidirectional": draw(st.booleans()),
         "bias": draw(st.integers(0, 3)) > 0,
         "batch_first": draw(st.booleans()),
         "stateful": draw(st.booleans()),
         "masked_output": draw(st.sampled_from(["zero", "hold"])),
-        "zoneout": (draw(rate), draw(st.sampled_from([0.0, 0.4]))) if cell.startswith("lstm") else draw(rate),
+        "zoneout": draw(st.tuples(*rates) if states > 1 else rates[0]),
         **{name: draw(st.sampled_from([0.0, 0.3])) for name in ("dropconnect", "recurrent_dropout", "dropout")},
         "variational": draw(st.booleans()),
         "recurrence": draw(st.sampled_from(["dense", "diagonal", "block"])),
