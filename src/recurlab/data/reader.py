@@ -10,28 +10,10 @@ from recurlab.data.classes import are_numbers, classes_of, labels, no_class
 from recurlab.data.columns import columns, row_of, sequences, symbols, vectors
 from recurlab.data.data import SPLITS, Moments, Ragged
 from recurlab.data.ragged import moments, standardised, take
+from recurlab.data.table_options import TableOptions
 from recurlab.data.tables import open_tables
 from recurlab.data.vocabulary import UNKNOWN, Vocabulary, vocabulary_of
 from recurlab.errors import RecurlabError, unknown
-
-
-class Options(NamedTuple):
-    """What `recurlab.data.dataset.Dataset` says of the tables; its attributes of these names explain each."""
-
-    path: str | None
-    config: str | None
-    files: dict[str, str | None]
-    valid_size: float
-    test_size: float
-    split_seed: int
-    sequence: Any
-    columns: tuple[str, ...]
-    length: str | None
-    label: str | None
-    problem: str
-    level: str | None
-    min_count: int
-    standardise: bool
 
 
 class Tables(NamedTuple):
@@ -58,7 +40,7 @@ class _Part(NamedTuple):
 class Reader:
     """Reads the tables of a data set once."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TableOptions) -> None:
         self.options = options
         self.symbols: dict[str, int] = {}  # codes of all that stands in the files
         self.labels: dict[str | int, int] = {}
