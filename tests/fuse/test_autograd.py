@@ -105,14 +105,6 @@ def test_what_zoneout_draws_is_not_kept_for_the_gradient(variant):
     assert kept[0.3] <= kept[0.0] + 8 * 2  # the seeds
 
 
-@pytest.mark.parametrize("bytes_at_a_time", [1, 3000, 11000])
-def test_a_gradient_taken_in_parts_draws_the_same_for_zoneout(bytes_at_a_time, monkeypatch):
-    layer, x = make(cell="indy_lstm", zoneout=0.3, masked_output="hold"), draw(23, 3, FEATURES)
-    wanted = everything(layer, x)
-    monkeypatch.setattr("recurlab.fuse.cpu.kernel.CHUNK", bytes_at_a_time)  # one step, six, 22 of the 23
-    assert_close(everything(layer, x), wanted, rtol=1e-12, atol=1e-12)
-
-
 # ---- graphs of autograd -------------------------------------------------------------------------------------
 
 
