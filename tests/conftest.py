@@ -2,6 +2,10 @@ import gzip
 import logging
 import multiprocessing
 import os
+
+# Read when torch is imported: threads that wait for each other sleep, for the machine has no core for each of them.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import random
 from contextlib import ExitStack, nullcontext
 from multiprocessing import forkserver
