@@ -6,7 +6,9 @@ import torch
 
 import users_cells
 from recurlab.cells.build import build_cell
+from recurlab.fuse.abi import Structs
 from recurlab.fuse.cuda import nvrtc, plan
+from recurlab.fuse.cuda.faults import Fault
 from recurlab.fuse.cuda.source import cuda_source
 from recurlab.fuse.step.generate import generate
 from recurlab.fuse.step.trace import trace
@@ -33,6 +35,12 @@ def step_of(cell):
     return generate(trace(cell, torch.float32))
 
 
+def structs_of(cell):
+    return Structs("cuda", len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault}).text
+
+
 def compiled(cell, plan, capability, edit=str):
     """Return the cubin of a plan; `edit` changes the text of the kernel before."""
-    return nvrtc.cubin(edit(cuda_source(step_of(cell), plan.program, dict(plan.constants))), capability)
+    return nvrtc.cubin(
+        edit(cuda_source(step_of(cell), structs_of(cell), plan.program, dict(plan.constants))), capability
+    )

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
+from cuda_programs import step_of, structs_of
 from emulated import DEVICE, EMULATION
 from emulated_gpu import AMPERE, GPUS, HOPPER
 from recurlab.cells.build import build_cell
@@ -13,8 +13,6 @@ from recurlab.fuse.cuda.dense_plan import REGISTERS, THREADS, Layout, dense, unf
 from recurlab.fuse.cuda.diagonal_plan import diagonal
 from recurlab.fuse.cuda.plan import Task
 from recurlab.fuse.cuda.source import PROGRAMS, cuda_source
-from recurlab.fuse.step.generate import generate
-from recurlab.fuse.step.trace import trace
 
 # Of a cell: gates, states, and the gates of each phase.
 CELLS = {"rnn": (1, 1, (1,)), "gru_after": (3, 1, (3,)), "gru_before": (3, 1, (2, 1)), "lstm": (4, 2, (4,))}
@@ -143,8 +141,10 @@ extern "C" long extent() {
 def test_shared_memory_is_what_the_kernel_lays_out(cell, options, backward, layout, name, storage):
     of = task(cell, 130, storage, backward=backward)
     made = Layout(of, GPUS[name], *layout)
-    step = generate(trace(build_cell(cell.partition("_")[0], "dense", 1, options)[0], torch.float32))
-    text = cuda_source(step, made.plan.program, dict(made.plan.constants)).replace(DEVICE, EMULATION)
+    made_of = build_cell(cell.partition("_")[0], "dense", 1, options)[0]
+    text = cuda_source(step_of(made_of), structs_of(made_of), made.plan.program, dict(made.plan.constants)).replace(
+        DEVICE, EMULATION
+    )
     phase, gates = ("Backward", "Sizes::gates") if backward else ("Forward", "1")
     extent = compiler.load(text + EXTENT.replace("OF_PHASE", phase).replace("GATES", gates)).extent
     assert made.plan.shared == extent()

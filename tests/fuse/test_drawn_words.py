@@ -7,6 +7,7 @@ import torch
 
 from compiling import MARCHES, for_march
 from recurlab.cells.zoneout import LOW, philox
+from recurlab.fuse.abi import Structs
 from recurlab.fuse.headers import template
 
 DTYPES = {"float": torch.float32, "double": torch.float64}
@@ -32,12 +33,14 @@ extern "C" void ten_rounds(const unsigned *c, const unsigned *key, unsigned *to)
 def library(request, tmp_path_factory):
     kind, march = request.param
     text = [
-        f"typedef {kind} real;",
+        f"typedef {kind} real, Store;",
         f"#define REAL_IS_FLOAT {int(kind == 'float')}",
         "#define INLINE inline __attribute__((always_inline))",
         template("cpu/arithmetic"),
-        "struct Step { static constexpr int STATES = 2, PHASES = 1; };",
-        *map(template, ("philox", "cpu/problem", "cpu/zoneout")),
+        "struct Step { static constexpr int GATES = 1, STATES = 2, PHASES = 1; };",
+        template("philox"),
+        Structs("cpu", 2, 1, DTYPES[kind]).text,
+        *map(template, ("cpu/problem", "cpu/zoneout")),
         SHIM,
     ]
     return for_march("\n".join(text), march, tmp_path_factory.mktemp("shim"))

@@ -3,18 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurlab.cells.cell import Cell
+from recurlab.fuse.abi import address
 from recurlab.fuse.step.generate import generate, kept_gates, operand_is_state, own_gates
 from recurlab.fuse.step.trace import trace
 
 
 @dataclass
 class Pass:
-    """The tensors of one direction, by the names of the kernels' struct `Direction`, which gives their shapes."""
+    """The tensors of one direction, by the names of the table `DIRECTION`, which gives their shapes."""
 
     x: Tensor
     weight: Tensor
@@ -40,11 +42,13 @@ class Pass:
     d_weight: Tensor | None = None
     d_bias_ih: Tensor | None = None
     d_bias_hh: Tensor | None = None
+    transfer: Tensor | None = None
+    carry: Tensor | None = None
 
 
 @dataclass
 class Work:
-    """One call of a kernel; see the kernels' struct `Problem`."""
+    """One call of a kernel; see the table `PROBLEM`."""
 
     passes: list[Pass]
     steps: tuple[int, int]
@@ -91,6 +95,21 @@ class Kernel(ABC):
     @abstractmethod
     def steps_at_a_time(self, work: Work) -> int:
         """Return how many steps one call of the backward takes."""
+
+    def numbers(self, work: Work) -> dict[str, Any]:
+        """Return those numbers of a struct `Problem` that the kernels of every device are called with."""
+        first = work.passes[0]
+        steps, batch, units = first.output.shape
+        x_step, x_sample, _ = first.x.stride()
+        h_step, h_sample, _ = first.output.stride()
+        d_step, d_sample, _ = (0, 0, 0) if first.d_output is None else first.d_output.stride()
+        d_x_step, d_x_sample, _ = (0, 0, 0) if first.d_x is None else first.d_x.stride()
+        return {
+            "steps": steps, "batch": batch, "units": units, "x_step": x_step, "x_sample": x_sample, "h_step": h_step,
+            "h_sample": h_sample, "d_step": d_step, "d_sample": d_sample, "d_x_step": d_x_step,
+            "d_x_sample": d_x_sample, "directions": len(work.passes), "hold": work.hold, "training": work.training,
+            "grad": work.grad, "mask": address(work.mask), "zoneout": work.zoneout,
+        }  # fmt: skip
 
     def unfit(self, units: int, width: int) -> str | None:
         """Return None, or why no kernel can serve a layer of so many units, `width` of them a head."""

@@ -4,7 +4,7 @@ import torch
 
 from recurlab.fuse.headers import template
 
-SHARED = ("philox", "cpu/problem", "cpu/zoneout")
+SHARED = ("cpu/problem", "cpu/zoneout")
 # The templates of the loop over time, in the order in which they build on each other.
 LOOPS = {
     "diagonal": ("stages", "cpu/diagonal"),
@@ -18,16 +18,17 @@ PART = 4  # samples of the dense kernel that share a sum; fixed as SAMPLES is, f
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
-def cpu_source(step: str, kind: str, dtype: torch.dtype) -> str:
+def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype) -> str:
     """Return the C++ source of a cell's kernels for a CPU.
 
     Args:
         step: the generated struct `Step`.
+        structs: what the kernels are called with, see `Structs`.
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         dtype: float32 or float64.
     """
     head = [
-        f"typedef {REALS[dtype]} real;",
+        f"typedef {REALS[dtype]} real, Store;",
         f"#define REAL_IS_FLOAT {int(dtype == torch.float32)}",
         "#define INLINE inline __attribute__((always_inline))",
         # Names without linkage: the loader would take equal ones of two kernels for one and the same.
@@ -41,5 +42,6 @@ def cpu_source(step: str, kind: str, dtype: torch.dtype) -> str:
         'extern "C" void backward(const Problem *p) { run_backward(*p); }',
         "",
     ]
-    parts = [*head, template("cpu/arithmetic"), step, *(template(name) for name in (*SHARED, *LOOPS[kind])), *entries]
+    loop = map(template, (*SHARED, *LOOPS[kind]))
+    parts = [*head, template("cpu/arithmetic"), step, template("philox"), structs, *loop, *entries]
     return "\n".join(parts)

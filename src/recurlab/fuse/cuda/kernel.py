@@ -12,6 +12,7 @@ from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
 from recurlab.errors import RecurlabError
 from recurlab.fuse import measured
+from recurlab.fuse.abi import Structs, address
 from recurlab.fuse.cuda import dense_plan, diagonal_plan, gpu, nvrtc
 from recurlab.fuse.cuda.faults import Fault, fault_of, watch
 from recurlab.fuse.cuda.gpu import dotted
@@ -52,7 +53,7 @@ class CudaKernel(Kernel):
         super().__init__(cell, kind if cell.phases else "diagonal", storage, torch.float32)
         self.device = device
         _note_unmeasured(gpu.properties(device))
-        self.structs = _structs(len(cell.states), max(1, len(cell.phases)))
+        self.structs = Structs("cuda", len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault})
         self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[gpu.Module, int]] = {}
 
     def forward(self, work: Work) -> None:  # noqa: D102
@@ -63,21 +64,21 @@ class CudaKernel(Kernel):
 
     def backward(self, work: Work) -> None:  # noqa: D102
         plan = self._plan(work, backward=True)
-        problem, kept = self._problem(work, plan)
         if plan.chunks > 1:
             variables = len(self.cell.states) + int(_noisy(work))
-            for place, one in enumerate(work.passes):
-                transfer, carry = (
+            for one in work.passes:
+                one.transfer, one.carry = (
                     one.start[0].new_empty(plan.chunks, rows, *one.start[0].shape)
                     for rows in ((variables + 1) * variables, variables)
                 )
-                problem.direction[place].transfer = transfer.data_ptr()
-                problem.direction[place].carry = carry.data_ptr()
-                kept += [transfer, carry]
+        problem, kept = self._problem(work, plan)
+        if plan.chunks > 1:
             self._launch(plan, "transfer", problem)
             self._launch(plan, "combine", problem)
         self._launch(plan, "backward", problem)
         del kept
+        for one in work.passes:
+            one.transfer = one.carry = None
 
     def parts(self, work: Work) -> int:  # noqa: D102
         return self._plan(work, backward=True).parts
@@ -144,7 +145,7 @@ class CudaKernel(Kernel):
         return plan
 
     def _source(self, plan: Plan) -> str:
-        return cuda_source(self.text, plan.program, dict(plan.constants))
+        return cuda_source(self.text, self.structs.text, plan.program, dict(plan.constants))
 
     def _launch(self, plan: Plan, name: str, problem: ctypes.Structure) -> None:
         compiled = plan.program, plan.constants  # the same for many plans
@@ -162,29 +163,17 @@ class CudaKernel(Kernel):
     def _problem(self, work: Work, plan: Plan) -> tuple[Any, list[Tensor]]:
         """Return the struct of a call, and tensors that have to live until it is launched."""
         first = work.passes[0]
-        result = self.structs[1](
-            *first.output.shape, *first.x.stride()[:2], *first.output.stride()[:2],
-            *_strides(first.d_output), *_strides(first.d_x), plan.chunks, -(-len(first.output) // plan.chunks),
-        )  # fmt: skip
-        result.directions, result.hold = len(work.passes), work.hold
-        result.training, result.grad = work.training, work.grad
-        result.zoneout[:] = list(work.zoneout)
-        result.limit[:] = [max(0, limit(p)) for p in work.zoneout]
-        result.mask = _pointer(work.mask)
         kept: list[Tensor] = []
-        for place, one in enumerate(work.passes):
-            fill = result.direction[place]
-            for name, value in vars(one).items():
-                if isinstance(value, Tensor) and hasattr(fill, name):
-                    setattr(fill, name, value.data_ptr())
-                elif isinstance(value, list):
-                    getattr(fill, name)[: len(value)] = [_pointer(each) for each in value]
         if plan.exchange:
             kept.append(first.x.new_empty(plan.teams * 2 * plan.exchange, dtype=torch.uint8))
             kept.append(first.x.new_zeros(plan.teams, dtype=torch.int32))
-            result.exchange, result.counters = kept[-2].data_ptr(), kept[-1].data_ptr()
-            result.exchange_size = plan.exchange // 16
-        return result, kept
+        exchange, counters = map(address, kept or (None, None))
+        numbers = {
+            **self.numbers(work), "chunks": plan.chunks, "chunk_steps": -(-len(first.output) // plan.chunks),
+            "exchange": exchange, "exchange_size": plan.exchange // 16, "counters": counters,
+            "limit": [max(0, limit(p)) for p in work.zoneout],
+        }  # fmt: skip
+        return self.structs.filled(numbers, work.passes), kept
 
 
 def tf32_allowed() -> bool:
@@ -211,34 +200,3 @@ def _aligned(work: Work) -> int:
                 while number % least:
                     least //= 2
     return least
-
-
-def _strides(tensor: Tensor | None) -> tuple[int, int]:
-    return (0, 0) if tensor is None else (tensor.stride(0), tensor.stride(1))
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-@lru_cache
-def _structs(states: int, phases: int) -> tuple[type[ctypes.Structure], type[ctypes.Structure]]:
-    """Return the structs `Direction` and `Problem` of the kernels."""
-    one, each, every = ctypes.c_void_p, ctypes.c_void_p * states, ctypes.c_void_p * phases
-    fields: dict[str, Any] = {
-        "x": one, "weight": one, "bias_ih": one, "bias_hh": one, "dropout": one, "cuts": one, "seed": one,
-        "start": each, "end": each, "output": one, "saved": each, "recur": one, "entering": every, "origin": one,
-        "d_output": one, "d_end": each, "d_x": one, "d_recur": one, "d_start": each, "d_weight": one, "d_bias_ih": one,
-        "d_bias_hh": one, "transfer": one, "carry": one,
-    }  # fmt: skip
-    direction = type("Direction", (ctypes.Structure,), {"_fields_": list(fields.items())})
-    numbers = [
-        "steps", "batch", "units", "x_step", "x_sample", "h_step", "h_sample", "d_step", "d_sample",
-        "d_x_step", "d_x_sample", "chunks", "chunk_steps",
-    ]  # fmt: skip
-    fields = dict.fromkeys(numbers, ctypes.c_long)
-    fields |= {"exchange": one, "exchange_size": ctypes.c_long, "counters": one, "fault": Fault}
-    fields |= dict.fromkeys(("directions", "hold", "training", "grad"), ctypes.c_int)
-    fields |= {"mask": one, "zoneout": ctypes.c_float * states, "limit": ctypes.c_uint * states}
-    fields["direction"] = direction * 2  # type: ignore[operator]
-    return direction, type("Problem", (ctypes.Structure,), {"_fields_": list(fields.items())})

@@ -17,17 +17,18 @@ PROGRAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def cuda_source(step: str, program: str, constants: Mapping[str, int]) -> str:
+def cuda_source(step: str, structs: str, program: str, constants: Mapping[str, int]) -> str:
     """Return the CUDA C++ source of one program for a cell.
 
     Args:
         step: the generated struct `Step`.
+        structs: what the kernels are called with, see `Structs`.
         program: a name of `PROGRAMS`.
         constants: what the program is compiled for; STORAGE, NOISY and THREADS, and those that its templates name.
     """
     loops, entries = PROGRAMS[program]
     head = [f"#define {name} {value}" for name, value in constants.items()]
     after = (*AFTER, *(f"cuda/{name}" for name in loops))
-    body = ["namespace {", *map(template, BEFORE), step, *map(template, after), "}  // namespace"]
+    body = ["namespace {", *map(template, BEFORE), step, structs, *map(template, after), "}  // namespace"]
     ends = [f"ENTRY({name}) {{ run_{name}(p); }}" for name in entries]
     return "\n".join([*head, template("cuda/device"), *body, *ends, ""])

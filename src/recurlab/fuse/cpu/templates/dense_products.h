@@ -1,5 +1,5 @@
 // The products of the dense kernels: weights packed once a call, multiplied in tiles of registers.
-constexpr int G = Step::GATES, S = Step::STATES, PHASES = Step::PHASES, R = Step::RECURRENT;
+constexpr int R = Step::RECURRENT;
 constexpr int TILE = sizeof(vec) == 64 ? 24 : 12;  // accumulators that fit the registers
 constexpr int gates_in(int k) { return Step::START[k + 1] - Step::START[k]; }
 // Vectors of units in a tile of the forward and of the backward, and its samples.

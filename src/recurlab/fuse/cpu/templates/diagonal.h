@@ -1,7 +1,5 @@
 // The diagonal recurrence: a unit depends on itself alone, so that the whole sequence runs in one pass.
 // An item of work is a few samples of a few vectors of units, over all steps; what the samples share is loaded once.
-constexpr int G = Step::GATES, S = Step::STATES;
-
 struct Item {
     const Problem &p;
     const Direction &d;

@@ -1,50 +1,6 @@
 // What a kernel is asked to do, and what all kernels share. Shapes: T steps, B samples, H units, G gates, S states.
 // Store is the type that sequences have in memory: float, or a half-precision type; all else is float.
 
-constexpr int G = Step::GATES, S = Step::STATES, PHASES = Step::PHASES, MORE = PHASES > 0 ? PHASES : 1;
-
-struct Direction {
-    Store *x;               // (T, B, G*H), see at_x: the projected input without its bias; for a merged gate the dense
-                            // kernel puts in its place the sum with the recurrence
-    const float *weight;    // the recurrent weight
-    const float *bias_ih;   // (G*H,) or null
-    const float *bias_hh;   // (G*H,) or null
-    const float *dropout;   // (B, H) or null: factor on what enters the recurrence
-    const unsigned char *cuts;  // (T, B) or null: steps taken from a zero state
-    const unsigned *seed;   // two words, or null: of the draws of zoneout
-    const float *start[S];  // (B, H)
-    float *end[S];          // (B, H)
-    Store *output;          // (T, B, H), see at_h
-    Store *saved[S];        // (T, B, H): the states after each step, but the first; null: not kept
-    Store *recur;           // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
-    Store *entering[MORE];  // (T, B, H): what enters the recurrence; null: not kept
-    int *origin;            // (T, B): see Origin; null: not kept, as where nothing is masked or cut
-    // of the backward
-    const Store *d_output;  // (T, B, H) or null, see at_d
-    const float *d_end[S];  // (B, H)
-    Store *d_x;             // (T, B, G*H), see at_d_x
-    Store *d_recur;         // (T, B, OWN*H): dense gradients of the products that differ from d_x
-    float *d_start[S];      // (B, H)
-    float *d_weight, *d_bias_ih, *d_bias_hh;  // (parts, G*H), to be summed over the parts: the chunks times B
-    float *transfer;        // (chunks, (VARS + 1) * VARS, B, H): see diagonal_chunks.h
-    float *carry;           // (chunks, VARS, B, H): the gradient that enters each chunk
-};
-
-struct Problem {
-    long steps, batch, units;
-    long x_step, x_sample, h_step, h_sample, d_step, d_sample, d_x_step, d_x_sample;  // strides
-    long chunks, chunk_steps;         // of the diagonal backward
-    Words *exchange;                  // of the dense kernels, between the blocks of a team: two buffers for each team
-    long exchange_size;               // pieces of 16 bytes of one buffer
-    unsigned *counters;               // one a team, zero before the launch
-    Fault fault;
-    int directions, hold, training, grad;
-    const unsigned char *mask;        // (T, B) or null: steps that count
-    float zoneout[S];                 // probabilities
-    unsigned limit[S];                // a unit keeps its previous value where the draw is at most this
-    Direction direction[2];
-};
-
 // Where the state before a step comes from: the step whose output it is, or one of these.
 enum Origin { START = -1, CUT = -2, SKIPPED = -3 };  // the first states; zeros; the step does not count
 

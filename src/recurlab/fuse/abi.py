@@ -1,0 +1,222 @@
+"""The structs that Python fills and kernels read: one table of their fields, from which both sides of them are made.
+
+The C++ text checks, when it is compiled, that the compiler lays the structs out as Python does.
+"""
+
+import ctypes
+import struct
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STATES, PHASES = "S", "MORE"  # sizes of arrays in C++: as many as the cell has states; as it has phases, at least 1
+HEAD = """constexpr int G = Step::GATES, S = Step::STATES, PHASES = Step::PHASES, MORE = PHASES > 0 ? PHASES : 1;
+#ifdef __CUDACC_RTC__  // NVRTC has no offsetof
+#define OFFSET_OF(type, field) __INTADDR__(&((type *)0)->field)
+#else
+#define OFFSET_OF(type, field) __builtin_offsetof(type, field)
+#endif"""
+LINE, COLUMN = 120, 36  # of the C++ text: the longest line, and where comments begin
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a struct.
+
+    Attributes:
+        type: in C++; ``real`` is what a kernel computes in, ``Store`` the type that sequences have in memory.
+        name: in C++ and in Python.
+        comment: of a pointer, the shape of its tensor first: T steps, B samples, H units, G gates, S states.
+        size: of an array, `STATES` or `PHASES`; empty for a single value.
+        device: "cpu" or "cuda", if that device alone has the field.
+    """
+
+    type: str
+    name: str
+    comment: str
+    size: str = ""
+    device: str = ""
+
+
+DIRECTION = (
+    Field("Store *", "x", "(T, B, G*H), see at_x: the projected input without its bias; for a merged gate the dense "
+          "kernel puts in its place the sum with the recurrence, which is all that the backward needs"),
+    Field("const real *", "weight", "the recurrent weight"),
+    Field("const real *", "bias_ih", "(G*H,) or null"),
+    Field("const real *", "bias_hh", "(G*H,) or null"),
+    Field("const real *", "dropout", "(B, H) or null: a factor on what enters the recurrence"),
+    Field("const unsigned char *", "cuts", "(T, B) or null: steps taken from a zero state"),
+    Field("const long long *", "seed", "of what zoneout draws; null: nothing is drawn", device="cpu"),
+    Field("const unsigned *", "seed", "two words, of what zoneout draws; null: nothing is drawn", device="cuda"),
+    Field("const real *", "start", "(B, H): the states before the sequence", STATES),
+    Field("real *", "end", "(B, H): the states after it", STATES),
+    Field("Store *", "output", "(T, B, H), see at_h"),
+    Field("Store *", "saved", "(T, B, H): the states after each step, but the first; null: not kept", STATES),
+    Field("Store *", "recur", "(T, B, KEPT*H): dense products of the gates not merged; null: not kept"),
+    Field("Store *", "entering", "(T, B, H): what enters the recurrence; null: not kept", PHASES),
+    Field("int *", "origin", "(T, B), see Origin; null: not kept, as where nothing is masked or cut", device="cuda"),
+    # of the backward
+    Field("const Store *", "d_output", "(T, B, H) or null, see at_d"),
+    Field("const real *", "d_end", "(B, H)", STATES),
+    Field("Store *", "d_x", "(until - from, B, G*H), see at_d_x", device="cpu"),
+    Field("Store *", "d_x", "(T, B, G*H), see at_d_x", device="cuda"),
+    Field("real *", "d_held", "(B, H) or null: the gradient of outputs held, carried from call to call", device="cpu"),
+    Field("Store *", "d_recur", "(T, B, OWN*H): dense gradients of the products that differ from d_x"),
+    Field("real *", "d_start", "(B, H)", STATES),
+    Field("real *", "d_weight", "(parts, G*H), as the next two; the caller sums up the parts"),
+    Field("real *", "d_bias_ih", ""),
+    Field("real *", "d_bias_hh", ""),
+    Field("real *", "transfer", "(chunks, (VARS + 1) * VARS, B, H), see diagonal_chunks.h", device="cuda"),
+    Field("real *", "carry", "(chunks, VARS, B, H): the gradient that enters each chunk", device="cuda"),
+)  # fmt: skip
+PROBLEM = (
+    Field("long", "steps", ""),
+    Field("long", "batch", ""),
+    Field("long", "units", ""),
+    Field("long", "width", "units of a head", device="cpu"),
+    Field("long", "x_step", "strides, in numbers: of x"),
+    Field("long", "x_sample", ""),
+    Field("long", "h_step", "of the output"),
+    Field("long", "h_sample", ""),
+    Field("long", "d_step", "of d_output"),
+    Field("long", "d_sample", ""),
+    Field("long", "d_x_step", "of d_x"),
+    Field("long", "d_x_sample", ""),
+    Field("long", "from", "of this call of the diagonal backward: its first step, as a direction counts them",
+          device="cpu"),
+    Field("long", "until", "the step after its last one", device="cpu"),
+    Field("long", "samples", "of an item of work", device="cpu"),
+    Field("long", "blocks", "vectors of units of an item of the diagonal kernel", device="cpu"),
+    Field("long", "chunks", "of time, in the diagonal backward", device="cuda"),
+    Field("long", "chunk_steps", "steps of each", device="cuda"),
+    Field("Words *", "exchange", "between the blocks of a team of the dense kernels: two buffers for each team",
+          device="cuda"),
+    Field("long", "exchange_size", "pieces of 16 bytes of one buffer", device="cuda"),
+    Field("unsigned *", "counters", "one of each team, zero before the launch", device="cuda"),
+    Field("Fault", "fault", "", device="cuda"),
+    Field("int", "directions", ""),
+    Field("int", "threads", "", device="cpu"),
+    Field("int", "hold", "whether a masked step repeats the last output"),
+    Field("int", "training", "whether zoneout uses what is drawn, or the expectation"),
+    Field("int", "grad", "whether a backward follows"),
+    Field("const unsigned char *", "mask", "(T, B) or null: steps that count"),
+    Field("real", "zoneout", "probabilities", STATES),
+    Field("long long", "limit", "the largest word by which zoneout keeps a unit; -1: none", STATES, device="cpu"),
+    Field("unsigned", "limit", "a unit keeps its previous value where the word drawn is at most this", STATES,
+          device="cuda"),
+)  # fmt: skip
+DIRECTIONS = 2  # in a struct `Problem`, whose last field they are
+
+
+class Structs:
+    """The structs of a cell's kernels on one device.
+
+    Args:
+        device: "cpu" or "cuda".
+        states, phases: how many the cell has.
+        real: what the kernels compute in: float32 or float64.
+        others: the types of fields that are structs themselves, by their names in C++.
+
+    Attributes:
+        problem: the struct `Problem` of a call, as ctypes has it; its last field are the structs `Direction`.
+        text: the definitions of both in C++.
+    """
+
+    def __init__(
+        self, device: str, states: int, phases: int, real: torch.dtype, others: Mapping[str, Any] | None = None
+    ) -> None:
+        types: dict[str, Any] = {
+            "long": ctypes.c_long, "int": ctypes.c_int, "long long": ctypes.c_longlong, "unsigned": ctypes.c_uint,
+            "real": ctypes.c_float if real == torch.float32 else ctypes.c_double, **(others or {}),
+        }  # fmt: skip
+        sizes = {"": 1, STATES: states, PHASES: max(1, phases)}
+
+        def laid_out(fields: Sequence[Field]) -> list[tuple[str, Any]]:
+            found = [ctypes.c_void_p if "*" in field.type else types[field.type] for field in fields]
+            return [
+                (f.name, type_ * sizes[f.size] if f.size else type_) for f, type_ in zip(fields, found, strict=True)
+            ]
+
+        tensors, numbers = (
+            [field for field in table if field.device in ("", device)] for table in (DIRECTION, PROBLEM)
+        )
+        direction: Any = type("Direction", (ctypes.Structure,), {"_fields_": laid_out(tensors)})
+        layout = [*laid_out(numbers), ("direction", direction * DIRECTIONS)]
+        self.problem: Any = type("Problem", (ctypes.Structure,), {"_fields_": layout})
+        last = Field("Direction", "direction", "", str(DIRECTIONS))
+        self.text = "\n".join(
+            [HEAD, *_definition(direction, tensors), *_definition(self.problem, [*numbers, last]), ""]
+        )
+
+        # What a call does with the tables: of each field of a direction the tensors, and the size of its array.
+        self._tensors = attrgetter(*(field.name for field in tensors))
+        self._sizes = [sizes[field.size] if field.size else 0 for field in tensors]
+        self._scalars = itemgetter(*(f.name for f in numbers if not f.size and f.type not in (others or {})))
+        self._arrays = [field.name for field in numbers if field.size]
+        self._absent = [0] * (ctypes.sizeof(direction) // ctypes.sizeof(ctypes.c_void_p))
+        self._packer = struct.Struct("".join(_codes(self.problem)))
+
+    def filled(self, numbers: Mapping[str, Any], passes: Sequence[object]) -> ctypes.Structure:
+        """Return the struct `Problem` of a call.
+
+        Args:
+            numbers: the fields but the directions, by name: numbers, addresses (0 for null) and, of an array, a
+                sequence. A field that is a struct itself is left zero.
+            passes: for each direction, an object whose attributes are the tensors of its `Direction`, None for null.
+        """
+        values = [*self._scalars(numbers)]
+        for name in self._arrays:
+            values += numbers[name]
+        for one in passes:
+            for value, size in zip(self._tensors(one), self._sizes, strict=True):
+                if size:
+                    values += [address(each) for each in value]
+                    values += [0] * (size - len(value))
+                else:
+                    values.append(0 if value is None else value.data_ptr())
+        values += self._absent * (DIRECTIONS - len(passes))
+        problem: ctypes.Structure = self.problem.from_buffer_copy(self._packer.pack(*values))
+        return problem
+
+
+def address(tensor: Tensor | None) -> int:
+    """Return where a tensor's memory begins; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _definition(layout: type[ctypes.Structure], fields: Sequence[Field]) -> list[str]:
+    """Return the lines of C++ that define a struct, and check where its fields lie."""
+    lines, name = [], layout.__name__
+    for field in fields:
+        array = f"[{field.size}]" if field.size else ""
+        line = f"    {field.type}{'' if field.type.endswith('*') else ' '}{field.name}{array};"
+        if len(field.comment) > LINE - COLUMN - 3:
+            lines += textwrap.wrap(field.comment, LINE, initial_indent="    // ", subsequent_indent="    // ")
+        elif field.comment:
+            line = f"{line:{COLUMN}}// {field.comment}"
+        lines.append(line)
+    laid_out = [(field.name, getattr(layout, field.name)) for field in fields]
+    checks = [
+        f'static_assert(OFFSET_OF({name}, {field}) == {at.offset} && sizeof({name}::{field}) == {at.size}, "");'
+        for field, at in laid_out
+    ]
+    size = f'static_assert(sizeof({name}) == {ctypes.sizeof(layout)}, "as Python fills it");'
+    return [f"struct {name} {{", *lines, "};", size, *checks]
+
+
+def _codes(type_: Any) -> Iterator[str]:
+    """Give the codes of `struct.pack` for a type of ctypes, a struct inside that is no array being left zero."""
+    for _, part in type_._fields_:
+        if issubclass(part, ctypes.Structure):
+            yield f"0P{ctypes.sizeof(part)}x"
+        elif not issubclass(part, ctypes.Array):
+            yield part._type_
+        elif issubclass(part._type_, ctypes.Structure):
+            yield "".join(_codes(part._type_)) * part._length_
+        else:
+            yield f"{part._length_}{part._type_._type_}"
