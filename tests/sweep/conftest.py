@@ -1,9 +1,22 @@
 import csv
 import os
+import warnings
 from pathlib import Path
 
 import optuna
 import pytest
+
+from recurlab.sweep.store import Store, quiet_optuna, sqlite
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory):
+    """A store and its storage, whose tables take longer to make than most tests of it."""
+    store = Store(sqlite(tmp_path_factory.mktemp("store") / "sweep.db"), heartbeat=100, retries=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is experimental of Optuna's heartbeats
+        with quiet_optuna(), store.open() as storage:
+            yield store, storage
 
 
 @pytest.fixture

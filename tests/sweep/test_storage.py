@@ -11,7 +11,6 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 
 from recurlab.errors import RecurlabError
 from recurlab.sweep import patience
-from recurlab.sweep.store import Store, quiet_optuna, sqlite
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
@@ -34,19 +33,16 @@ class Outage:
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """A store and its storage, whose tables take longer to make than these tests."""
-    store = Store(sqlite(tmp_path_factory.mktemp("store") / "sweep.db"), heartbeat=100, retries=1)
-    with quiet_optuna(), store.open() as storage:
-        yield store, storage, Outage(storage.engine)
+def outage(opened):
+    return Outage(opened[1].engine)
 
 
 @pytest.fixture(autouse=True)
-def _quick(opened, monkeypatch):
+def _quick(opened, outage, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(opened[0].patience, "told", lambda: False)
     yield
-    opened[2].statements = 0
+    outage.statements = 0
     opened[1].get_all_studies()  # it is back
 
 
@@ -58,11 +54,6 @@ def store(opened):
 @pytest.fixture
 def storage(opened):
     return opened[1]
-
-
-@pytest.fixture
-def outage(opened):
-    return opened[2]
 
 
 def test_each_call_of_a_study_waits_and_the_first_one_says_so(store, storage, outage, capfd):
@@ -84,7 +75,7 @@ def test_each_call_of_a_study_waits_and_the_first_one_says_so(store, storage, ou
     after_an_outage(lambda: trial.report(0.5, 1))
     after_an_outage(lambda: storage.record_heartbeat(trial._trial_id))
     after_an_outage(lambda: study.tell(trial, 2.0))
-    assert after_an_outage(lambda: store.names(storage)) == ["one"]
+    assert "one" in after_an_outage(lambda: store.names(storage))
     (found,) = after_an_outage(lambda: optuna.load_study(study_name="one", storage=storage)).trials
     assert (found.state, found.value, found.params, found.intermediate_values) == (
         TrialState.COMPLETE, 2.0, {"x": x}, {1: 0.5},
