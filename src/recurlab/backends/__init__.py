@@ -1,10 +1,10 @@
 """Who runs the loop over time.
 
-A backend is a module with `supports(call)`, which gives None or the reason why it can't serve the call; `run(call)`,
-which gives the output and each direction's final state; and `source(call)`, which gives what was generated for it.
+A backend is a module with three functions: `supports(call)` returns None, or the reason why it can't serve the call;
+`run(call)` returns the output and each direction's final state; `source(call)` returns the code generated for the call.
 """
 
-# The order in which "auto" takes them; on a GPU fused comes before cudnn where fuse/measured.csv has it as the faster.
+# In the order in which "auto" tries them; on a GPU fused precedes cudnn where fuse/measured.csv says it is faster.
 BACKENDS = {
     "cudnn": "recurlab.backends.cudnn",
     "fused": "recurlab.backends.fused",

@@ -12,7 +12,7 @@ from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
 from recurlab.errors import RecurlabError
 
-AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast brings to one type
+AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # autocast casts these to one dtype
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Direction:
         bias_ih, bias_hh: (G*H,) or None.
         state: the state before the sequence, (B, H) each.
         recurrent_dropout: factor (B, H) on the state where it enters the recurrence, or None.
-        seed: int64, (), what zoneout draws is computed from; None where it draws nothing.
+        seed: int64, (), from which the masks of zoneout are computed; None where it draws nothing.
         norm: the gains of layer normalisation, or None without it.
     """
 
@@ -51,8 +51,8 @@ class Call:
         resets: boolean (T, B), True where a boundary lies between a step and the one before it, or None; see `cuts`.
         zoneout: per state, the probability of keeping the previous value.
         hold: whether a skipped step repeats the last output instead of giving 0.
-        training: whether the masks drawn are used, or the expectation over them.
-        lengths: int64 (B,) on the CPU, where `mask` is the right padding of these and the host knows them, or None.
+        training: whether drawn masks are used; otherwise their expectation is.
+        lengths: int64 (B,) on the CPU, where `mask` is right padding and the host knows its lengths, or None.
     """
 
     cell: Cell
@@ -68,14 +68,14 @@ class Call:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the input's projection and of the output: that of autocast where it is on."""
+        """The dtype of the input's projection and of the output; autocast's where it is on."""
         device = self.input.device
         if autocasts(device) and self.input.dtype != torch.float64:
             return torch.get_autocast_dtype(device.type)
         return self.input.dtype
 
     def check(self) -> None:
-        """Raise unless input, weights and states are of one dtype and on one device; autocast brings some to one."""
+        """Raise unless input, weights and states share dtype and device; autocast may differ in dtype."""
         dtype, device = self.input.dtype, self.input.device
         for direction in self.directions:
             given = direction.weight_ih, direction.weight_hh, direction.bias_ih, direction.bias_hh, *direction.state
@@ -102,9 +102,9 @@ class Call:
     def cuts(self, *, reverse: bool) -> Tensor | None:
         """Return (T, B), True where one direction takes step t from a zero state; None where it never does.
 
-        A boundary before step t cuts the reverse direction after step t. One at a masked step takes effect at the next
-        valid step that the direction comes to, so that it never changes a final state; and the reverse direction starts
-        at the last valid step, so that boundaries in the padding after it are none.
+        A boundary before step t cuts the reverse direction after step t. A boundary at a masked step takes effect at
+        the direction's next valid step, so that it never changes a final state. The reverse direction starts at the
+        last valid step, so that boundaries in the padding after that have no effect.
         """
         if self.resets is None:
             return None
@@ -122,12 +122,12 @@ class Call:
 
 
 def autocasts(device: torch.device) -> bool:
-    """Return whether autocast is on for a device; tensors that are shapes only have none."""
+    """Return whether autocast is on for a device; the meta device has none."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def transformed() -> bool:
-    """Return whether torch.func or forward-mode differentiation is at work, for which a backend needs rules."""
+    """Return whether torch.func or forward-mode differentiation is active, for which a backend needs rules."""
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's call of NVIDIA's cuDNN, for exactly what that computes.
+"""NVIDIA's cuDNN, called through PyTorch, for the layers that it computes exactly.
 
 As in `torch.nn.GRU`, its float32 products are in TF32 unless `torch.backends.cudnn.allow_tf32` is False.
 """
@@ -23,7 +23,7 @@ FUNCTIONS: dict[Cell, tuple[Callable[..., tuple[Tensor, ...]], str]] = {
     Elman("tanh"): (torch.rnn_tanh, "RNN_TANH"),
     Elman("relu"): (torch.rnn_relu, "RNN_RELU"),
 }
-CELLS = {type(cell) for cell in FUNCTIONS}  # a user's own need not be hashable
+CELLS = {type(cell) for cell in FUNCTIONS}  # a user's own cell need not be hashable
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -34,7 +34,7 @@ def name_of(cell: Cell) -> str:
 
 def tf32_allowed() -> bool:
     """Return whether cuDNN may multiply float32 matrices in TF32."""
-    # From torch 2.9 on; the older flag can't be read where layers of other kinds have another precision.
+    # From torch 2.9 on; the older flag can't be read where convolutions and the like have another precision.
     precision = getattr(torch.backends.cudnn.rnn, "fp32_precision", None)
     return bool(torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32")
 
@@ -83,19 +83,19 @@ def supports(call: Call) -> str | None:
     return next((reason for rule, reason in RULES if not rule(call)), None)
 
 
-# A compiled graph is left for the call, as torch.nn.GRU leaves it: within it torch would unroll the loop over time.
+# Not part of a compiled graph, like torch.nn.GRU: in a graph torch would unroll the loop over time.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     """Return the output (T, B, directions * H) and each direction's state after the sequence."""
     directions, dtype = call.directions, call.dtype
     biased, both = directions[0].bias_ih is not None, len(directions) == 2
     function, name = FUNCTIONS[call.cell]
-    with torch.autocast(call.input.device.type, enabled=False):  # which would take float16 for bfloat16 here
+    with torch.autocast(call.input.device.type, enabled=False):  # autocast would cast bfloat16 to float16 here
         x = call.input.to(dtype)
         start = tuple(torch.stack(states).to(dtype) for states in zip(*(d.state for d in directions), strict=True))
         given = [w for d in directions for w in (d.weight_ih, d.weight_hh, d.bias_ih, d.bias_hh) if w is not None]
         weights = [w.to(dtype, copy=True, memory_format=torch.contiguous_format) for w in given]
-        # cuDNN gives gradients only of a call that it was told is training; without dropout that changes no number.
+        # cuDNN gives gradients only for a call in training mode; without dropout the mode changes no number.
         recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *start, *weights))
         if x.is_cuda:
             _gather(weights, name, biased=biased, both=both)
@@ -104,16 +104,16 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
             output, end = _packed(call, x, start, lambda *data: function(*data, *options))
         else:
             output, *end = function(x, _hidden(start), *options, False)
-    return output, tuple(tuple(s[place] for s in end) for place in range(len(directions)))
+    return output, tuple(tuple(s[i] for s in end) for i in range(len(directions)))
 
 
 def _packed(
     call: Call, x: Tensor, start: State, function: Callable[..., tuple[Tensor, ...]]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run over the valid steps alone, longest sample first, and bring the results back to the caller's order."""
+    """Run over the valid steps alone, longest sample first; return results in the caller's order of samples."""
     assert call.mask is not None
     assert call.lengths is not None
-    # Both sorts are of the same numbers: neither the host nor the device waits for the other.
+    # The same numbers are sorted on the host and on the device, so that neither waits for the other.
     order = call.mask.sum(0).argsort(descending=True)
     packed = pack_padded_sequence(x.index_select(1, order), call.lengths.sort(descending=True).values)
     hidden = _hidden(tuple(s.index_select(1, order) for s in start))
@@ -128,7 +128,7 @@ def _hidden(state: State) -> Tensor | State:
 
 
 def _gather(weights: list[Tensor], name: str, *, biased: bool, both: bool) -> None:
-    """Move copies of the weights, in place, into the one buffer that cuDNN reads; torch would do so with a warning."""
+    """Move copies of the weights, in place, into one buffer, as cuDNN wants; torch would do it with a warning."""
     features, hidden_size = weights[0].shape[1], weights[1].shape[1]
     mode = get_cudnn_mode(name)  # type: ignore[no-untyped-call]
     with torch.no_grad(), torch.cuda.device(weights[0].device):

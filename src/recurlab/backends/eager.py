@@ -1,4 +1,4 @@
-"""The reference: a Python loop over the cell's step, with the numbers that every other backend must give."""
+"""The reference: a Python loop over the cell's step, whose numbers every other backend must reproduce."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -33,16 +33,16 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     """Return the output (T, B, directions * H) and each direction's state after the sequence."""
     if exporting():
         return exported.run(call, _project, _loop)
-    results = [_scan(call, direction, reverse=place == 1) for place, direction in enumerate(call.directions)]
+    results = [_scan(call, direction, reverse=i == 1) for i, direction in enumerate(call.directions)]
     output = torch.cat([output for output, _ in results], dim=-1) if len(results) > 1 else results[0][0]
     return output, tuple(state for _, state in results)
 
 
 def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:
-    # Step by step: a product of all steps at once would round otherwise than one of a single step (`RNN.step`).
+    # Step by step: one product for all steps would round differently from that of a single step (`RNN.step`).
     projected = [_project(direction, x) for x in _steps_of(call.input)]
     storage, device = projected[0].dtype, call.input.device
-    # Half precision is for storage: the state and all sums of the recurrence are float32.
+    # Half precision is for storage only: the state and all sums of the recurrence are float32.
     dtype = torch.float32 if storage in (torch.float16, torch.bfloat16) else storage
     with torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext():
         output, state = _loop(call, direction, [x.to(dtype) for x in projected], reverse)
@@ -50,19 +50,19 @@ def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, Stat
 
 
 def _steps_of(x: Tensor) -> list[Tensor]:
-    """Return the steps (B, I) of an input (T, B, I), each where torch would have placed it alone.
+    """Return the steps (B, I) of an input (T, B, I), each at an address that is a multiple of 64 bytes.
 
-    A product may round otherwise where its operands lie otherwise, as MKL's does on AMD's processors. So that a single
-    step and a whole sequence multiply the same, each step begins at a multiple of 64 bytes.
+    That is where torch allocates a tensor of a single step. The rounding of a product may depend on the alignment of
+    its operands, as MKL's does on AMD's processors; so a single step and a whole sequence give the same numbers.
     """
     size = x.shape[1] * x.shape[2]
-    spaced = F.pad(x.flatten(1), (0, -size % (LINE // x.element_size())))  # a copy, even where nothing is added
+    spaced = F.pad(x.flatten(1), (0, -size % (LINE // x.element_size())))  # copies, even where no padding is needed
     # Unbind once: indexing x[t] in the loop would make the backward quadratic in T.
     return list(spaced[:, :size].view(x.shape).unbind(0))
 
 
 def _project(direction: Direction, x: Tensor) -> Tensor:
-    bias = direction.bias_ih if direction.norm is None else None  # it comes after the normalisation
+    bias = direction.bias_ih if direction.norm is None else None  # otherwise it is added after the normalisation
     return F.linear(x, direction.weight_ih, bias)
 
 
@@ -77,7 +77,7 @@ def _loop(call: Call, direction: Direction, projected: list[Tensor], reverse: bo
     mask, cuts = _by_step(call.mask, length), _by_step(call.cuts(reverse=reverse), length)
     keeps = [_by_step(mask, length, columns=False) for mask in _keep_masks(call, direction.seed)]
 
-    # Copied, so that it lies as the states of later steps do.
+    # Copied, so that its memory layout is that of the states of later steps.
     state = tuple(s.to(dtype).clone(memory_format=torch.contiguous_format) for s in direction.state)
     outputs: list[Tensor] = [state[0]] * length
     held = torch.zeros_like(state[0])
@@ -96,14 +96,14 @@ def _loop(call: Call, direction: Direction, projected: list[Tensor], reverse: bo
 
 
 def _keep_masks(call: Call, seed: Tensor | None) -> list[Tensor | None]:
-    """Return what zoneout draws for each state, (T, B, H)."""
+    """Return the masks of zoneout for each state, (T, B, H), or None."""
     steps, batch = call.input.shape[:2]
     shape = (steps, batch, call.directions[0].state[0].shape[1])
     return [keep_mask(seed, s, shape, p) if seed is not None and p else None for s, p in enumerate(call.zoneout)]
 
 
 def _zoneout(call: Call, new: State, old: State, keep: list[Any]) -> State:
-    """Keep a unit's previous value where drawn; in evaluation, the expectation (Krueger et al., arXiv 1606.01305)."""
+    """Keep a unit's previous value where its mask says so; in evaluation, the expectation (arXiv 1606.01305)."""
     if not any(call.zoneout):
         return new
     if call.training:
@@ -112,7 +112,7 @@ def _zoneout(call: Call, new: State, old: State, keep: list[Any]) -> State:
 
 
 def _by_step(rows: Tensor | None, length: int, *, columns: bool = True) -> Steps:
-    """Return a tensor's T rows, as columns (B, 1) where asked, or T times None."""
+    """Return the T rows of a tensor, as columns (B, 1) if `columns`; of None, T times None."""
     if rows is None:
         return (None,) * length
     return (rows.unsqueeze(-1) if columns else rows).unbind(0)

@@ -1,6 +1,6 @@
-"""The loop over time in a graph that is exported: the reference's own step in a scan, or an operator of ONNX.
+"""The loop over time in an exported graph: a scan of the reference's step, or an operator of ONNX.
 
-Such a graph runs where this package is not installed, so it can hold none of the backends; T and B stay open in it.
+The graph runs where this package is not installed, so it can't contain a backend; T and B stay open in it.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ OPERATORS: dict[Cell, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     Elman("tanh"): ("RNN", (0,), {"activations": ["Tanh"]}),
     Elman("relu"): ("RNN", (0,), {"activations": ["Relu"]}),
 }
-CELLS = {type(cell) for cell in OPERATORS}  # a user's own need not be hashable
+CELLS = {type(cell) for cell in OPERATORS}  # a user's own cell need not be hashable
 
 
 def run(call: Call, project: Project, loop: Loop) -> tuple[Tensor, tuple[State, ...]]:
@@ -37,17 +37,17 @@ def run(call: Call, project: Project, loop: Loop) -> tuple[Tensor, tuple[State, 
 
     Args:
         call: what is computed.
-        project: of the reference: the inputs of all gates, (T, B, G*H).
-        loop: of the reference, which is asked for a single step.
+        project: returns the inputs of all gates, (T, B, G*H); that of the reference.
+        loop: runs the loop over time; that of the reference, called for a single step.
 
     Raises:
-        RecurlabError: where zoneout would draw, as in training.
+        RecurlabError: where zoneout would draw masks, as in training.
     """
     if torch.onnx.is_in_onnx_export() and _has_operator(call):
         return _operator(call)
     if any(direction.seed is not None for direction in call.directions):
         raise RecurlabError(f"zoneout={call.zoneout}: an exported graph draws none; call eval() before the export")
-    results = [_scanned(call, each, project, loop, place == 1) for place, each in enumerate(call.directions)]
+    results = [_scanned(call, each, project, loop, i == 1) for i, each in enumerate(call.directions)]
     return torch.cat([output for output, _ in results], dim=-1), tuple(state for _, state in results)
 
 
@@ -80,7 +80,7 @@ def _scanned(call: Call, direction: Direction, project: Project, loop: Loop, rev
 
 
 def _opened(direction: Direction) -> tuple[list[Tensor], Callable[[Tensors], Direction]]:
-    """Return the tensors that a step needs of a direction, and what puts such tensors back into it."""
+    """Return the tensors of a direction, and a function that makes a direction of such tensors."""
     optional = ("bias_ih", "bias_hh", "recurrent_dropout")
     names = ["weight_hh", *(name for name in optional if getattr(direction, name) is not None)]
     norm = direction.norm
@@ -95,7 +95,7 @@ def _opened(direction: Direction) -> tuple[list[Tensor], Callable[[Tensors], Dir
 
 
 def _has_operator(call: Call) -> bool:
-    """Return whether an operator of ONNX computes exactly this; runtimes have those of float32 only."""
+    """Return whether an operator of ONNX computes exactly this; runtimes have them in float32 only."""
     first = call.directions[0]
     return (
         type(call.cell) in CELLS
@@ -114,12 +114,12 @@ def _operator(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     name, order, attributes = OPERATORS[call.cell]
     directions, (steps, batch, _) = call.directions, call.input.shape
     units, count = directions[0].state[0].shape[1], len(directions)
-    places = torch.tensor(order, device=call.input.device)
+    indices = torch.tensor(order, device=call.input.device)
 
     def ordered(weights: list[Tensor]) -> Tensor:
         rows = torch.stack(weights)
         by_gate = rows.view(len(weights), len(order), units, *rows.shape[2:])
-        return by_gate.index_select(1, places).flatten(1, 2)
+        return by_gate.index_select(1, indices).flatten(1, 2)
 
     bias = None
     if all(d.bias_ih is not None for d in directions):
@@ -141,4 +141,4 @@ def _operator(call: Call) -> tuple[Tensor, tuple[State, ...]]:
         dtypes=[call.input.dtype] * (1 + len(directions[0].state)),
         shapes=[(steps, count, batch, units), *[(count, batch, units)] * len(directions[0].state)],
     )
-    return output.transpose(1, 2).flatten(2), tuple(tuple(s[place] for s in end) for place in range(count))
+    return output.transpose(1, 2).flatten(2), tuple(tuple(s[i] for s in end) for i in range(count))

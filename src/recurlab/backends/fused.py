@@ -28,32 +28,32 @@ def supports(call: Call) -> str | None:
     return reason
 
 
-def _missing(token: str, kind: str, storage: str, device: str, units: int, width: int) -> str | None:
-    """Compile the kernel, or return why that can't be."""
+def _missing(token: str, recurrence: str, storage: str, device: str, units: int, width: int) -> str | None:
+    """Return None for a kernel that compiles and fits, or why it does not; the kernel is compiled here."""
     if transformed():
         return "its kernels have no rules for torch.func and forward-mode derivatives"
-    place = torch.device(device)
-    reason = compiler.unavailable() if place.type == "cpu" else cuda.unavailable(place)
+    on, dtype = torch.device(device), getattr(torch, storage.removeprefix("torch."))
+    reason = compiler.unavailable() if on.type == "cpu" else cuda.unavailable(on)
     if reason is not None:
         return reason
     try:
-        return kernel(token, kind, getattr(torch, storage.removeprefix("torch.")), place).unfit(units, width)
+        return kernel(token, recurrence, dtype, on).unfit(units, width)
     except RecurlabError as error:
         return str(error)
 
 
-# In a compiled graph the answer is a constant: whether a kernel can be had does not change within a process.
+# In a compiled graph the answer is a constant: it does not change within a process.
 _missing = torch.compiler.assume_constant_result(_missing)  # type: ignore[no-untyped-call]
 
 
 def source(call: Call) -> str | None:
-    """Return the arithmetic of the cell's step, as it was generated."""
+    """Return the code that was generated for the arithmetic of the cell's step."""
     storage = storage_of(call.dtype, call.input.device)
     return kernel(call.cell.token, call.recurrence.kind, storage, call.input.device).text
 
 
 def sources(call: Call, device: torch.device) -> list[str]:
-    """Return the CUDA sources that a call and its gradient need on a device, wherever its own tensors are.
+    """Return the CUDA sources that a call and its gradient need on `device`, whatever device its tensors are on.
 
     Raises:
         RecurlabError: if no kernel can serve the call.
@@ -83,7 +83,7 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
         given = [getattr(d, name) for d in directions]
         return None if given[0] is None else stacked(given)
 
-    cuts = [call.cuts(reverse=place == 1) for place in range(len(directions))]
+    cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
     seeds = [d.seed for d in directions if d.seed is not None]
     weights = [d.weight_ih for d in directions]
     leaves = {
@@ -112,5 +112,5 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
 
 
 def _dtype(storage: torch.dtype) -> torch.dtype:
-    """Return what is computed in: half precision is for storage, the state and all sums are float32."""
+    """Return the dtype of the arithmetic: half precision is for storage only, state and sums are float32."""
     return torch.float32 if storage in (torch.float16, torch.bfloat16) else storage

@@ -1,4 +1,4 @@
-"""Which of cuDNN and the fused kernels comes first for a call that both serve, by what has been measured of them."""
+"""Which of cuDNN and the fused kernels is taken for a call that both serve, by what has been measured."""
 
 import torch
 
@@ -12,13 +12,13 @@ from recurlab.fuse.measured import Reach
 
 
 def fused_is_faster(call: Call) -> bool:
-    """Return whether measurements say that the fused kernels take less time for a training step of cuDNN's."""
-    batch = call.input.shape[1]  # a compiled graph may leave it open, and then holds for batches of the same answer
+    """Return whether a training step has been measured to take less time in the fused kernels than in cuDNN."""
+    batch = call.input.shape[1]  # where a compiled graph leaves it open, the graph holds while the answer is the same
     return any(low <= batch <= high for low, high in _faster(*_layer(call)))
 
 
 def known(call: Call) -> str:
-    """Return in a line what has been measured of the two for a call, or that nothing has."""
+    """Return a line on what has been measured of the two for a call, or that nothing has."""
     layer, batch = _layer(call), call.input.shape[1]
     row = next((row for low, high, row in _in_reach(*layer) if low <= batch <= high), None)
     if row is not None:
@@ -31,23 +31,23 @@ def known(call: Call) -> str:
 
 
 def precision(dtype: str, fused_tf32: bool, cudnn_tf32: bool) -> str:
-    """Return how measurements name a precision, by its dtype and whether each of the two may multiply it in TF32."""
+    """Return the name of a precision in measurements, for a dtype and whether each backend may use TF32."""
     if dtype != "float32":
         return dtype
     names = {True: "tf32", False: "float32"}
-    # As torch has it by default; what differs is not measured.
+    # Settings that differ, unlike torch's defaults, are not measured.
     return names[fused_tf32] if fused_tf32 == cudnn_tf32 else f"{names[fused_tf32]} beside {names[cudnn_tf32]}"
 
 
 def _layer(call: Call) -> tuple[str, str, str, str, int]:
-    """Return what a layer's rows are found by, in a form that a compiled graph can hold."""
+    """Return the key of a layer's measurements, of values that a compiled graph can hold."""
     units = call.directions[0].state[0].shape[1]
     return call.cell.token, call.recurrence.kind, str(call.dtype), str(call.input.device), units
 
 
-def _faster(token: str, kind: str, dtype: str, device: str, units: int) -> tuple[tuple[int, int], ...]:
-    """Return the least and the most samples of each span of batches for which the fused kernels are the faster."""
-    rows = _in_reach(token, kind, dtype, device, units)
+def _faster(token: str, recurrence: str, dtype: str, device: str, units: int) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of batch sizes, as least and most samples, for which the fused kernels are faster."""
+    rows = _in_reach(token, recurrence, dtype, device, units)
     return tuple((low, high) for low, high, row in rows if row.forward_backward_ratio < 1)
 
 
@@ -55,14 +55,14 @@ def _faster(token: str, kind: str, dtype: str, device: str, units: int) -> tuple
 _faster = torch.compiler.assume_constant_result(_faster)  # type: ignore[no-untyped-call]
 
 
-def _in_reach(token: str, kind: str, dtype: str, device: str, units: int) -> tuple[Reach, ...]:
-    return measured.in_reach(*_key(token, kind, dtype, device, units)) if measured.capabilities() else ()
+def _in_reach(token: str, recurrence: str, dtype: str, device: str, units: int) -> tuple[Reach, ...]:
+    return measured.in_reach(*_key(token, recurrence, dtype, device, units)) if measured.capabilities() else ()
 
 
-# torch's settings of TF32 can't be traced where a graph has been left.
+# torch's TF32 settings can't be traced after a graph break.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _key(token: str, kind: str, dtype: str, device: str, units: int) -> tuple[str, str, str, str, int]:
+def _key(token: str, recurrence: str, dtype: str, device: str, units: int) -> tuple[str, str, str, str, int]:
     """Return the cell, recurrence, compute capability, precision and hidden size of the rows for a layer."""
     capability = gpu.dotted(gpu.properties(torch.device(device)).capability)
     name = precision(dtype.removeprefix("torch."), cuda.tf32_allowed(), cudnn.tf32_allowed())
-    return cudnn.name_of(cell_of(token)), kind, capability, name, units
+    return cudnn.name_of(cell_of(token)), recurrence, capability, name, units

@@ -1,4 +1,4 @@
-"""Loops over time in a graph that is exported, where T stays open: torch's operator `scan`, and ONNX's."""
+"""Loops over time in an exported graph, where T stays open: the operator `scan` of torch and of ONNX."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ Tensors = Sequence[Tensor]
 
 
 def exporting() -> bool:
-    """Return whether torch.export or torch.onnx is at work, but not torch.compile."""
+    """Return whether torch.export or torch.onnx is tracing; torch.compile does not count."""
     return torch.compiler.is_exporting()
 
 
@@ -26,8 +26,8 @@ def scan(
     """Return the state after T steps and the output of each, (T, ...).
 
     Args:
-        step: gives the next state and the output for a state, one row of each of `rows`, and `weights`; it may use no
-            other tensor.
+        step: maps a state, one row of each of `rows`, and `weights` to the next state and an output; it may use no
+            other tensors.
         state: before the first step.
         rows: (T, ...) each.
         weights: the same at each step.
@@ -38,7 +38,7 @@ def scan(
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         new, output = step(tensors[:first], tensors[first:last], tensors[last:])
-        return [t.clone() for t in (*new, output)]  # none may share the memory of another
+        return [t.clone() for t in (*new, output)]  # the results of a step must not share memory
 
     *end, outputs = scan_op(flat, list(state), list(rows), tuple(weights))
     return end, outputs

@@ -17,18 +17,18 @@ def check(name: str) -> None:
 
 
 def choose(name: str, call: Call) -> str:
-    """Return the fastest backend that can serve a call, or the one named; in a graph that is exported it is eager.
+    """Return the fastest backend that can serve a call, or the one named; in an exported graph always eager.
 
     Raises:
-        RecurlabError: if a backend asked for by its name can't serve the call; it never falls back to another. And for
-            tensors of several dtypes or devices, which none can serve.
+        RecurlabError: if the backend named can't serve the call, as there is no fallback to another one; or for
+            tensors of different dtypes or devices.
     """
     check(name)
     call.check()
     if exporting():
-        return "eager"  # whose step goes into the graph; a kernel of this process could not be called from there
+        return "eager"  # its step becomes part of the graph, which can't call a kernel of this process
     if call.input.shape[1] == 0:
-        return "eager"  # nothing is computed: it gives the shapes, and gradients of zero
+        return "eager"  # an empty batch: eager gives the shapes and zero gradients
     if name == "auto":
         first = next(candidate for candidate, module in MODULES.items() if module.supports(call) is None)
         if first == "cudnn" and ranking.fused_is_faster(call) and MODULES["fused"].supports(call) is None:
@@ -42,7 +42,7 @@ def choose(name: str, call: Call) -> str:
 
 
 def passed_over(name: str, taken: str, call: Call) -> dict[str, str]:
-    """Return a line of reason for each backend but the one taken when `name` was asked for."""
+    """Return for each backend but `taken` the reason why it was not, when `name` was asked for."""
     usual = f"{taken} comes before it" if name == "auto" else f"backend={name!r} was asked for"
     reasons = {}
     for other, module in MODULES.items():

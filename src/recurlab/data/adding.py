@@ -17,7 +17,7 @@ class Adding(GeneratedData):
 
     Attributes:
         length: T.
-        markers: one marker in each half of the sequence ("halves"), or two anywhere ("anywhere").
+        markers: "halves" puts one marker in each half of the sequence, "anywhere" two at any steps.
     """
 
     length: int = 100

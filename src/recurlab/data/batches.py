@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from recurlab.data.data import Arrays, Ragged, Stream
 from recurlab.errors import RecurlabError
 
-IGNORED = -100  # the target of a step that does not count, as in torch's cross-entropy
-POOL = 50  # batches whose sequences are sorted by length together
+IGNORED = -100  # the target of a step that is not in the loss, as in torch's cross-entropy
+POOL = 50  # batches whose sequences are sorted by length at a time
 
 
 class Batch(NamedTuple):
@@ -26,8 +26,8 @@ class Batch(NamedTuple):
         inputs: (B, T, C) float32, or (B, T) int64 symbols; 0 where padded.
         targets: (B, ...), or (B, T, ...) where there is one for each step: 0 where padded, `IGNORED` in whole numbers.
         lengths: (B,) int64 on the CPU, where sequences are right-padded.
-        resets: boolean (B, T), True where nothing before the step may be remembered; None: nowhere.
-        counted: False for sequences that only keep a process busy while the others have the last ones of an epoch.
+        resets: boolean (B, T), True where the state is zero before the step; None is nowhere.
+        counted: False for filler: sequences given to a rank that has no share of the last batch of an epoch.
     """
 
     inputs: Tensor
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     counted: bool = True
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device, but for the lengths, which the host has to know."""
+        """Return the batch on a device; the lengths stay on the host, which reads them."""
         resets = None if self.resets is None else self.resets.to(device, non_blocking=True)
         return self._replace(
             inputs=self.inputs.to(device, non_blocking=True),
@@ -53,7 +53,7 @@ class Source(Dataset[Batch], ABC):
 
     @abstractmethod
     def __getitem__(self, item: Any) -> Batch:
-        """Return the batch for an item of a plan."""
+        """Return the batch for one item of a plan, as made by `in_order`, `shuffled` or `windows`."""
 
     @property
     def bytes(self) -> int:
@@ -83,7 +83,7 @@ class Rows(Source):
 
 
 class RaggedRows(Source):
-    """Sequences of lengths of their own; a batch is padded to its longest."""
+    """Sequences of different lengths; a batch is padded to its longest."""
 
     def __init__(self, ragged: Ragged) -> None:
         self.size, self.lengths = len(ragged.lengths), torch.from_numpy(np.array(ragged.lengths, np.int64))
@@ -105,30 +105,29 @@ class RaggedRows(Source):
         steps = torch.arange(int(lengths.max()))
         device = self.tensors["inputs"].device
         valid = (steps < lengths[:, None]).to(device)
-        places = (self.begins[rows][:, None] + torch.minimum(steps, lengths[:, None] - 1)).to(device)
-        inputs, targets = self._padded("inputs", places, valid, 0), self.tensors["targets"]
+        positions = (self.begins[rows][:, None] + torch.minimum(steps, lengths[:, None] - 1)).to(device)
+        inputs, targets = self._padded("inputs", positions, valid, 0), self.tensors["targets"]
         if self.per_step:
-            targets = self._padded("targets", places, valid, 0 if targets.is_floating_point() else IGNORED)
+            targets = self._padded("targets", positions, valid, 0 if targets.is_floating_point() else IGNORED)
         else:
             targets = _taken(targets, rows.to(device))
         return Batch(inputs, targets, lengths, counted=counted)
 
-    def _padded(self, name: str, places: Tensor, valid: Tensor, padding: int) -> Tensor:
-        taken = _taken(self.tensors[name], places)
+    def _padded(self, name: str, positions: Tensor, valid: Tensor, padding: int) -> Tensor:
+        taken = _taken(self.tensors[name], positions)
         return taken.masked_fill_(~valid.view(*valid.shape, *(1,) * (taken.dim() - 2)), padding)
 
 
 class Streams(Source):
     """A long text in parts of the same length, one for each sequence of a batch, that are read side by side.
 
-    Each symbol is the target of the step whose input is the symbol before it; `before` stands before the first one of a
-    document.
+    The target of each step is its symbol, the input the symbol before it; at the start of a document that is `before`.
 
     Args:
         stream: the text.
         parts: how many parts it is cut into.
-        whole: whether each symbol is to be read: then some parts are longer than others by one, and a step that is
-            lacking has the target `IGNORED`. Otherwise what does not fill all parts is left out.
+        whole: whether every symbol is read: then some parts have one symbol more, and the step that the others lack
+            has the target `IGNORED`. Otherwise the rest that does not fill all parts is left out.
         rank, world: this process takes the parts rank, rank + world, ...
 
     Raises:
@@ -151,34 +150,34 @@ class Streams(Source):
             self.tensors["is_start"] = torch.from_numpy(is_start)
 
     def __getitem__(self, window: tuple[int, int]) -> Batch:
-        """Return the steps from the first to before the second, of all parts."""
+        """Return all parts from the first step of a window up to its second, which is not in it."""
         symbols, is_start = self.tensors["symbols"], self.tensors.get("is_start")
         begins, ends = self.tensors["begins"], self.tensors["ends"]
-        places = begins + torch.arange(*window, device=symbols.device)
-        valid, places = places < ends, places.minimum(ends - 1)
-        inputs = symbols[(places - 1).clamp_min(0)].long()
-        resets = None if is_start is None else is_start[places]
-        inputs[(places == 0) if resets is None else resets | (places == 0)] = self.before
-        return Batch(inputs, symbols[places].long().masked_fill_(~valid, IGNORED), resets=resets)
+        positions = begins + torch.arange(*window, device=symbols.device)
+        valid, positions = positions < ends, positions.minimum(ends - 1)
+        inputs = symbols[(positions - 1).clamp_min(0)].long()
+        resets = None if is_start is None else is_start[positions]
+        inputs[(positions == 0) if resets is None else resets | (positions == 0)] = self.before
+        return Batch(inputs, symbols[positions].long().masked_fill_(~valid, IGNORED), resets=resets)
 
 
 def in_order(count: int, batch_size: int) -> list[Tensor]:
-    """Return the rows of each batch, one after another."""
+    """Return the rows of each batch, in order."""
     return list(torch.split(torch.arange(count), batch_size))
 
 
 def shuffled(count: int, batch_size: int, rng: np.random.Generator, lengths: Tensor | None) -> list[Tensor]:
     """Return the rows of each batch in random order.
 
-    With `lengths`, sequences are sorted by them within each `POOL` batches, so that a batch needs little padding; the
-    batches come in random order.
+    With `lengths`, the sequences of each `POOL` batches are sorted by length, so that a batch needs little padding;
+    the order of the batches is random.
     """
     order = torch.from_numpy(rng.permutation(count))
     if lengths is None:
         return list(torch.split(order, batch_size))
     pools = torch.split(order, POOL * batch_size)
     batches = [b for pool in pools for b in torch.split(pool[lengths[pool].argsort(stable=True)], batch_size)]
-    return [batches[place] for place in rng.permutation(len(batches))]
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def shares(batches: Sequence[Tensor], rank: int, world: int) -> list[tuple[Tensor, bool]]:
@@ -188,7 +187,7 @@ def shares(batches: Sequence[Tensor], rank: int, world: int) -> list[tuple[Tenso
 
 
 def windows(steps: int, bptt: int, rng: np.random.Generator | None) -> list[tuple[int, int]]:
-    """Return the first step of each batch and that after its last one; with `rng`, of random lengths.
+    """Return the first step of each batch and the step after its last; with `rng`, the lengths are random.
 
     The lengths are N(bptt, 5), or one time in 20 N(bptt / 2, 5), at least 5 (Merity et al., arXiv 1708.02182).
     """
@@ -211,14 +210,14 @@ def _check(name: str, array: NDArray[Any], count: int, of: str) -> None:
         raise RecurlabError(f"{name}={array.shape} {array.dtype}: must be float32 or whole, a row for each of the {of}")
 
 
-def _taken(tensor: Tensor, places: Tensor) -> Tensor:
-    """Return what stands at some places; whole numbers, which may be kept in few bytes, as int64."""
-    taken = tensor[places]
+def _taken(tensor: Tensor, indices: Tensor) -> Tensor:
+    """Return the rows of a tensor at some indices; whole numbers, which may be kept in few bytes, as int64."""
+    taken = tensor[indices]
     return taken if taken.is_floating_point() else taken.long()
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    """Return a tensor on the memory of an array, which may be that of a file; nobody writes to it."""
+    """Return a tensor that shares an array's memory, which may be a file's; it must not be written to."""
     if array.dtype in (np.uint16, np.uint32, np.uint64):  # torch can't index these
         array = array.astype(np.int32 if array.dtype == np.uint16 else np.int64)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What takes long to prepare, kept on disk as Arrow and read back memory-mapped."""
+"""A cache on disk for arrays that take long to prepare: Arrow files that are read back memory-mapped."""
 
 import hashlib
 import mmap
@@ -15,19 +15,18 @@ from recurlab.caches import Folder, Untrusted, cache_root, opened
 from recurlab.errors import one_line
 from recurlab.files import replacing
 
-FORMAT = "2"  # another one makes every entry stale
+FORMAT = "2"  # of the format; a new one makes every entry stale
 CHECKSUM = hashlib.sha256().digest_size  # bytes behind the end of the Arrow stream, where its readers do not look
 
 
 def cached(identity: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `make`, each of numbers and one dimension, not to be written to.
+    """Return the arrays of `make`, or those kept from an earlier call; one-dimensional, not to be written to.
 
-    They come from the cache if they were made before. Processes that start at once may each make them; an entry appears
-    in one piece. One that is damaged is made anew; where the cache can't be written, or others could write there too,
-    the arrays are made each time.
+    Processes that start at once may each make them; an entry appears in one piece. A damaged entry is made anew. Where
+    the cache can't be written, or others could write to it, the arrays are made on each call.
 
     Args:
-        identity: all that the arrays depend on: contents of files, options, version of the code.
+        identity: everything that the arrays depend on: contents of files, options, version of the code.
         make: called where the cache has no entry.
     """
     key = hashlib.sha256(f"{FORMAT}\0{identity}".encode()).hexdigest()
@@ -47,7 +46,7 @@ def _folder(stack: ExitStack) -> Folder | None:
     """Return the open folder of the arrays, None where there can't be one."""
     try:
         return stack.enter_context(opened(Path(cache_root()).expanduser() / "data"))
-    except Untrusted as error:  # by what lies there a model is trained
+    except Untrusted as error:  # a model is trained on what is in it
         problem = f"can't keep prepared data in {cache_root()}: {one_line(error)}; they are prepared each time"
         text = f"{problem}: set RECURLAB_CACHE to a directory to keep them in"
         warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -56,13 +55,13 @@ def _folder(stack: ExitStack) -> Folder | None:
     return None
 
 
-def cache_folder(kind: str) -> Path:
+def cache_folder(name: str) -> Path:
     """Return a folder of the cache, made if need be.
 
     Raises:
         OSError, RuntimeError: if there can't be one.
     """
-    folder = Path(cache_root()).expanduser().absolute() / kind
+    folder = Path(cache_root()).expanduser().absolute() / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

@@ -1,4 +1,4 @@
-"""Which classes the labels of a table name."""
+"""Which classes the labels of a table stand for."""
 
 import json
 import re
@@ -30,26 +30,26 @@ def labels(column: Column, names: Sequence[str] | None, codes: dict[str | int, i
 
 
 def _values(column: Column) -> list[Any]:
-    """Return labels as strings or whole numbers, which all of them must be."""
-    import pyarrow.types as kinds
+    """Return labels as strings or whole numbers; anything else is an error."""
+    import pyarrow.types as types
 
     array, wanted = column.array, "a label must be a whole number or a string"
-    if kinds.is_floating(array.type):
+    if types.is_floating(array.type):
         numbers = array.to_numpy(zero_copy_only=False).astype(np.float64)
         for row in np.flatnonzero(~((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)))[:1]:
             said = f"holds {numbers[row]:g}; {wanted}; data.problem=regression predicts numbers"
             raise column.error(row, said)
         return [int(number) for number in numbers]
-    if getattr(array.type, "extension_name", None) == "arrow.json":  # of a file in which labels are of several types
+    if getattr(array.type, "extension_name", None) == "arrow.json":  # the labels of a file are of several types
         values = [json.loads(text) for text in array.storage.to_pylist()]
         first = column.seen.setdefault(column.name, values[0])
         for row in (row for row, value in enumerate(values) if type(value) is not type(first)):
             said = f"holds {values[row]!r:.60}, of another type than {first!r:.60} in rows before; {wanted}"
             raise column.error(row, one_line(said))
         return values
-    if not (is_text(array.type) or kinds.is_integer(array.type) or kinds.is_boolean(array.type)):
+    if not (is_text(array.type) or types.is_integer(array.type) or types.is_boolean(array.type)):
         raise column.error(0, f"holds {array.type}; {wanted}")
-    return [int(value) for value in array.to_pylist()] if kinds.is_boolean(array.type) else array.to_pylist()
+    return [int(value) for value in array.to_pylist()] if types.is_boolean(array.type) else array.to_pylist()
 
 
 def classes_of(
@@ -57,7 +57,7 @@ def classes_of(
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return what the classes are called, and for the code of each label its class, or -1.
 
-    They are the labels in the rows of training: whole numbers by size, with gaps or not, strings in alphabetical order.
+    The classes are the labels of the training rows: whole numbers by size, also with gaps, strings alphabetically.
 
     Args:
         codes: of the labels in all splits.
@@ -75,7 +75,7 @@ def classes_of(
 
 
 def no_class(codes: dict[str | int, int], used: NDArray[Any]) -> tuple[int, str] | None:
-    """Return a row of training whose label can't be meant to name a class, and why; None where there is none."""
+    """Return the first training row whose label can't be a class, and why; None where all can."""
     known = _known(codes, used)
     whole = [label for label in known if WHOLE.fullmatch(label)]
     spelt: dict[object, list[str]] = defaultdict(list)
@@ -92,7 +92,7 @@ def no_class(codes: dict[str | int, int], used: NDArray[Any]) -> tuple[int, str]
 
 
 def are_numbers(labels: Sequence[str]) -> bool:
-    """Return whether labels look like numbers that were measured: they are not whole, or have gaps between them."""
+    """Return whether labels look like measured numbers: not whole, or with gaps between them."""
     numbers = [number for label in labels if (number := _number(label)) is not None]
     if len(numbers) < len(labels) or not numbers:
         return False

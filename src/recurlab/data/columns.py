@@ -1,4 +1,4 @@
-"""Columns of a user's own table as flat arrays; whatever is wrong is named with split and row."""
+"""Columns of a user's own table as flat arrays; an error names the split and the row."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from recurlab.data.progress import track
 from recurlab.data.vocabulary import EOS
 from recurlab.errors import RecurlabError, one_line, unknown
 
-BATCH = 1000  # rows that are converted together
+BATCH = 1000  # rows converted at a time
 
 
 class Column(NamedTuple):
@@ -23,8 +23,7 @@ class Column(NamedTuple):
         split: "train", "valid" or "test".
         start: number of the first row in its split.
         array: the values, a pyarrow Array.
-        seen: what the rows so far tell of a column, by its name: what commas in strings of numbers are, or the type of
-            labels.
+        seen: by a column's name, what earlier rows have settled: the meaning of its commas, or the type of its labels.
     """
 
     key: str
@@ -35,7 +34,7 @@ class Column(NamedTuple):
     seen: dict[str, Any]
 
     def error(self, row: int, what: str) -> RecurlabError:
-        """Return the error of a row, counted from the first one of these."""
+        """Return the error for a row, an index into `array`."""
         return RecurlabError(f"data.{self.key}={self.name!r}: {self.split} row {self.start + int(row)} {what}")
 
 
@@ -77,7 +76,7 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
 
 
 def _plain(chunks: Any) -> Any:
-    """Return a pyarrow Array of lists, numbers or strings for what a column of a batch may be."""
+    """Return a column of a batch, whatever its class, as a pyarrow Array of lists, numbers or strings."""
     import pyarrow as pa
 
     array = chunks.combine_chunks()
@@ -92,7 +91,7 @@ def sequences(parts: Sequence[Column], steps: Column | None, width: int | None) 
     Args:
         parts: one column of numbers or of lists, or a column of numbers for each channel.
         steps: how many steps of each sequence count.
-        width: C, where that is known from rows before.
+        width: C, where earlier rows have settled it.
     """
     found = [_numbers(column) for column in parts]
     lengths = found[0][1]
@@ -108,8 +107,8 @@ def sequences(parts: Sequence[Column], steps: Column | None, width: int | None) 
         raise parts[0].error(0, f"has {inputs.shape[1]} channels, the rows before have {width}")
     if steps is not None:
         known, lengths = lengths, _steps(steps, lengths)
-        places = np.arange(len(inputs)) - np.repeat(np.cumsum(known) - known, known)
-        inputs = inputs[places < np.repeat(lengths, known)]
+        step = np.arange(len(inputs)) - np.repeat(np.cumsum(known) - known, known)
+        inputs = inputs[step < np.repeat(lengths, known)]
     return _float32(parts, inputs, lengths), lengths
 
 
@@ -131,18 +130,18 @@ def symbols(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the codes (S,) of the characters or words of texts, or of lists of words, and the lengths (N,).
 
-    Where a line ends within a text there is one more word, `EOS`.
+    A line end within a text is one more word, `EOS`.
 
     Args:
         column: the texts.
         steps: how many symbols of each text count.
         level: "char" or "word".
-        codes: of the symbols met before; new ones are entered.
+        codes: by symbol; new symbols are added.
     """
-    kind, words = column.array.type, _is_list(column.array.type) and level == "word"
-    if not (is_text(kind) or (words and is_text(kind.value_type))):
+    held, words = column.array.type, _is_list(column.array.type) and level == "word"
+    if not (is_text(held) or (words and is_text(held.value_type))):
         raise column.error(
-            0, f"holds {kind}; data.level={level!r} needs texts{' or lists of words' * (level == 'word')}"
+            0, f"holds {held}; data.level={level!r} needs texts{' or lists of words' * (level == 'word')}"
         )
     texts: list[Sequence[str]] = column.array.to_pylist()
     if level == "word" and not words:
@@ -212,21 +211,21 @@ def _numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 def _in_strings(column: Column) -> list[list[str]]:
     """Return the numbers in each row of a column of strings, as strings."""
     texts: list[str] = column.array.to_pylist()
-    kind, wrong = column_commas(texts, column.seen.get(column.name), several=column.key == "sequence")
+    commas, wrong = column_commas(texts, column.seen.get(column.name), several=column.key == "sequence")
     if wrong is not None:
         said = one_line(f"holds {texts[wrong]!r:.60}")
         raise column.error(wrong, f"{said}: decimal commas, or commas between numbers? write 3.14, or [3, 14]")
-    if kind is not None:
-        column.seen[column.name] = kind
-    return [numbers_in(text, kind) for text in texts]
+    if commas is not None:
+        column.seen[column.name] = commas
+    return [numbers_in(text, commas) for text in texts]
 
 
 def _leaves(column: Column, array: Any, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return an array of single values as numbers; `counts` of them belong to each row."""
     import pyarrow as pa
 
-    kinds = pa.types
-    if any(check(array.type) for check in (kinds.is_integer, kinds.is_floating, kinds.is_boolean, kinds.is_null)):
+    types = pa.types
+    if any(check(array.type) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)):
         numbers: NDArray[np.float64] = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return numbers
     return _parsed(column, array.to_pylist(), counts)
@@ -236,10 +235,10 @@ def _parsed(column: Column, values: Sequence[Any], counts: NDArray[np.int64]) ->
     try:
         return np.array(values, np.float64).reshape(len(values))
     except (ValueError, TypeError):
-        place = next(place for place, value in enumerate(values) if not _is_number(value))
-    said = one_line(f"holds {values[place]!r:.60}, which is not a number")
+        wrong = next(i for i, value in enumerate(values) if not _is_number(value))
+    said = one_line(f"holds {values[wrong]!r:.60}, which is not a number")
     hint = "; for a text set data.level=char or word" if column.key == "sequence" and is_text(column.array.type) else ""
-    raise column.error(row_of(place, counts), said + hint)
+    raise column.error(row_of(wrong, counts), said + hint)
 
 
 def _is_number(value: Any) -> bool:
@@ -250,14 +249,14 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def is_text(kind: Any) -> bool:
+def is_text(type: Any) -> bool:
     """Return whether a type of pyarrow is one of strings."""
-    import pyarrow.types as kinds
+    import pyarrow.types as types
 
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+    return bool(types.is_string(type) or types.is_large_string(type))
 
 
-def _is_list(kind: Any) -> bool:
-    import pyarrow.types as kinds
+def _is_list(type: Any) -> bool:
+    import pyarrow.types as types
 
-    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
+    return bool(types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type))

@@ -1,4 +1,4 @@
-"""Copy memory: ten digits to be said again after a long wait (Hochreiter and Schmidhuber, 1997)."""
+"""Copy memory: ten digits to be repeated after a long wait (Hochreiter and Schmidhuber, 1997)."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ BLANK, DELIMITER = 0, 9
 class CopyMemory(GeneratedData):
     """Inputs (T + 20,): 10 digits from 1 to 8, T - 1 blanks (0), 11 delimiters (9); targets: T + 10 blanks, the digits.
 
-    So each digit is to be given T + 10 steps after it was read. This is the form of Arjovsky et al. (arXiv 1511.06464)
+    So each digit is the target T + 10 steps after it was read. This is the form of Arjovsky et al. (arXiv 1511.06464)
     with the symbols and counts of Bai et al. (arXiv 1803.01271). The loss is the cross-entropy over all steps, the
     accuracy that of the last 10. As there, the classes are the 10 symbols, although no target is a delimiter.
 
@@ -50,12 +50,12 @@ class CopyMemory(GeneratedData):
 
     @property
     def symbols(self) -> bool:
-        """The inputs are."""
+        """True: the inputs are symbols."""
         return True
 
     @property
     def chance(self) -> dict[str, float]:
-        """Of knowing where the blanks are and guessing the digits: 10 ln 8 / (T + 20), and one in eight."""
+        """Those of a model that answers blanks rightly and guesses the digits: 10 ln 8 / (T + 20), one in eight."""
         return {"loss": DIGITS * math.log(8) / (self.length + 2 * DIGITS), "accuracy": 1 / 8}
 
     def split(self, name: str, seed: int, epoch: int) -> Arrays:

@@ -27,7 +27,7 @@ class Arrays(NamedTuple):
 
 
 class Ragged(NamedTuple):
-    """N sequences of lengths of their own, one after another without padding; S is the sum of their lengths.
+    """N sequences of different lengths, one after another without padding; S is the sum of their lengths.
 
     Attributes:
         inputs: (S, C) float32, or (S,) whole numbers, symbols.
@@ -47,8 +47,8 @@ class Stream(NamedTuple):
 
     Attributes:
         symbols: (S,) whole numbers.
-        starts: (D,) int64, ascending: where documents begin, before which nothing may be remembered.
-        before: the symbol that stands for what came before the first one.
+        starts: (D,) int64, ascending: the first symbol of each document, where the state is reset.
+        before: the symbol that is the input of a document's first step.
     """
 
     symbols: NDArray[np.integer]
@@ -64,10 +64,9 @@ class Data:
         batch_size: sequences in a batch of training, on all devices together.
         eval_batch_size: sequences in a batch of validation and test, on all devices together.
         problem: a name of `recurlab.problems.PROBLEMS`: what the loss and the metrics are.
-        fresh: whether the training data of every epoch are new, so that `split` is asked again.
-        ahead: whether a target is what comes next, which a reverse direction would have read.
-        answer_steps: where there is a target for each step, how many of the last ones hold the answer, which is what
-            the accuracy is of; None is all.
+        fresh: whether every epoch has new training data, so that `split` is called again.
+        ahead: whether targets are future inputs; a bidirectional model would see them.
+        answer_steps: where there is a target for each step: the accuracy is of the last so many steps; None is of all.
     """
 
     batch_size: int = 32
@@ -89,7 +88,7 @@ class Data:
 
     @property
     def output_size(self) -> int:
-        """Numbers that the model has to give: targets, or classes."""
+        """Numbers in an answer of the model: targets, or one score for each class."""
         raise TypeError(f"the data set {type(self).__name__} gives no output_size")
 
     @property
@@ -99,42 +98,42 @@ class Data:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes or the symbols are called, () where their numbers say it."""
+        """Names of the classes or symbols; () where their numbers are their names."""
         return ()
 
     @property
     def units(self) -> Moments:
-        """Mean and standard deviation in training of each number to be predicted, where it is learnt standardised.
+        """Mean and standard deviation in training of each number to be predicted, where targets are standardised.
 
-        () where the targets are learnt as they are: those of a data set whose results are published have a scale that
-        is known, and learning rates and thresholds that belong to it.
+        () where the targets are learnt as they are, as in data sets with published results: their learning rates and
+        thresholds belong to the scale of the targets.
         """
         return ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the log should know of the data, a line each: the counts of tokens, say."""
+        """Lines about the data for the log, such as the counts of tokens."""
         return ()
 
     @property
     def chance(self) -> dict[str, float]:
-        """The value that each metric has without learning."""
+        """The value of each metric for a model that has learnt nothing."""
         return {}
 
     @property
     def originals(self) -> Mapping[str, str]:
-        """The sha256 of the files in `sources` that have to be the original ones, or nearly all have as such."""
+        """The sha256 of those files in `sources` that are the original ones for everybody, or nearly so."""
         return {}
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The options, beside `dir`, that say where the files of `sources` are and nothing else."""
+        """The options, beside `dir`, that are nothing but the paths of the files in `sources`."""
         return ()
 
     def sources(self) -> Mapping[str, Path]:
-        """Return the files that are read, by names that do not tell where they are; {} where there are none.
+        """Return the files that are read, by names that are the same wherever the files are; {} where there are none.
 
-        A run is of what these hold. Here they are all below the folder that an option `dir` names, if there is one.
+        Runs of the same content belong together. By default these are all files below the folder `dir`, if any.
 
         Raises:
             RecurlabError: for a file that is missing.
@@ -154,17 +153,17 @@ class Data:
 
 
 def below(folder: Path) -> dict[str, Path]:
-    """Return the files in a folder and in those in it, by their paths from there; hidden ones are left out."""
+    """Return the files in a folder and its subfolders, by their relative paths; hidden ones are left out."""
     names = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {name: path for name, path in names.items() if not f"/{name}".count("/.")}
 
 
 @dataclass(frozen=True)
 class GeneratedData(Data):
-    """A data set that is drawn at random, as many sequences as are wanted.
+    """A data set that is drawn at random, in any number of sequences.
 
     Attributes:
-        train_size, valid_size, test_size: sequences in a split; where it is `fresh`, those of one epoch of training.
+        train_size, valid_size, test_size: sequences in a split; of training data that are `fresh`, in an epoch.
     """
 
     train_size: int = 10_000
@@ -189,16 +188,16 @@ class GeneratedData(Data):
 
     @staticmethod
     def generator(name: str, seed: int, epoch: int) -> np.random.Generator:
-        """Return what a split is drawn from: new data in every epoch of training, else the same in every run."""
+        """Return the random generator of a split: new in every epoch of training, else the same in every run."""
         return np.random.default_rng((SPLITS.index(name), *((seed, epoch) if name == "train" else ())))
 
 
 @dataclass(frozen=True)
 class RaggedData(Data):
-    """A data set whose sequences have lengths of their own.
+    """A data set whose sequences have different lengths.
 
     Attributes:
-        buckets: whether sequences of about the same length share a batch of training, which saves padding.
+        buckets: whether training batches hold sequences of about the same length, which saves padding.
     """
 
     buckets: bool = True
@@ -206,12 +205,12 @@ class RaggedData(Data):
 
 @dataclass(frozen=True)
 class StreamData(Data):
-    """A data set of one long text, read along `batch_size` parts of it at a time.
+    """A data set of one long text, cut into `batch_size` parts that are read side by side.
 
     Attributes:
-        bptt: steps of a batch, through which the gradient goes back.
-        random_bptt: whether these are drawn anew for each batch of training: N(bptt, 5), at least 5, and one time in 20
-            about half of it (Merity et al., arXiv 1708.02182).
+        bptt: steps of a batch, through which the gradient is propagated back.
+        random_bptt: whether the steps of each training batch are drawn: N(bptt, 5), or one time in 20 N(bptt / 2, 5),
+            at least 5 (Merity et al., arXiv 1708.02182).
     """
 
     batch_size: int = 20
@@ -228,7 +227,7 @@ class StreamData(Data):
 
     @property
     def symbols(self) -> bool:
-        """A text is made of them."""
+        """True: a text is a sequence of symbols."""
         return True
 
     @property

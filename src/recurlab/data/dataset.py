@@ -1,4 +1,4 @@
-"""Any data set of the hub, or CSV, TSV, Parquet or JSON files of one's own: sequences with a label or numbers each."""
+"""Any data set of the hub, or a user's CSV, TSV, Parquet or JSON files: sequences, each with a label or numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Dataset(TableOptions):
 
     @property
     def places(self) -> tuple[str, ...]:
-        """`path`, where that is no name on the hub."""
+        """`path`, unless it is a name on the hub."""
         return ("path",) if self.path is not None and is_local(self.path) else ()
 
     def sources(self) -> Mapping[str, Path]:
-        """Return the files of the splits, or all of a folder that `datasets` understands."""
+        """Return the files of the splits, or all files of a folder that `datasets` understands."""
         return local_files(self.path, self.files) if self.path is not None and self.places else {}
 
     @property
@@ -65,7 +65,7 @@ class Dataset(TableOptions):
 
     @property
     def chance(self) -> dict[str, float]:
-        """Of always answering the commonest class of the training rows, or the mean of their targets."""
+        """The metric of always answering the commonest class of the training rows, or the mean of their targets."""
         train, test = (self._read.splits[name].targets for name in ("train", "test"))
         if self.problem == "classification":
             return {"accuracy": float((test == np.bincount(train).argmax()).mean())}

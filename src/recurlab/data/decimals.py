@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-LIST, DECIMAL = "list", "decimal"  # what the commas of a string are
-LONE, EITHER = "lone", "either"  # the one or the other: in a string without blanks, or with them
+LIST, DECIMAL = "list", "decimal"  # what the commas of a string mean: separators, or decimal commas
+LONE, EITHER = "lone", "either"  # undecided, in a string without blanks or with them
 
 SEPARATOR = re.compile(r"\s*,\s*|\s+", re.ASCII)  # blanks that do not break a line may stand between thousands
 BESIDE_BLANK = re.compile(r"\s*,\s+|\s+,\s*", re.ASCII)
@@ -15,7 +15,7 @@ GROUPED = re.compile(
 
 
 def commas(text: str) -> str | None:
-    """Return what the commas of a string of numbers are, as far as it tells; None without any."""
+    """Return what the commas in a string of numbers mean, as far as it tells; None for a string without any."""
     if "," not in text:
         return None
     if text.lstrip()[:1] in "[(" or text.count(",") == text.count(", "):
@@ -33,26 +33,26 @@ def commas(text: str) -> str | None:
 
 
 def column_commas(texts: Sequence[str], known: str | None, several: bool) -> tuple[str | None, int | None]:
-    """Return what the commas in a column are, LIST, DECIMAL or None without any, and the first row that does not agree.
+    """Return what the commas in a column mean (LIST, DECIMAL, None without any), and the first row that disagrees.
 
     Args:
         texts: of consecutive rows.
-        known: of the rows before.
+        known: what earlier rows have settled, or None.
         several: whether one number alone in each row would make no sense.
     """
-    found = {row: kind for row, text in enumerate(texts) if (kind := commas(text))}
-    sure = [kind for kind in found.values() if kind in (LIST, DECIMAL)]
+    found = {row: meaning for row, text in enumerate(texts) if (meaning := commas(text))}
+    sure = [meaning for meaning in found.values() if meaning in (LIST, DECIMAL)]
     taken = known or (sure[0] if sure else None)
     if taken is None and several and EITHER not in found.values() and found:
         taken = LIST
-    wrong = (row for row, kind in found.items() if taken is None or (kind in (LIST, DECIMAL) and kind != taken))
+    wrong = (row for row, each in found.items() if taken is None or (each in (LIST, DECIMAL) and each != taken))
     return taken, next(wrong, None)
 
 
-def numbers_in(text: str, kind: str | None) -> list[str]:
-    """Return the numbers in a string; `kind` says what its commas are."""
+def numbers_in(text: str, commas: str | None) -> list[str]:
+    """Return the numbers in a string, whose commas are what `commas` says: LIST, DECIMAL or None."""
     inner = text.strip("[]() \t\r\n")
-    if kind == DECIMAL:
+    if commas == DECIMAL:
         return inner.replace(",", ".").split()
     if "," not in inner and inner.isascii():  # several times as fast
         return inner.split()

@@ -1,4 +1,4 @@
-"""CSV and TSV files as tables of strings: nothing is guessed that may be wrong; what is wrong is named by its line."""
+"""CSV and TSV files as tables of strings. Nothing doubtful is guessed; an error names the line."""
 
 import csv
 import re
@@ -10,26 +10,26 @@ from typing import Any, NamedTuple
 
 from recurlab.errors import RecurlabError, one_line
 
-LONGEST = 2**31 - 1  # characters of a field
-ROWS = 1000  # that become arrays together
-SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}  # the first one that the header has
+LONGEST = 2**31 - 1  # characters in a field
+ROWS = 1000  # rows that become arrays at a time
+SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}  # separators; the first one in the header is taken
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')
-# Numbers as spreadsheets write them that put semicolons between the fields, as the comma is taken: 1.234,5
+# Numbers as spreadsheets write them where the comma is the decimal mark and fields are separated by semicolons: 1.234,5
 NUMBER = r"[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]*)(?:,[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 NUMBERS = rf"^\s*(?:{NUMBER}(?:\s+{NUMBER})*)?\s*$"
 
 
 def read_delimited(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any:
-    """Return a pyarrow Table of strings, the rows of one file after another; a line without anything is no row.
+    """Return a pyarrow Table of strings, the rows of one file after another; empty lines are left out.
 
-    A field may be quoted, and then hold separators and line ends. Where that can't be meant, as quotes do not end or,
-    in a TSV, would take whole rows into a field, and each line is a row without it, only a field that is quoted as a
-    whole is; other quotes stand for themselves.
+    A quoted field may hold separators and line ends. That can't be meant where a quote is never closed or, in a TSV,
+    where a field would swallow whole rows. If each line is then a row by itself, only a field that is quoted as a whole
+    counts as quoted, and other quotes are characters like any other.
 
     Args:
         key: of the config, for messages.
         files: with the same columns.
-        note: is told how quotes were read, where that is not plain.
+        note: called with a line on how quotes were read, where that is in doubt.
 
     Raises:
         RecurlabError: naming the line.
@@ -81,7 +81,7 @@ def _read(file: Path, what: str, note: Callable[[str], object]) -> Any:
 
 
 def _separator(file: Path) -> str:
-    """Return what stands between the fields of the first line that has any."""
+    """Return the separator between the fields of the first line that has one."""
     allowed = SEPARATORS[file.suffix.lower()]
     for separator in allowed:
         with file.open(encoding="utf-8-sig", newline="") as text:
@@ -129,7 +129,7 @@ def _with_quotes(file: Path, what: str, separator: str) -> _Found:
 
 
 def _line_by_line(file: Path, separator: str) -> Any:
-    """Return the table in which each line is a row; None where not each one has as many fields as the first."""
+    """Return the table with a row for each line; None where lines have different numbers of fields."""
 
     def rows() -> Iterator[list[str]]:
         width = 0
@@ -150,7 +150,7 @@ def _line_by_line(file: Path, separator: str) -> Any:
 
 
 def _remembered(text: Iterable[str], lines: list[str], what: str) -> Iterator[str]:
-    """Yield lines, which are kept as well."""
+    """Yield lines, and append each to a list."""
     for number, line in enumerate(text, start=1):
         if "\0" in line:
             raise RecurlabError(f"{what}: line {number} has a character NUL: must be text in UTF-8")
@@ -159,20 +159,20 @@ def _remembered(text: Iterable[str], lines: list[str], what: str) -> Iterator[st
 
 
 def _table(rows: Iterator[list[str]], what: str) -> Any:
-    """Return rows, the first one of which names the columns, as a table; what a row lacks is null."""
+    """Return rows as a table, the first row being the names of the columns; fields that a row lacks are null."""
     import pyarrow as pa
 
     names = next(rows, [])
     for name, count in Counter(name for name in names if name).items():
         if count > 1:
             raise RecurlabError(f"{what}: two columns are called {name!r}")
-    kept = [place for place, name in enumerate(names) if name]
-    schema = pa.schema([(names[place], pa.large_string()) for place in kept])
+    kept = [column for column, name in enumerate(names) if name]
+    schema = pa.schema([(names[column], pa.large_string()) for column in kept])
     parts = []
     while some := list(islice(rows, ROWS)):
         width = max(kept, default=0) + 1
         full = [row if len(row) >= width else [*row, *[None] * (width - len(row))] for row in some]
-        columns = [pa.array([row[place] for row in full], pa.large_string()) for place in kept]
+        columns = [pa.array([row[column] for row in full], pa.large_string()) for column in kept]
         parts.append(pa.record_batch(columns, schema=schema))
     if not parts:
         raise RecurlabError(f"{what}: must have a line of column names and rows below it")
@@ -180,15 +180,15 @@ def _table(rows: Iterator[list[str]], what: str) -> Any:
 
 
 def _with_points(table: Any) -> Any:
-    """Return a table in whose columns of numbers alone each decimal comma is a point."""
+    """Return a table with decimal points instead of commas in columns that hold only numbers."""
     import pyarrow.compute as pc
 
-    for place, name in enumerate(table.column_names):
+    for index, name in enumerate(table.column_names):
         column = table.column(name)
         if (
             pc.any(pc.match_substring(column, ",")).as_py()
             and pc.all(pc.match_substring_regex(column, NUMBERS)).as_py()
         ):
             plain = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
-            table = table.set_column(place, name, plain)
+            table = table.set_column(index, name, plain)
     return table

@@ -1,4 +1,4 @@
-"""Where the files of a data set are, and whether they are the ones that everybody else has."""
+"""Where the files of a data set are, and whether they are the original ones."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ from recurlab.foreign import check_size, content_of, open_file
 
 @dataclass(frozen=True)
 class Files(Data):
-    """To be mixed into a data set that reads files.
+    """A mixin for a data set that reads files.
 
     Attributes:
         dir: folder of the files; without one, the folder `FOLDER` of ``$RECURLAB_DATA``.
-        verify: whether a file must be the original one, where its sha256 is known.
+        verify: whether a file whose original sha256 is known must have it.
         FOLDER: name of the folder under ``$RECURLAB_DATA``.
         SHA256: of the original files, by their names.
     """
@@ -35,21 +35,21 @@ class Files(Data):
 
     @property
     def shared(self) -> str:
-        """`FOLDER`, unless an option says otherwise."""
+        """The name of the folder under ``$RECURLAB_DATA``: `FOLDER`, unless an option names another."""
         return self.FOLDER
 
     @property
     def originals(self) -> Mapping[str, str]:
-        """`SHA256`, unless an option says otherwise."""
+        """The sha256 of the original files: `SHA256`, unless an option gives others."""
         return self.SHA256
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The names of the files; () where they can't be told, and all in the folder count."""
+        """The names of the files; () where they are not known, and all files in the folder are read."""
         return ()
 
     def sources(self) -> Mapping[str, Path]:
-        """Return the files of `reads`; an original one may be missing, since its sha256 says what it holds."""
+        """Return the files of `reads`; one whose original sha256 is known may be missing."""
         folder = self.folder()
         if not self.reads:
             return {} if folder is None else below(folder)
@@ -58,7 +58,7 @@ class Files(Data):
             if folder is not None and (folder / name).is_file():
                 found[name] = folder / name
             elif name not in self.originals:
-                self.file(name)  # says what is missing
+                self.file(name)  # raises an error that names the missing file
         return found
 
     def folder(self) -> Path | None:
@@ -71,7 +71,7 @@ class Files(Data):
         return None
 
     def file(self, name: str) -> Path:
-        """Return the path of a file that is there and, where that can be known, the original.
+        """Return the path of a file that exists and, where its sha256 is known, is the original.
 
         Raises:
             RecurlabError: naming the file and the sha256 of the original.
@@ -98,7 +98,7 @@ class Files(Data):
 
 
 def _hint(folder: Path, name: str) -> str:
-    """Return what may have been meant by a file that is missing."""
+    """Return a hint at the file that may have been meant by a missing one."""
     try:
         return did_you_mean(name, [path.name for path in folder.iterdir() if path.is_file()], cutoff=0.6)
     except OSError as error:
@@ -106,16 +106,16 @@ def _hint(folder: Path, name: str) -> str:
 
 
 def fetched(key: str, url: str, sha256: str, timeout: float = 30) -> Path:
-    """Return the path, in the cache, of a file that is fetched if it is not there yet.
+    """Return the path in the cache of a file, which is downloaded if it is not there yet.
 
     Args:
-        key: of the config, where the address stands.
+        key: of the config, whose value is the address.
         url: address of the file.
         sha256: of the file.
         timeout: seconds to wait for an answer.
 
     Raises:
-        RecurlabError: if it can't be had or is another one, and where ``HF_HUB_OFFLINE`` forbids to ask for it.
+        RecurlabError: if the download fails, has another sha256, or is forbidden by ``HF_HUB_OFFLINE``.
     """
     local = "; for a local file set data.dir or RECURLAB_DATA"
     try:
@@ -149,7 +149,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_readable(path: Path) -> None:
-    """Raise for what is no regular file, or larger than this machine's memory."""
+    """Raise unless a path is that of a regular file that fits into this machine's memory."""
     try:
         with open_file(path) as file:
             check_size(file)
@@ -166,14 +166,14 @@ def bytes_of(path: Path) -> bytes:
 
 
 def text_of(path: Path, content: bytes | None = None) -> str:
-    """Return a text file without its byte order mark, its line ends as they are.
+    """Return the text of a file without a byte order mark; line ends stay as they are.
 
     Args:
         path: of the file.
-        content: where it has been read already.
+        content: of the file, if it has been read already.
 
     Raises:
-        RecurlabError: for one that is not UTF-8, naming the byte.
+        RecurlabError: for a file that is not UTF-8, with the number of the wrong byte.
     """
     try:
         return (bytes_of(path) if content is None else content).decode().removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
@@ -182,5 +182,5 @@ def text_of(path: Path, content: bytes | None = None) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> RecurlabError:
-    """Return the error for a file that the system does not let be read."""
+    """Return the error for a file that the operating system refuses to read."""
     return RecurlabError(f"{path}: can't be read: {error.strerror}")

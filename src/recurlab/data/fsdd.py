@@ -118,8 +118,8 @@ class FSDD(Files, RaggedData):
 
 
 def _recordings_in(folder: Path) -> list[Path]:
-    for place in (folder, folder / "recordings"):
-        if found := sorted(path for path in place.glob("*") if path.suffix.lower() == ".wav"):
+    for candidate in (folder, folder / "recordings"):
+        if found := sorted(path for path in candidate.glob("*") if path.suffix.lower() == ".wav"):
             return found
     return []
 
@@ -130,7 +130,7 @@ def _read_prepared(path: Path) -> Recordings:
     try:
         with open_file(path) as file, check_archive(file), np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in wanted if name in arrays}
-    except Exception as error:  # of many kinds for a damaged file
+    except Exception as error:  # a damaged file raises errors of many classes
         raise RecurlabError(
             f"{path}: damaged or no npz file ({type(error).__name__}: {one_line(error)[:100]})"
         ) from error

@@ -15,24 +15,24 @@ from recurlab.data.fingerprint import of_files
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 from recurlab.files import write_link
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name, or the name of a canonical one
-SPECIAL = re.compile(r"[*?[$]|::|://")  # in a path: what `datasets` does not take for itself
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name, or the name alone
+SPECIAL = re.compile(r"[*?[$]|::|://")  # in a path: characters that `datasets` reads as a pattern
 DATA_FILES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".zip", ".gz")
 
 
 def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any) -> Any:
     """Return ``datasets.load_dataset(name, **options)``.
 
-    With ``HF_HUB_OFFLINE=1`` the hub is not asked: what was fetched before is taken from the cache of `datasets`.
+    With ``HF_HUB_OFFLINE=1`` nothing is downloaded; `datasets` reads its own cache.
 
     Args:
-        key: of the config, where the name stands.
-        name: of the data set, or the path of a local folder; what looks like a path is not asked for on the hub.
-        local: how to do without the hub, for the error's last words.
+        key: of the config, whose value is the name.
+        name: of the data set, or the path of a local folder; a name that looks like a path is not sought on the hub.
+        local: how to do without the hub; ends the error.
         options: as those of `datasets.load_dataset`.
 
     Raises:
-        RecurlabError: if it can't be had, saying how to point at local files.
+        RecurlabError: if it can't be loaded; the error says how to read local files instead.
     """
     path = path_of(key, name)
     is_folder = bool(name) and path.is_dir()
@@ -51,7 +51,7 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
             return datasets.load_dataset(str(path.absolute()) if is_folder else name, **options)
     except MemoryError:
         raise
-    except Exception as error:  # the hub's client raises many kinds, all meaning that the data can't be had
+    except Exception as error:  # the hub's client raises errors of many classes
         if is_folder:
             raise RecurlabError(f"{key}={name!r}: this folder can't be loaded ({one_line(error)})") from error
         offline = "HF_HUB_OFFLINE is set; " if datasets.config.HF_HUB_OFFLINE else ""
@@ -60,9 +60,9 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
 
 
 def kept_apart(files: Mapping[str, Path]) -> str:
-    """Return where `datasets` is to keep what it makes of files, by names that do not tell where they are.
+    """Return the cache folder for `datasets` when it reads files, a different one for each content.
 
-    It is another folder for each content: by itself it goes by paths and times, which a changed file may still have.
+    By itself `datasets` goes by paths and times, which a changed file may share with the file before.
     """
     import datasets
 
@@ -70,13 +70,13 @@ def kept_apart(files: Mapping[str, Path]) -> str:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Raise for a folder whose name `datasets` would read as a pattern, and so take the files of others."""
+    """Raise for a folder whose name `datasets` would read as a pattern that other folders match too."""
     if found := SPECIAL.search(str(folder.resolve())):
         raise RecurlabError(f"{key}={str(folder)!r}: a folder that is read whole can't have {found[0]!r} in its path")
 
 
 def plain_name(file: Path) -> Path:
-    """Return the path of a file as `datasets` takes it by its letters: that of a link where its own has a pattern."""
+    """Return a path that `datasets` reads literally: a link's, where the file's own would be a pattern."""
     path = file.absolute()
     if not SPECIAL.search(str(path)):
         return path
@@ -90,7 +90,7 @@ def plain_name(file: Path) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep off the screen what the hub's client says of each of its attempts; the last one's error says it."""
+    """Silence what the hub's client says of each attempt; the error of the last one is enough."""
     client = logging.getLogger("huggingface_hub")
     level = client.level
     client.setLevel(logging.ERROR)
@@ -101,13 +101,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _is_path(name: str) -> bool:
-    """Return whether a name of nothing that exists was meant to be a path."""
+    """Return whether a name looks like the path of something that does not exist."""
     first, slash, _ = name.partition("/")
     return not HUB_NAME.fullmatch(name) or name.lower().endswith(DATA_FILES) or bool(slash and Path(first).is_dir())
 
 
 def _nearest(path: Path) -> str:
-    """Return the words that propose the folder beside a missing one whose name is most like it."""
+    """Return the hint at the existing folder whose name is most like a missing one's."""
     try:
         beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     except OSError:

@@ -29,7 +29,7 @@ class JapaneseVowels(Files, RaggedData):
 
     Attributes:
         standardise: whether each coefficient gets mean 0 and variance 1 over the frames of training.
-        valid_size: training utterances put aside for validation, drawn with `split_seed`; each speaker gives his share.
+        valid_size: training utterances put aside for validation, drawn with `split_seed`, of each speaker alike.
         dir: folder of JapaneseVowels_TRAIN.ts and _TEST.ts; without one, ``$RECURLAB_DATA/japanese-vowels``.
     """
 
@@ -93,14 +93,14 @@ class JapaneseVowels(Files, RaggedData):
 
 
 def _stratified(labels: NDArray[np.generic], size: int, seed: int) -> NDArray[np.bool_]:
-    """Return True for `size` of the labels, drawn so that each value has its share, as nearly as can be."""
+    """Return True for `size` of the labels, drawn so that each value keeps its share as nearly as possible."""
     order = np.random.RandomState(seed).permutation(len(labels))
-    place = np.empty(len(labels))  # in (0, 1), among those of the same label
+    rank = np.empty(len(labels))  # of each among those of its label, scaled to (0, 1)
     for label in np.unique(labels):
         members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
     chosen = np.zeros(len(labels), np.bool_)
-    chosen[order[np.argsort(place[order], kind="stable")[:size]]] = True
+    chosen[order[np.argsort(rank[order], kind="stable")[:size]]] = True
     return chosen
 
 
@@ -160,7 +160,7 @@ def _numbers(where: str, text: str) -> list[float]:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not abs(number) < 1e30:  # beyond, float32 and its squares give out
+        if not abs(number) < 1e30:  # larger ones overflow float32 when squared
             raise RecurlabError(f"{where}: {value!r} must be a finite number")
         numbers.append(number)
     return numbers

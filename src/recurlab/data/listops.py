@@ -18,16 +18,16 @@ Ints = NDArray[np.int64]
 TOKENS = (*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
 OPERATORS = TOKENS[10:14]
 NESTED = 0.25  # probability that an argument is a list
-VERSION = "1"  # another one makes the data that are kept stale
-TREES = 2_000  # grown at a time
-PATIENCE = 100  # times that these bring nothing new before it is given up
+VERSION = "1"  # of the code; a new one makes cached data stale
+TREES = 2_000  # trees that are grown at a time
+PATIENCE = 100  # times without a new sequence before drawing ends with an error
 
 
 @dataclass(frozen=True)
 class ListOps(GeneratedData, RaggedData):
     """Inputs (T,): a list such as ``[MAX 2 9 [MIN 4 7 ] 0 ]``, a symbol for each token; the target is its value.
 
-    The symbols are places in `TOKENS`: the digits, ``[MIN``, ``[MAX``, ``[MED``, ``[SM`` (the sum modulo 10) and ``]``.
+    The symbols are indices of `TOKENS`: digits, ``[MIN``, ``[MAX``, ``[MED``, ``[SM`` (the sum modulo 10) and ``]``.
     The parentheses with which the original files mark a binary tree are left out; the brackets, which say the same,
     stay. The median of an even number of arguments is the mean of the two in the middle, cut to a whole number. A list
     has 2 to `max_args` arguments, each of them a list with probability 1/4 and else a digit, as in Long Range Arena
@@ -39,7 +39,7 @@ class ListOps(GeneratedData, RaggedData):
 
     Attributes:
         min_length, max_length: tokens of a sequence.
-        max_depth: of the tree; its digits are at 2 to `max_depth`, so that `max_depth` - 1 lists stand in each other.
+        max_depth: of the tree, whose root has depth 1: at most `max_depth` - 1 lists are nested.
         max_args: arguments of an operator.
         data_seed: what the data are drawn with.
     """
@@ -69,8 +69,8 @@ class ListOps(GeneratedData, RaggedData):
         for _ in range(self.max_depth - 1):
             longest = 2 + self.max_args * longest
         if self.min_length > longest:
-            kind = f"max_depth={self.max_depth} and max_args={self.max_args}"
-            raise RecurlabError(f"data.min_length={self.min_length}: with {kind} no sequence has more than {longest}")
+            limits = f"max_depth={self.max_depth} and max_args={self.max_args}"
+            raise RecurlabError(f"data.min_length={self.min_length}: with {limits} no sequence has more than {longest}")
 
     @property
     def input_size(self) -> int:
@@ -84,7 +84,7 @@ class ListOps(GeneratedData, RaggedData):
 
     @property
     def symbols(self) -> bool:
-        """Tokens are."""
+        """True: the inputs are symbols."""
         return True
 
     @property
@@ -109,7 +109,7 @@ class ListOps(GeneratedData, RaggedData):
     def _make(self) -> dict[str, NDArray[np.generic]]:
         arrays: dict[str, NDArray[np.generic]] = {}
         known: set[bytes] = set()
-        for name in reversed(SPLITS):  # the training data come last and give way to the others
+        for name in reversed(SPLITS):  # training last: its size changes no other split
             chosen = self._choose(name, known)
             arrays[f"{name}_tokens"] = np.concatenate([tokens for tokens, _ in chosen])
             arrays[f"{name}_lengths"] = np.array([len(tokens) for tokens, _ in chosen])
@@ -172,15 +172,15 @@ def _write(levels: list[_Level], fits: NDArray[np.bool_]) -> Iterator[tuple[NDAr
     """Give the tokens (T,) and the value of each tree that fits."""
     sizes, values = _sizes_and_values(levels)
     ends = np.cumsum(sizes[0])
-    starts = place = ends - sizes[0]
+    starts = at = ends - sizes[0]
     tokens = np.empty(ends[-1], np.int8)
     for level, size, below in zip(levels, sizes, [*sizes[1:], np.empty(0, np.int64)], strict=True):
         lists = level.args > 0
-        tokens[place] = level.symbols
-        tokens[(place + size - 1)[lists]] = TOKENS.index("]")
-        before = np.cumsum(below) - below  # tokens of the next level, which stand elsewhere by one shift for each list
-        shift = (place + 1)[lists] - before[_first(level.args)[lists]]
-        place = before + np.repeat(shift, level.args[lists])
+        tokens[at] = level.symbols
+        tokens[(at + size - 1)[lists]] = TOKENS.index("]")
+        before = np.cumsum(below) - below  # tokens of the next level before each node
+        shift = (at + 1)[lists] - before[_first(level.args)[lists]]
+        at = before + np.repeat(shift, level.args[lists])
     for tree in np.flatnonzero(fits):
         yield tokens[starts[tree] : ends[tree]], int(values[tree])
 

@@ -1,4 +1,4 @@
-"""Cell arrays of matrices in MATLAB files of version 5, as piano rolls come.
+"""Cell arrays of matrices in MATLAB files of version 5, the format of the piano rolls.
 
 The format is that of "MAT-File Format" (The MathWorks). SciPy reads it too, but its compiled reader can be brought down
 by a damaged file, and the process with it.
@@ -23,10 +23,10 @@ CELL, NUMERIC, COMPLEX = 1, range(6, 16), 0x800
 
 
 def read_cells(path: Path, variable: str) -> list[NDArray[np.generic]]:
-    """Return the matrices of a cell array, in MATLAB's order; only numbers are ever made of what the file holds.
+    """Return the matrices of a cell array, in MATLAB's order; nothing but numbers is read from the file.
 
     Raises:
-        RecurlabError: if the file is damaged or of another version, or the variable missing or of another kind.
+        RecurlabError: if the file is damaged or of another version, or the variable missing or no cell array.
     """
     try:
         raw = memoryview(content_of(path))
@@ -43,10 +43,10 @@ def read_cells(path: Path, variable: str) -> list[NDArray[np.generic]]:
 def _cells(path: str, variable: str, matrices: Iterator[memoryview], order: str) -> list[NDArray[np.generic]]:
     names = []
     for content in matrices:
-        kind, shape, name, parts = _matrix(content, order)
+        array_class, shape, name, parts = _matrix(content, order)
         names.append(name)
         if name == variable:
-            if kind != CELL or math.prod(shape) != len(parts):
+            if array_class != CELL or math.prod(shape) != len(parts):
                 raise RecurlabError(f"{path}: {variable} must be a cell array of matrices")
             return [_numbers(f"{path}: {variable}{{{n}}}", part, order) for n, part in enumerate(parts, 1)]
     raise RecurlabError(f"{path}: has no variable {variable!r}, only {', '.join(names) or 'none'}")
@@ -54,35 +54,35 @@ def _cells(path: str, variable: str, matrices: Iterator[memoryview], order: str)
 
 def _numbers(where: str, part: tuple[int, memoryview], order: str) -> NDArray[np.generic]:
     """Return a matrix of real numbers."""
-    kind, shape, _, parts = _matrix(part[1], order) if part[0] == MATRIX and len(part[1]) else (0, (), "", [])
-    if kind not in NUMERIC or len(shape) != 2 or len(parts) != 1 or parts[0][0] not in NUMBERS:
+    array_class, shape, _, parts = _matrix(part[1], order) if part[0] == MATRIX and len(part[1]) else (0, (), "", [])
+    if array_class not in NUMERIC or len(shape) != 2 or len(parts) != 1 or parts[0][0] not in NUMBERS:
         raise RecurlabError(f"{where}: must be a matrix of real numbers")
     return np.frombuffer(parts[0][1], order + NUMBERS[parts[0][0]]).reshape(shape, order="F")
 
 
 def _matrix(content: memoryview, order: str) -> tuple[int, tuple[int, ...], str, list[tuple[int, memoryview]]]:
-    """Return the kind of an array, its shape, its name and its parts: numbers, or the arrays of a cell array."""
+    """Return the class of an array, its shape, its name and its parts: numbers, or the arrays of a cell array."""
     (_, flags), (_, shape), (_, name), *parts = _elements(content, order)
-    kind = struct.unpack_from(f"{order}I", flags)[0]
+    array_class = struct.unpack_from(f"{order}I", flags)[0]
     sizes = struct.unpack(f"{order}{len(shape) // 4}i", shape)
     if min(sizes, default=0) < 0:
         raise ValueError("an array of a negative size")
     text = bytes(name).decode("ascii")
     if text and not text.isidentifier():
         raise ValueError("an array whose name is none")
-    return (0 if kind & COMPLEX else kind & 0xFF), sizes, text[:63], parts
+    return (0 if array_class & COMPLEX else array_class & 0xFF), sizes, text[:63], parts
 
 
 def _matrices(data: memoryview, order: str) -> Iterator[memoryview]:
-    for kind, content in _elements(data, order):
-        if kind == COMPRESSED:
-            [(kind, content)] = _elements(memoryview(_unfolded(content)), order)
-        if kind == MATRIX:
+    for data_type, content in _elements(data, order):
+        if data_type == COMPRESSED:
+            [(data_type, content)] = _elements(memoryview(_unfolded(content)), order)
+        if data_type == MATRIX:
             yield content
 
 
 def _unfolded(content: memoryview) -> bytes:
-    """Return what was compressed, in memory that its size allows."""
+    """Return a decompressed element; one that would be unreasonably large is an error."""
     stream = zlib.decompressobj()
     found = stream.decompress(content, most_of(len(content)))
     if not stream.eof:
@@ -92,16 +92,16 @@ def _unfolded(content: memoryview) -> bytes:
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     """Yield the type and the contents of each element, one after another."""
-    place = 0
-    while place < len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, place)
-        start, end = place + 8, place + 8 + size
-        if kind >> 16:  # a small one: type and size share four bytes, the contents are the next four
-            kind, size = kind & 0xFFFF, kind >> 16
-            start, end = place + 4, place + 4 + size
+    offset = 0
+    while offset < len(data):
+        data_type, size = struct.unpack_from(f"{order}II", data, offset)
+        start, end = offset + 8, offset + 8 + size
+        if data_type >> 16:  # a small one: type and size share four bytes, the contents are the next four
+            data_type, size = data_type & 0xFFFF, data_type >> 16
+            start, end = offset + 4, offset + 4 + size
             if size > 4:
                 raise ValueError(f"an element of {size} bytes where 4 fit")
         if end > len(data):
             raise ValueError(f"an element ends {end - len(data)} bytes after the data")
-        yield kind, data[start:end]
-        place = end if kind == COMPRESSED else end + (place - end) % 8  # the others fill up eight bytes
+        yield data_type, data[start:end]
+        offset = end if data_type == COMPRESSED else end + (offset - end) % 8  # padded to eight bytes

@@ -20,7 +20,7 @@ from recurlab.foreign import check_unfolded, content_of, most_of
 
 IMAGES, LABELS = "images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"
 PIXELS = 28 * 28
-PERMUTED_SEED = 92916  # as published with many results
+PERMUTED_SEED = 92916  # used by many published results
 REPLACEMENT_SEED = 1  # our choice: the seeds behind the published numbers are not known
 
 
@@ -38,9 +38,9 @@ class MNIST(Files):
             "permuted": by one fixed random permutation, that of ``numpy.random.RandomState(92916)``.
             "bit_reversed": by numbers of 10 bits, read backwards; those below 784 are kept.
             "with_replacement": 784 pixels drawn with replacement, so that about 63 % of the pixels are seen, many of
-            them repeatedly. So are they in the released code of recurrent batch normalisation (arXiv 1603.09025), and
-            in the results of Zoneout (arXiv 1606.01305) called "permuted". These are another problem than a true
-            permutation, and their numbers can't be compared with it. The seed is our own choice.
+            them repeatedly. The released code of recurrent batch normalisation (arXiv 1603.09025) does so, and
+            the results of Zoneout (arXiv 1606.01305) called "permuted" are of it. It is not the problem of a true
+            permutation, and the numbers can't be compared. The seed is our own choice.
         valid_size: training images put aside for validation, drawn with `split_seed`.
         hub: name of the data set on the `datasets` hub, or a local folder that `datasets` reads.
     """
@@ -81,12 +81,12 @@ class MNIST(Files):
         return ("hub",) if self._local is not None else ()
 
     def sources(self) -> Mapping[str, Path]:
-        """Return the four files, or those of a local folder in the place of the hub."""
+        """Return the four files, or those of a local folder that stands for the hub."""
         return super().sources() if self._local is None else below(self._local)
 
     @property
     def _local(self) -> Path | None:
-        """`hub`, where that is a local folder which is read."""
+        """`hub`, where that is a local folder and is read."""
         folder = path_of("data.hub", self.hub)
         return folder if self.folder() is None and self.hub and folder.is_dir() else None
 

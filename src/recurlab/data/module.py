@@ -13,17 +13,16 @@ from recurlab.data.batches import Batch, RaggedRows, Rows, Source, Streams
 from recurlab.data.data import SPLITS, Arrays, Data, RaggedData, Stream, StreamData
 from recurlab.errors import RecurlabError
 
-KEPT_ON_DEVICE = 2 << 30  # bytes of a split
+KEPT_ON_DEVICE = 2 << 30  # bytes of a split that is kept on the device
 
 
 class DataModule(LightningDataModule):
     """Batches of a data set. The order of the training data is a function of the seed and the epoch alone.
 
-    Batch sizes are those of all processes together: with several, each takes its share of every batch, and no sequence
-    is taken twice.
+    Batch sizes are totals: with several processes, each takes its share of every batch, and no sequence twice.
 
     Args:
-        data: what they are batches of.
+        data: the data set.
         seed: of the order of the training data.
         rank, world: the number of this process, and how many there are.
         workers: processes that make batches ahead; with 0, this one makes them.
@@ -61,11 +60,11 @@ class DataModule(LightningDataModule):
         return len(self._plan(name, epoch=0))
 
     def skip(self, epoch: int, batches: int) -> None:
-        """Leave out the first batches of an epoch of training, which have been trained before."""
+        """Leave out the first batches of the current epoch, which a run that is resumed has trained on."""
         self._skip = (epoch, batches)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of the current epoch, shuffled; of a text, one after another."""
+        """Return the batches of the current epoch: shuffled, those of a text in order."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         if self.data.fresh and epoch != self._epoch:
             self._sources["train"], self._epoch = self._source("train", epoch), epoch
@@ -80,7 +79,7 @@ class DataModule(LightningDataModule):
         return self._loader("test", epoch=0)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch to a device, but for its lengths."""
+        """Move a batch to a device; its lengths stay on the host."""
         return batch.to(device)
 
     def _source(self, name: str, epoch: int) -> Source:
@@ -95,7 +94,7 @@ class DataModule(LightningDataModule):
         return Rows(split) if isinstance(split, Arrays) else RaggedRows(split)
 
     def _plan(self, name: str, epoch: int) -> Sequence[Any]:
-        """Return what each batch of an epoch is taken by."""
+        """Return the items that the batches of an epoch are taken by."""
         source, data, train = self._sources[name], self.data, name == "train"
         rng = np.random.default_rng((self.seed, epoch))
         if isinstance(source, Streams):
@@ -122,7 +121,7 @@ class DataModule(LightningDataModule):
 
 
 class _From(Sequence[Any]):
-    """A plan of an epoch, of which the first batches are done: it counts them, but does not give them."""
+    """A plan of an epoch whose first batches are done: its length counts them, an iteration leaves them out."""
 
     def __init__(self, done: int, plan: Sequence[Any]) -> None:
         self._done, self._plan = done, plan
@@ -130,8 +129,8 @@ class _From(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, place: Any) -> Any:
-        return self._plan[place]
+    def __getitem__(self, index: Any) -> Any:
+        return self._plan[index]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._plan[self._done :])

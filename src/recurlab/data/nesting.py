@@ -1,4 +1,4 @@
-"""How deep the lists of a JSON file stand in each other: deep enough, they overflow the stack of what reads them."""
+"""How deep the lists of a JSON file are nested: lists nested too deep overflow the stack of its reader."""
 
 import re
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 
 from recurlab.foreign import open_file
 
-DEEPEST = 64  # more levels Arrow has no types for
-PIECE = 2**20  # bytes that are looked at together
+DEEPEST = 64  # Arrow has no types for more levels
+PIECE = 2**20  # bytes looked at a time
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
-STEP = np.zeros(256, np.int8)  # up or down, for each byte
+STEP = np.zeros(256, np.int8)  # for each byte: one level down, one up, or neither
 STEP[list(b"[{")], STEP[list(b"]}")] = 1, -1
 
 
 def deepest(path: Path) -> int:
-    """Return the most levels of lists and objects in a file of JSON or of lines of it; brackets in strings are none."""
+    """Return the depth to which a JSON or JSON Lines file is nested; brackets in strings do not count."""
     level = most = 0
     quoted = np.False_
     with open_file(path) as file:
@@ -26,7 +26,7 @@ def deepest(path: Path) -> int:
                 piece = codes[start : start + PIECE]
                 inside = np.logical_xor.accumulate(piece == ord('"')) ^ quoted
                 levels = np.cumsum(STEP[piece] * ~inside, dtype=np.int64) + level
-                lowest = np.minimum.accumulate(np.minimum(levels, 0))  # what closes too much begins anew
+                lowest = np.minimum.accumulate(np.minimum(levels, 0))  # one bracket too many closed: count from here
                 most = max(most, int((levels - lowest).max()))
                 level, quoted = int(levels[-1] - lowest[-1]), inside[-1]
     return most

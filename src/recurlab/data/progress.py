@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE = 2.0  # seconds without a bar
-PERIOD = 0.1  # seconds between two looks of it
+PERIOD = 0.1  # seconds between two updates
 
 
 def track(items: Iterable[T], what: str) -> Iterator[T]:
@@ -26,8 +26,8 @@ def track(items: Iterable[T], what: str) -> Iterator[T]:
                     console = Console(file=sys.stderr)
                     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
                     bar.start()
-                    place = bar.add_task(what, total=total)
-                bar.update(place, completed=count)
+                    task = bar.add_task(what, total=total)
+                bar.update(task, completed=count)
             yield item
     finally:
         if bar is not None:

@@ -1,4 +1,4 @@
-"""What a table of one's own holds: its rows as sequences with labels, and what the training rows tell of them."""
+"""The rows of a user's own table as sequences with labels, and the classes, units and symbols of the training rows."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from recurlab.errors import RecurlabError, unknown
 
 
 class Tables(NamedTuple):
-    """What came of the files."""
+    """What was read from the files."""
 
     splits: dict[str, Ragged]
     classes: tuple[str, ...]
@@ -27,7 +27,7 @@ class Tables(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Rows of a split; `split` and `rows` say where they stand in the files. Symbols and labels may still be codes."""
+    """Rows of a split, with the split and row numbers of the file. Symbols and labels may still be codes."""
 
     ragged: Ragged
     split: str
@@ -42,11 +42,11 @@ class Reader:
 
     def __init__(self, options: TableOptions) -> None:
         self.options = options
-        self.symbols: dict[str, int] = {}  # codes of all that stands in the files
+        self.symbols: dict[str, int] = {}  # codes of all symbols in the files
         self.labels: dict[str | int, int] = {}
 
     def read(self) -> Tables:
-        """Return the splits, and what the training rows tell."""
+        """Return the splits, and what the training rows settle."""
         options, parts = self.options, dict[str, _Part]()
         told = list[str]()
         tables = open_tables(str(options.path), options.config, options.files, told.append)

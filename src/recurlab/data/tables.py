@@ -13,10 +13,12 @@ from recurlab.data.hub import check_folder, kept_apart, load_hub, plain_name
 from recurlab.data.nesting import DEEPEST, deepest
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, unknown
 
-FORMATS = {".csv": "", ".tsv": "", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}  # what of `datasets` reads
-LONGER = "Length of header or names"  # begins what pandas says of rows that are longer than the header
+# The reader of `datasets` for each ending; CSV and TSV files are read here.
+FORMATS = {".csv": "", ".tsv": "", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+LONGER = "Length of header or names"  # how pandas begins its error for a row longer than the header
 POOLED = (".csv", ".tsv", ".parquet", ".jsonl")
-ALSO = {"valid": ("valid", "validation", "val", "dev"), "test": ("test",)}  # names of a split that is not named
+# Names of splits that are tried where none is given.
+ALSO = {"valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
 def open_tables(
@@ -24,76 +26,76 @@ def open_tables(
 ) -> dict[str, Any]:
     """Return the rows of "train", and of "valid" and "test" where they have rows of their own.
 
-    They are a `datasets.Dataset` or, of CSV and TSV files, a pyarrow Table.
+    They are a `datasets.Dataset`, or a pyarrow Table for CSV and TSV files.
 
     Args:
         path: a file, a folder, or a name on the hub.
         config: of the data set on the hub.
-        names: what each split is called there, or its file in the folder; None where the usual name will do.
-        note: is told of what a reader should know of a file.
+        names: of each split there, or of its file in the folder; None for the usual name.
+        note: called with each line that a reader of the log should know.
 
     Raises:
-        RecurlabError: for what is not there or can't be read.
+        RecurlabError: for a file that is missing or can't be read.
     """
-    place = path_of("data.path", path)
-    if config is not None and (place.is_file() or place.suffix.lower() in FORMATS):
+    source = path_of("data.path", path)
+    if config is not None and (source.is_file() or source.suffix.lower() in FORMATS):
         raise RecurlabError(f"data.config={config!r}: is for data sets of the hub, and data.path={path!r} is a file")
-    if place.is_file():
+    if source.is_file():
         for split, name in names.items():
             if name not in (None, "train"):
                 raise RecurlabError(
                     f"data.{split}={name!r}: data.path={path!r} is one file; must be the folder of both"
                 )
-        return {"train": _read("path", [place], note)}
-    if place.is_dir():
-        files = {split: _files(place, split, name) for split, name in names.items()}
+        return {"train": _read("path", [source], note)}
+    if source.is_dir():
+        files = {split: _files(source, split, name) for split, name in names.items()}
         if files["train"]:
             for split, name in names.items():
                 if name is not None and not files[split]:
-                    raise _no_file(split, place, name)
+                    raise _no_file(split, source, name)
             return {split: _read(split, found, note) for split, found in files.items() if found}
-        if any(file.suffix.lower() in POOLED for file in place.iterdir()) and not [*place.glob("*train*")]:
-            raise _no_file("train", place, str(names["train"]))  # `datasets` would take them all for training
+        if any(file.suffix.lower() in POOLED for file in source.iterdir()) and not [*source.glob("*train*")]:
+            raise _no_file("train", source, str(names["train"]))  # `datasets` would take them all for training
     elif is_local(path):
-        raise _nothing(path, place)
+        raise _nothing(path, source)
     return _splits(_load(path, config), names)
 
 
 def is_local(path: str) -> bool:
-    """Return whether a path is one of files, be they there or not, and no name on the hub."""
+    """Return whether a path is meant for files, existing or not, and not for a name on the hub."""
     local = path.startswith((".", "/", "~")) or path.count("/") > 1 or _is_file_name(path)
     return local or path_of("data.path", path).exists()
 
 
 def local_files(path: str, names: Mapping[str, str | None]) -> dict[str, Path]:
-    """Return the files that `open_tables` reads, by names that do not tell where they are.
+    """Return the files that `open_tables` reads, by names that are the same wherever the files are.
 
     Raises:
-        RecurlabError: for what is not there.
+        RecurlabError: for a file that is missing.
     """
-    place = path_of("data.path", path)
-    if place.is_file():
-        return {"train": place}
-    if not place.is_dir():
-        raise _nothing(path, place)
-    files = {split: _files(place, split, name) for split, name in names.items()}
+    source = path_of("data.path", path)
+    if source.is_file():
+        return {"train": source}
+    if not source.is_dir():
+        raise _nothing(path, source)
+    files = {split: _files(source, split, name) for split, name in names.items()}
     if not files["train"]:
-        return below(place)
+        return below(source)
     return {f"{split} {number}": file for split, found in files.items() for number, file in enumerate(found)}
 
 
-def _nothing(path: str, place: Path) -> RecurlabError:
-    return RecurlabError(f"data.path={path!r}: there is no such file or folder{_nearest(place)}")
+def _nothing(path: str, source: Path) -> RecurlabError:
+    return RecurlabError(f"data.path={path!r}: there is no such file or folder{_nearest(source)}")
 
 
 def _files(folder: Path, split: str, name: str | None) -> list[Path]:
-    """Return the files of a split, [] if the folder does not hold them as such."""
+    """Return the files of a split, [] if the folder has none by its names."""
     for each in (name,) if name is not None else ALSO[split]:
         if (folder / each).is_file():
             return [folder / each]
-        place = folder / each  # which may be in a folder below
-        beside = place.parent.iterdir() if place.parent.is_dir() else ()
-        found = [file for file in beside if file.stem == place.name and file.suffix.lower() in FORMATS]
+        wanted = folder / each  # which may be in a folder below
+        beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
+        found = [file for file in beside if file.stem == wanted.name and file.suffix.lower() in FORMATS]
         if len(found) > 1:
             names = sorted(file.name for file in found)
             raise RecurlabError(f"data.{split}={each!r}: must be one of {', '.join(names)}")
@@ -108,7 +110,7 @@ def _files(folder: Path, split: str, name: str | None) -> list[Path]:
 
 
 def _matching(split: str, folder: Path, pattern: str) -> list[Path]:
-    """Return the files that a pattern of * and ? stands for; a bracket is one."""
+    """Return the files that match a pattern of * and ?; a bracket stands for itself."""
     try:
         return sorted(file for file in folder.glob(pattern.replace("[", "[[]")) if file.is_file())
     except (ValueError, NotImplementedError) as error:  # ** within a name, or the pattern of a whole path
@@ -124,9 +126,9 @@ def _is_file_name(name: str) -> bool:
     return Path(name).suffix.lower() in (*FORMATS, ".txt")
 
 
-def _nearest(place: Path) -> str:
-    there = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
-    return did_you_mean(place.name, there, within=place.parent)
+def _nearest(path: Path) -> str:
+    there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    return did_you_mean(path.name, there, within=path.parent)
 
 
 def _splits(tables: Any, names: Mapping[str, str | None]) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any
     if ending in SEPARATORS:
         return read_delimited(key, files, note)
     builder, options = FORMATS[ending], dict[str, Any]()
-    if builder == "json":  # in one piece, else the first 10 MB would say whether the rest may have fractions
+    if builder == "json":  # in one piece: else the first 10 MB would settle whether the rest may have fractions
         options = {"chunksize": max(file.stat().st_size for file in files) + 1}
     given, kept = {"train": _named(files)}, kept_apart({str(number): file for number, file in enumerate(files)})
     with _quiet():
@@ -170,10 +172,10 @@ def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any
 
 
 def _named(files: Sequence[Path]) -> Any:
-    """Return files as `datasets` takes them by their very names, which else it would read as patterns."""
+    """Return paths that `datasets` reads literally and not as patterns."""
     from datasets.data_files import DataFilesList
 
-    stats = [file.stat() for file in files]  # by which what was read before is found again
+    stats = [file.stat() for file in files]  # the key of the cache of `datasets`
     return DataFilesList([str(plain_name(file)) for file in files], [(s.st_mtime_ns, s.st_size) for s in stats])
 
 
@@ -183,19 +185,19 @@ def _check_utf8(file: Path) -> None:
             while text.read(1 << 20):
                 pass
     except (UnicodeDecodeError, OSError):
-        text_of(file)  # says which byte
+        text_of(file)  # raises an error that names the wrong byte
 
 
 def _load(path: str, config: str | None) -> Any:
     """Return a data set of the hub, or a folder that `datasets` understands."""
     import datasets
 
-    place = path_of("data.path", path)
-    if (place / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(str(place))
-    if place.is_dir():
-        check_folder("data.path", place)
-        return _guarded(f"data.path={path!r}", str(place), config, cache_dir=kept_apart(below(place)))
+    source = path_of("data.path", path)
+    if (source / "dataset_dict.json").is_file():
+        return datasets.load_from_disk(str(source))
+    if source.is_dir():
+        check_folder("data.path", source)
+        return _guarded(f"data.path={path!r}", str(source), config, cache_dir=kept_apart(below(source)))
     return load_hub("data.path", path, local="there is no such file or folder either", name=config)
 
 
@@ -204,9 +206,9 @@ def _guarded(what: str, *arguments: Any, **options: Any) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=LONGER)  # or else values would be lost
+            warnings.filterwarnings("error", message=LONGER)  # otherwise values would be lost
             return datasets.load_dataset(*arguments, **options)
-    except Exception as error:  # the library raises many kinds, all meaning that the data can't be had
+    except Exception as error:  # the library raises errors of many classes
         generating = isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None
         reason = one_line(error.__cause__ if generating else error) or type(error).__name__
         if reason.startswith(LONGER):

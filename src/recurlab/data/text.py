@@ -1,4 +1,4 @@
-"""Any text, character by character or word by word: the next one is to be predicted from all before it."""
+"""Any text, by characters or words: the next one is to be predicted from all before it."""
 
 import hashlib
 import json
@@ -19,24 +19,24 @@ from recurlab.data.files import Files, bytes_of, fetched, text_of
 from recurlab.data.vocabulary import EOS, LEVELS, UNKNOWN, Tokens, Vocabulary, tokens_of, vocabulary_of
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
 
-VERSION = "1"  # of the code that makes symbols of files; another one makes what is cached stale
+VERSION = "1"  # of the code that makes symbols of files; a new one makes cached symbols stale
 DOCUMENTS = ("stream", "line", "paragraph")
 
 
 @dataclass(frozen=True)
-class Text(StreamData, Files):  # in this order: the sizes of a batch are those of StreamData
-    """A corpus in files of UTF-8. The symbols are those of the training text; each line's end is one.
+class Text(StreamData, Files):  # in this order, so that the batch sizes are those of StreamData
+    """A corpus in UTF-8 files. The symbols are those of the training text; each line end is one.
 
     Attributes:
-        level: "char", or "word": what stands between white space, and ``<eos>`` where a line ends.
-        train, valid, test: names of the files; with neither `valid` nor `test`, `train` is cut in three, in this order.
-        valid_fraction, test_fraction: what is cut off, of the tokens; a document is never cut.
-        documents: before the first token of which nothing is remembered: a whole file ("stream"), each "line", or each
-            "paragraph", which blank lines separate.
-        separated: of characters: whether a file has a blank between any two, and ``_`` for a space.
-        min_count: what occurs less often in the training text becomes ``<unk>``; above 1, so does what is not in it.
+        level: "char", or "word": words are separated by white space; a line end is the word ``<eos>``.
+        train, valid, test: names of the files; without `valid` and `test`, `train` is cut into the three in order.
+        valid_fraction, test_fraction: shares of the tokens that are cut off; a document is never cut.
+        documents: at whose first token the state is reset: a whole file ("stream"), each "line", or each "paragraph",
+            which blank lines separate.
+        separated: whether a file of characters has a blank between any two, and ``_`` for a space.
+        min_count: tokens rarer than this in the training text become ``<unk>``; above 1, so do tokens unknown to it.
         corpus: name of the folder under ``$RECURLAB_DATA``, where there is no `dir`.
-        url: where to fetch `train`, the whole corpus, if there is no folder; its sha256 must be known.
+        url: address of `train`, the whole corpus, which is downloaded if there is no folder; its sha256 must be known.
         sha256: of the original files, by their names.
     """
 
@@ -94,7 +94,7 @@ class Text(StreamData, Files):  # in this order: the sizes of a batch are those 
 
     @property
     def input_size(self) -> int:
-        """The size of the vocabulary, for which the files are read."""
+        """The size of the vocabulary; reads the files."""
         return len(self.vocabulary.names)
 
     @property
@@ -109,7 +109,7 @@ class Text(StreamData, Files):  # in this order: the sizes of a batch are those 
 
     @property
     def chance(self) -> dict[str, float]:
-        """Every symbol as likely as every other."""
+        """The metrics of a model for which all symbols are equally likely."""
         return {"perplexity": float(self.input_size), "bits": log2(self.input_size)}
 
     @property
@@ -118,7 +118,7 @@ class Text(StreamData, Files):  # in this order: the sizes of a batch are those 
         return tuple(self._note(name) for name in SPLITS)
 
     def split(self, name: str, seed: int, epoch: int) -> Stream:
-        """Return the symbols of a split, as small whole numbers that are not to be written to."""
+        """Return the symbols of a split, as small whole numbers; the arrays must not be written to."""
         return Stream(self._arrays[name], self._arrays[f"{name}_starts"], self.vocabulary.before)
 
     def _note(self, name: str) -> str:
@@ -170,7 +170,7 @@ class Text(StreamData, Files):  # in this order: the sizes of a batch are those 
         (file,), (documents,) = files, starts
         count = len(file.tokens.codes)
         cuts = [int(count * (1 - self.valid_fraction - self.test_fraction)), int(count * (1 - self.test_fraction))]
-        if self.documents != "stream":  # on to the next document
+        if self.documents != "stream":  # move the cut to the start of the next document
             cuts = np.append(documents, count)[np.searchsorted(documents, cuts)].tolist()
         for split, first, last in zip(SPLITS, [0, *cuts], [*cuts, count], strict=True):
             if first == last:
@@ -184,7 +184,7 @@ class Text(StreamData, Files):  # in this order: the sizes of a batch are those 
             return lines[:1]
         if self.documents == "paragraph":
             first: NDArray[np.int64] = lines[~blank & np.append(True, blank[:-1])]
-            first[0] = 0  # blank lines before it are its own
+            first[0] = 0  # blank lines before a paragraph belong to it
             return first
         if blank.any():
             raise RecurlabError(f"data.documents='line': {file.path}, line {blank.argmax() + 1} is an empty document")
@@ -202,10 +202,10 @@ class Text(StreamData, Files):  # in this order: the sizes of a batch are those 
         counts = [np.count_nonzero(np.bincount(symbols)), np.count_nonzero(symbols == ends), np.sum(~known[codes])]
         return {name: symbols, f"{name}_starts": part.starts, f"{name}_counts": np.array(counts, np.int64)}
 
-    def _unknown_token(self, name: str, part: "_Part", place: int) -> RecurlabError:
+    def _unknown_token(self, name: str, part: "_Part", index: int) -> RecurlabError:
         tokens = part.file.tokens
-        line = np.searchsorted(tokens.lines, part.first + place, "right")
-        token = tokens.types[part.codes[place]][:40]
+        line = np.searchsorted(tokens.lines, part.first + index, "right")
+        token = tokens.types[part.codes[index]][:40]
         return RecurlabError(
             f"{part.file.path}, line {line}: {token!r} of the split {name!r} is not in the training text; "
             f"with data.min_count=2 it becomes {UNKNOWN}, and so does what occurs once in training"
@@ -229,11 +229,11 @@ class _Part(NamedTuple):
 
     @property
     def codes(self) -> NDArray[np.int32]:
-        """Of the tokens."""
+        """The codes of the tokens."""
         return self.file.tokens.codes[self.first : self.last]
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Where documents begin, counted from `first`, where one always does."""
+        """The first token of each document, counted from `first`, where one always begins."""
         within = self.documents[(self.documents > self.first) & (self.documents < self.last)]
         return np.append(0, within - self.first)

@@ -1,4 +1,4 @@
-"""The symbols of a text: texts as numbers and back, with nothing but the symbols' names."""
+"""The symbols of a text: from text to numbers and back, given nothing but the names of the symbols."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ class Vocabulary:
     """The symbols of a model of characters or words.
 
     Args:
-        names: what the symbols 0, 1, … stand for: characters, or words and the end of a line, `EOS`; also `UNKNOWN`.
+        names: of the symbols 0, 1, …: characters, or words and the line end `EOS`; also `UNKNOWN`.
         level: "char" or "word".
 
     Raises:
-        RecurlabError: for names that are not the symbols of such a text.
+        RecurlabError: for names that can't be the symbols of such a text.
     """
 
     def __init__(self, names: Sequence[str], level: str) -> None:
@@ -34,37 +34,37 @@ class Vocabulary:
 
     @property
     def unknown(self) -> int | None:
-        """The symbol of what the vocabulary does not have."""
+        """The symbol for tokens that are not in the vocabulary, or None."""
         return self.index.get(UNKNOWN)
 
     @property
     def before(self) -> int:
-        """The symbol that stands for what came before a text: the end of a line, or else a space, or else 0."""
+        """The symbol that is the input of a text's first step: the line end, or else a space, or else 0."""
         return self.index[EOS] if self.level == "word" else self.index.get("\n", self.index.get(" ", 0))
 
     def encode(self, text: str, key: str = "text") -> list[int]:
-        """Return the symbols of a text. At the level of words each end of a line in it is one, `EOS`.
+        """Return the symbols of a text; at the level of words each line end is the symbol `EOS`.
 
         Args:
             text: of any length.
-            key: what an error calls it.
+            key: the name of the text in an error.
 
         Raises:
-            RecurlabError: for a character or word that is not in the vocabulary, if that has no symbol `UNKNOWN`.
+            RecurlabError: for a token that is not in a vocabulary without `UNKNOWN`.
         """
         tokens = text if self.level == "char" else text.replace("\n", f" {EOS} ").split()
         symbols = [self.index.get(token, self.unknown) for token in tokens]
         if None in symbols:
-            place = symbols.index(None)
-            token, size = tokens[place], f"{len(self.names):,}{_nearest(tokens[place], self.names)}"
-            raise RecurlabError(f"{key}: {token[:40]!r}, {self.level} {place + 1}, is not in the vocabulary of {size}")
+            index = symbols.index(None)
+            token, size = tokens[index], f"{len(self.names):,}{_nearest(tokens[index], self.names)}"
+            raise RecurlabError(f"{key}: {token[:40]!r}, {self.level} {index + 1}, is not in the vocabulary of {size}")
         return [symbol for symbol in symbols if symbol is not None]
 
     def decode(self, symbols: Iterable[int]) -> str:
-        """Return the text of symbols: of words, with blanks between them and no blank at the end of a line.
+        """Return the text of symbols; words are joined by blanks, with no blank at the end of a line.
 
         Raises:
-            RecurlabError: for a number that is no symbol.
+            RecurlabError: for a number that is not a symbol.
         """
         numbers = [int(symbol) for symbol in symbols]
         for number in numbers:
@@ -82,13 +82,13 @@ class Vocabulary:
 
 
 class Tokens(NamedTuple):
-    """A text taken apart.
+    """The tokens of a text.
 
     Attributes:
-        codes: (S,) int32, for each token its place in `types`.
-        types: what occurs, each once, in no order that means anything.
-        lines: (L,) int64, the tokens with which lines begin.
-        blank: (L,) boolean, whether a line has nothing but white space.
+        codes: (S,) int32, for each token its index in `types`.
+        types: the different tokens, in no particular order.
+        lines: (L,) int64, the index of each line's first token.
+        blank: (L,) boolean, whether a line is empty or white space.
     """
 
     codes: NDArray[np.int32]
@@ -98,7 +98,7 @@ class Tokens(NamedTuple):
 
 
 def tokens_of(text: str, level: str) -> Tokens:
-    """Return the tokens of a text: its characters; or its words, and `EOS` where a line ends, the last one too."""
+    """Return the tokens of a text: its characters; or its words and an `EOS` at each line end, the last included."""
     lines = text.removesuffix("\n").split("\n")
     blank = np.array([not line or line.isspace() for line in lines])
     return Tokens(*(_characters(text) if level == "char" else _words(lines)), blank)
@@ -107,11 +107,11 @@ def tokens_of(text: str, level: str) -> Tokens:
 def _characters(text: str) -> tuple[NDArray[np.int32], list[str], NDArray[np.int64]]:
     points = np.frombuffer(text.encode("utf-32-le"), "<u4")
     present = np.flatnonzero(np.bincount(points))
-    places = np.zeros(present[-1] + 1, np.int32)
-    places[present] = np.arange(len(present))
+    indices = np.zeros(present[-1] + 1, np.int32)
+    indices[present] = np.arange(len(present))
     ends = np.flatnonzero(points == ord("\n")) + 1
     lines = np.concatenate([[0], ends[ends < len(points)]])
-    return places[points], [chr(point) for point in present.tolist()], lines
+    return indices[points], [chr(point) for point in present.tolist()], lines
 
 
 def _words(lines: list[str]) -> tuple[NDArray[np.int32], list[str], NDArray[np.int64]]:
@@ -122,8 +122,8 @@ def _words(lines: list[str]) -> tuple[NDArray[np.int32], list[str], NDArray[np.i
         tokens += line.split()
         tokens.append(EOS)
     types = list(dict.fromkeys(tokens))
-    places = {name: place for place, name in enumerate(types)}
-    codes = np.fromiter(map(places.__getitem__, tokens), np.int32, len(tokens))
+    indices = {name: i for i, name in enumerate(types)}
+    codes = np.fromiter(map(indices.__getitem__, tokens), np.int32, len(tokens))
     return codes, types, np.array(begins)
 
 
@@ -132,9 +132,9 @@ def vocabulary_of(types: Sequence[str], counts: NDArray[Any], level: str, min_co
 
     Args:
         types: the tokens that may occur.
-        counts: how often each one does; those that do not are left out.
+        counts: how often each one occurs; those of count 0 are left out.
         level: "char" or "word".
-        min_count: those that occur less often become `UNKNOWN`, but not the ends of lines; above 1, there always is it.
+        min_count: rarer tokens become `UNKNOWN`, except line ends; above 1 the vocabulary always has `UNKNOWN`.
 
     A vocabulary of words has `EOS` even if no line ends in the training text.
     """

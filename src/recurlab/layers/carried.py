@@ -1,4 +1,4 @@
-"""What a call of a layer leaves for later: the state that the next call starts from, and a penalty of its outputs."""
+"""What a layer keeps from call to call: the state that the next call starts from, and a penalty of its outputs."""
 
 import copy
 from typing import Any
@@ -15,7 +15,7 @@ from recurlab.layers.weights import RecurrentWeights
 
 
 class CarryingLayer(RecurrentWeights):
-    """Recurrent weights, and what a layer with them carries from call to call.
+    """Recurrent weights, and the state and penalty that a layer carries from call to call.
 
     Attributes:
         stateful: whether the next call starts from the state in which the last one ended.
@@ -38,12 +38,12 @@ class CarryingLayer(RecurrentWeights):
         return total if activity is None else total + activity
 
     def reset_states(self, mask: Tensor | None = None) -> None:
-        """Forget the carried state, of the samples where `mask` (B,) is True or of all of them."""
+        """Forget the carried state: of the samples where `mask` (B,) is True, or of all."""
         self._carried = None if mask is None or self._carried is None else forgotten(self._carried, mask)
 
     @property
     def carried_state(self) -> State | None:
-        """What a stateful layer starts the next batch from: (num_layers * directions, B, H) each, or None."""
+        """The states that the next batch starts from, (num_layers * directions, B, H) each; or None."""
         return self._carried
 
     @carried_state.setter
@@ -51,12 +51,12 @@ class CarryingLayer(RecurrentWeights):
         self._carried = state
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_activity": None}  # it is of a graph, which no copy has part in
+        return {**vars(self), "_activity": None}  # it belongs to an autograd graph, which a copy is not part of
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CarryingLayer":
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        # Not by `__getstate__`, in place of which `torch.nn.utils.parametrize` puts a refusal.
+        # Not by `__getstate__`, which `torch.nn.utils.parametrize` replaces by one that refuses.
         vars(twin).update(copy.deepcopy({**vars(self), "_activity": None}, memo))
         return twin
 
@@ -67,7 +67,7 @@ class CarryingLayer(RecurrentWeights):
         return check_not_repeated(states) if self.stateful and given is None else states
 
     def _leave(self, final: State, outputs: list[Tensor]) -> None:
-        """Keep the state after a sequence and what the outputs of the layers, (T, B, F), add to the loss."""
+        """Keep the state after a sequence, and the penalty of the outputs of the layers, (T, B, F)."""
         if self.stateful and not repeated():
             self._carried = kept(final)
         if self.activity_regularizer is None:

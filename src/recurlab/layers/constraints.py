@@ -1,4 +1,4 @@
-"""What holds the recurrent weights in bounds, applied after each step of the optimiser."""
+"""Constraints that hold weights in bounds, applied after each step of the optimiser."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """Projects a recurrent weight onto what is allowed."""
+    """Projects a weight onto the values that are allowed."""
 
     def __call__(self, weight: "Tensor") -> None:
         """Change `weight` in place; the caller has switched gradients off."""

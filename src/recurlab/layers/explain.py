@@ -11,7 +11,7 @@ from recurlab.cells.cell import State
 from recurlab.layers.sequence import Sequence
 from recurlab.layers.weights import RecurrentWeights
 
-ALWAYS = ("input_size", "hidden_size", "cell", "recurrence")  # shown whatever they are
+ALWAYS = ("input_size", "hidden_size", "cell", "recurrence")  # shown also at their defaults
 
 
 def explain(calls: Iterable[Call], backend: str, *, source: bool) -> str:

@@ -1,4 +1,4 @@
-"""What a layer is told about its weights: the initialiser, constraint and regulariser of each kind of weight."""
+"""The options of a layer for its weights: initialiser, constraint and regulariser of each kind of weight."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -45,23 +45,25 @@ class RNN(CarryingLayer):
             (G*H,) and, of c, ``gain_state``, ``bias_state`` (H,).
         backend: auto or a backend's name; a named one never falls back to another.
         variational: one dropout mask between layers for all steps (Gal and Ghahramani, arXiv 1512.05287).
-        recurrent_dropout: probability of a mask on h where it enters the recurrence, one for all steps (the same).
+        recurrent_dropout: probability that a unit of h is masked where it enters the recurrence, with one mask for all
+            steps (the same paper).
         zoneout: probability that a unit keeps its previous value (Krueger et al., arXiv 1606.01305); one number, or one
             for each state of the cell, as (h, c).
-        dropconnect: probability of a mask on the recurrent weight, drawn once a call (Merity et al., arXiv 1708.02182).
-        stateful: each sample starts where the sample in its place of the last batch ended, detached. Under
-            `torch.utils.checkpoint` the state is to be given, as ``hx``.
+        dropconnect: probability that an element of the recurrent weight is masked, drawn once a call (Merity et al.,
+            arXiv 1708.02182).
+        stateful: sample b of a batch starts where sample b of the last batch ended, detached. Under
+            `torch.utils.checkpoint` give the state as ``hx``.
         masked_output: output at a masked step: "zero", or "hold" to repeat the last one.
-        go_backwards: reads the sequence from its end; the outputs come in the order in which they are computed. With
+        go_backwards: reads the sequence from its end; the outputs are in the order in which they are computed. With
             `lengths`, or packed, each sample is reversed within its length and stays padded at the right.
         input_weights, recurrent_weights, biases: their initialisers, constraints and regularisers, e.g.
             ``recurrent_weights=Weights(init=Orthogonal(), constraint=MaxAbs(1.0))``; see `recurlab.layers.Weights`.
             Each is also an argument of its own: input_init, recurrent_init, last_recurrent_init, bias_init,
             input_constraint, recurrent_constraint, bias_constraint, input_regularizer, recurrent_regularizer,
             bias_regularizer.
-        gate_bias: start of a gate's total bias by the gate's name, as {"forget": 1.0}; in ``bias_ih``, or
-            in ``bias_hh`` where the cell's step uses no input of that gate.
-        activity_regularizer: of the outputs of each layer in training, divided by B, in `penalty`.
+        gate_bias: initial total bias of gates by name, as {"forget": 1.0}; it is put into ``bias_ih``, or into
+            ``bias_hh`` where the cell's step uses no input of that gate.
+        activity_regularizer: of the outputs of each layer in training; `penalty` has its sum, divided by B.
         options: those of a cell given by its name, as reset="before" or activation="relu".
 
     Raises:
@@ -159,12 +161,12 @@ class RNN(CarryingLayer):
         return sequence.restore(x), final
 
     def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
-        """Run the layer over one step of each sequence, as an agent or a stream comes to it.
+        """Run the layer over one step of each sequence, as for an agent or a stream.
 
         Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager" on a
         CPU in float32 and float64 (on one machine with as many threads), up to rounding otherwise. In training each
-        step draws masks of its own. "auto" takes eager here: a single step has no loop to fuse. Hooks of the layer
-        see it as a sequence of one step.
+        step draws its own masks. "auto" is eager here: a single step has no loop to fuse. Hooks of the layer see a
+        sequence of one step.
 
         Args:
             input: (B, I), or (I,).
@@ -174,7 +176,7 @@ class RNN(CarryingLayer):
             The output, (B, H) or (H,), and the state after the step.
 
         Raises:
-            RecurlabError: for a layer that reads sequences from their end, or a wrong shape.
+            RecurlabError: for a bidirectional layer or one that goes backwards, or a wrong shape.
         """
         for key in ("bidirectional", "go_backwards"):
             if getattr(self, key):
@@ -185,12 +187,12 @@ class RNN(CarryingLayer):
             raise RecurlabError(f"input={tuple(input.shape)}: must be (B, I) or (I,) with I={self.input_size}")
         time = 1 if self.batch_first and input.dim() == 2 else 0
         backend = "eager" if self.backend == "auto" else self.backend
-        # A call of the layer, not of `forward`: hooks may have weights to compute, as those of pruning do.
+        # A call of the layer, not of `forward`, so that hooks run: those of pruning compute the weights.
         output, state = self(input.unsqueeze(time), hx, _backend=backend)
         return output.squeeze(time), state
 
     def flatten_parameters(self) -> None:
-        """Do nothing: code written for torch calls it, and the weights need no packing here."""
+        """Do nothing: code written for torch calls this, but here the weights need no packing."""
 
     def explain(self, *, source: bool = False, batch_size: int = 1) -> str:
         """Return, for each layer, its cell, the backend taken and the reason why each other one is not.
@@ -229,16 +231,16 @@ class RNN(CarryingLayer):
         return x, final if len(final) > 1 else final[0]
 
     def call_of(self, layer: int, x: Tensor, states: State, sequence: Sequence) -> Call:
-        """Return what a backend is asked to do for one layer, its noise freshly drawn."""
-        places = range(layer * self.num_directions, (layer + 1) * self.num_directions)
+        """Return the call of a backend for one layer, with noise freshly drawn."""
+        rows = range(layer * self.num_directions, (layer + 1) * self.num_directions)
         suffixes = [suffix for owner, suffix in self._suffixes() if owner == layer]
         return Call(
             cell=self.cell,
             recurrence=self.recurrence,
             input=x,
             directions=tuple(
-                self._direction(suffix, x, tuple(s[place] for s in states))
-                for place, suffix in zip(places, suffixes, strict=True)
+                self._direction(suffix, x, tuple(s[row] for s in states))
+                for row, suffix in zip(rows, suffixes, strict=True)
             ),
             mask=sequence.mask,
             resets=sequence.resets,

@@ -1,4 +1,4 @@
-"""A layer's input in any of its forms, brought to (T, B, I) with its masks, and its output brought back."""
+"""A layer's input in any accepted form, converted to (T, B, I) with its masks, and its output converted back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from recurlab.errors import RecurlabError
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a layer runs over.
+    """The sequences that a layer runs over.
 
     Attributes:
         input: (T, B, I), 0 where masked.
         mask: boolean (T, B), False at steps to skip, or None.
-        lengths: int64 (B,) on the CPU, where the mask is that of lengths which the host knows, or None.
+        lengths: int64 (B,) on the CPU, if `mask` is that of lengths that the host knows, or None.
         resets: boolean (T, B) or None.
         batched: whether the caller's tensors have a batch dimension.
-        restore: brings an output (T, B, F) to the form that the input had.
+        restore: converts an output (T, B, F) to the form of the input.
     """
 
     input: Tensor
@@ -77,7 +77,7 @@ def arrange(
             raise RecurlabError("lengths and mask: give one of them; lengths are the mask of right padding")
         rows["mask"] = mask_of(lengths, x)
         counts = torch.as_tensor(lengths)
-        known = counts.long() if counts.device.type == "cpu" else None  # never by waiting for a device
+        known = counts.long() if counts.device.type == "cpu" else None  # the host must not wait for a device
     if rows["mask"] is not None:
         x = x.masked_fill(~rows["mask"].unsqueeze(-1), 0)
     if backwards:
@@ -90,9 +90,10 @@ def arrange(
 
 
 def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """Return an input (T, B, I) and its mask and resets, from the end of the time axis or of each sample to its start.
+    """Return an input (T, B, I) with its mask and resets, reversed in time: as a whole, or each sample in its length.
 
-    A boundary before step t comes to lie before the step that was t - 1.
+    A boundary between steps t - 1 and t stays between them, so that t - 1 is marked instead of t; one before step 0
+    would lie after the last step and is dropped.
     """
     mask, resets = rows["mask"], rows["resets"]
     if not by_sample:
@@ -100,13 +101,13 @@ def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> 
             resets = torch.cat([torch.zeros_like(resets[:1]), resets.flip(0)])[:-1]
         return x.flip(0), {"mask": None if mask is None else mask.flip(0), "resets": resets}
     assert mask is not None
-    length = x.shape[0]  # not len(x), which a graph that is exported would take for a constant
+    length = x.shape[0]  # not len(x), which would be a constant in an exported graph
     steps = torch.arange(length, device=x.device).unsqueeze(1)
-    from_end = mask.sum(0) - steps  # (T, B): how many steps lie between the boundary before t and the end, > 0 if valid
+    from_end = mask.sum(0) - steps  # (T, B): steps from the boundary before t to the sample's end, > 0 if valid
     if resets is not None:
         resets = mask & (steps > 0) & resets.gather(0, from_end.clamp(0, length - 1))
-    place = torch.where(mask, from_end - 1, steps)
-    return x.gather(0, place.unsqueeze(-1).expand_as(x)), {"mask": mask, "resets": resets}
+    source = torch.where(mask, from_end - 1, steps)  # (T, B): the step of x that each step reads
+    return x.gather(0, source.unsqueeze(-1).expand_as(x)), {"mask": mask, "resets": resets}
 
 
 def _arrange_packed(
@@ -136,7 +137,7 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
         RecurlabError: for lengths that are not B whole numbers from 1 to T.
     """
     steps, batch = x.shape[:2]
-    counts = torch.as_tensor(lengths, dtype=None if batch else torch.int64)  # of an empty list
+    counts = torch.as_tensor(lengths, dtype=None if batch else torch.int64)  # an empty list has no dtype of its own
     if counts.shape != (batch,) or counts.is_floating_point() or counts.dtype == torch.bool:
         raise RecurlabError(
             f"lengths={_shape(counts)} {counts.dtype}: must be whole numbers, one for each of B={batch}"
@@ -150,8 +151,8 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
 
 
 def _values(tensor: Tensor) -> Tensor | None:
-    """Return a tensor whose numbers can be looked at, all of them where torch.func maps over it; None has none."""
-    if torch.compiler.is_compiling():  # a graph can't stop at a value
+    """Return a tensor whose values can be read, without the wrappers of torch.func; None if there are no values."""
+    if torch.compiler.is_compiling():  # reading a value would break the graph
         return None
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)

@@ -1,4 +1,4 @@
-"""How the weights of one direction of a layer start."""
+"""The initial weights of one direction of a layer."""
 
 from collections.abc import Mapping
 from math import sqrt
@@ -23,14 +23,14 @@ def start_weights(
     inits: Mapping[str, Initializer | None],
     gate_bias: Mapping[str, float],
 ) -> None:
-    """Fill ``weight_ih``, ``weight_hh`` and, where there are any, ``bias_ih`` and ``bias_hh`` in place.
+    """Fill ``weight_ih``, ``weight_hh`` and the optional ``bias_ih`` and ``bias_hh`` in place.
 
     Args:
         weights: the tensors by these names.
         cell: of G gates.
-        recurrence: says how ``weight_hh`` is laid out.
-        inits: of "input", "recurrent" and "bias"; None is U(-1/sqrt(n), 1/sqrt(n)), n = H and, for ``weight_hh``, the
-            number of units that feed a unit.
+        recurrence: of the layer, which gives ``weight_hh`` its layout.
+        inits: the initialisers of "input", "recurrent" and "bias"; None is U(-1/sqrt(n), 1/sqrt(n)) with n = H or, for
+            ``weight_hh``, the number of units that feed a unit.
         gate_bias: the start of a gate's total bias; it overrides the initialiser of the biases.
     """
     gates = cell.gates
@@ -43,8 +43,8 @@ def start_weights(
             tensor.uniform_(-bound, bound)
             continue
         if kind == "bias" and not isinstance(init, FOR_VECTORS):
-            kinds = ", ".join(kind.__name__ for kind in FOR_VECTORS)
-            raise RecurlabError(f"bias_init={init}: a bias may start as {kinds}")
+            names = ", ".join(each.__name__ for each in FOR_VECTORS)
+            raise RecurlabError(f"bias_init={init}: a bias may start as {names}")
         init(by_gate(tensor, kind, len(gates), recurrence))
 
     for gate, value in gate_bias.items():
@@ -57,7 +57,7 @@ def start_weights(
             name = type(cell).__name__
             raise RecurlabError(f"gate_bias[{gate!r}]={value}: the step of {name} uses no bias of this gate")
         rows = slice(gates.index(gate) * hidden_size, (gates.index(gate) + 1) * hidden_size)
-        # The bias that the step looks at: a gate may have no input, and then starts from its recurrence alone.
+        # A gate whose input the step does not use gets its whole bias from the recurrence.
         whole, rest = ("bias_ih", "bias_hh") if cell.entries[gate][0] else ("bias_hh", "bias_ih")
         weights[whole][rows] = value
         weights[rest][rows] = 0

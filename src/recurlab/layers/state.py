@@ -45,18 +45,18 @@ def _check_given(given: Tensor | State, names: tuple[str, ...], shape: tuple[int
 
 
 def repeated() -> bool:
-    """Return whether a backward pass is at work: what a layer runs there it has run before, as checkpointing does."""
+    """Return whether a backward pass is running: then a call of a layer repeats an earlier one, as in checkpointing."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def check_not_repeated(states: State) -> State:
-    """Return a stateful layer's states before a sequence, unless it runs over that sequence once more.
+    """Return the states that a stateful layer starts from, unless this call repeats an earlier one.
 
     Raises:
-        RecurlabError: within a backward pass, where the state that the first run started from is gone.
+        RecurlabError: within a backward pass, when the state that the first call started from is gone.
     """
     if torch.compiler.is_compiling() and not exporting():
-        return tuple(_not_repeated(s) for s in states)  # an operator asks in each run, not once in the compiler's
+        return tuple(_not_repeated(s) for s in states)  # an operator checks in each run, not only while compiling
     if repeated():
         raise RecurlabError(
             "stateful=True: torch.utils.checkpoint runs the layer again, where the state it began with is gone; give hx"
@@ -75,21 +75,21 @@ def _(state: Tensor) -> Tensor:
 
 
 def kept(states: State) -> State:
-    """Return states as they can be carried to the next batch: of no graph, no transform and no caller.
+    """Return copies of states to carry to the next batch: detached, and free of the wrappers of torch.func.
 
     Raises:
-        RecurlabError: within `torch.vmap`, where there would be one for each of its batches.
+        RecurlabError: within `torch.vmap`, where there would be one state for each of its batches.
     """
     if transformed():
         states = tuple(_unwrapped(s) for s in states)
         with temporarily_clear_interpreter_stack():
             return tuple(s.detach().clone() for s in states)
-    with torch.inference_mode(False):  # no layer could train on from what that mode makes
+    with torch.inference_mode(False):  # a layer can't train with tensors made in that mode
         return tuple(s.detach().clone() for s in states)
 
 
 def _unwrapped(state: Tensor) -> Tensor:
-    """Return the tensor within those that torch.func makes of it for its derivatives."""
+    """Return a tensor without the wrappers of torch.func."""
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(state):
         if functorch.is_batchedtensor(state):

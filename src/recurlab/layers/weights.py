@@ -1,4 +1,4 @@
-"""The parameters of a recurrent layer: their names and shapes, how they start, and the rules that they keep to."""
+"""The parameters of a recurrent layer: names, shapes, initial values, constraints and penalties."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,8 +22,8 @@ OLD_EXPORTER = (
     "torch.onnx.export(dynamo=True) can, and so can recurlab.export, which keeps T and B open"
 )
 HOOK = "computed by a hook"
-Rules = Weights  # its name in whole layers that earlier versions pickled
-COMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)  # torch's hooks that set a weight before each call
+Rules = Weights  # its former name, in layers that were pickled as a whole
+COMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)  # hooks of torch that compute a weight before each call
 
 
 class RecurrentWeights(nn.Module):
@@ -32,7 +32,7 @@ class RecurrentWeights(nn.Module):
     Args:
         input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm, gate_bias, device,
             dtype: as `recurlab.RNN`.
-        weights: by the argument of `recurlab.RNN` that gives them.
+        weights: a `Weights` for each of the arguments input_weights, recurrent_weights and biases.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RecurrentWeights(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw all parameters anew; with the default initialisers and a seed, the numbers that torch draws.
+        """Draw all parameters anew; by default, with the same seed, the numbers that torch's layers draw.
 
         Raises:
             RecurlabError: for a weight that a hook computes from others.
@@ -92,7 +92,7 @@ class RecurrentWeights(nn.Module):
             start_weights(weights, self.cell, self.recurrence, inits, self._gate_bias)
             weights |= {n: getattr(self, n + suffix).fill_(n.startswith("gain")) for n in self._norm_names()}
             for name, weight in weights.items():
-                if parametrize.is_parametrized(self, name + suffix):  # what was filled is computed from others
+                if parametrize.is_parametrized(self, name + suffix):  # assigned, as it is computed from others
                     setattr(self, name + suffix, weight)
         self.constrain()
 
@@ -113,7 +113,7 @@ class RecurrentWeights(nn.Module):
             constraint(getattr(self, name))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return all weights by their names, as they are used: computed, where they are pruned or parametrized."""
+        """Return all weights by name, as the layer uses them: also those that pruning or parametrizations compute."""
         for hook in self._forward_pre_hooks.values():
             if isinstance(hook, COMPUTING):
                 hook(self, ())
@@ -128,7 +128,7 @@ class RecurrentWeights(nn.Module):
                 total = total + regularizer(by_gate(getattr(self, name), kind, len(self.cell.gates), self.recurrence))
         return total
 
-    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:  # what is called where torch.jit is tracing
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:  # called while torch.jit is tracing
         if torch.onnx.is_in_onnx_export():
             raise RecurlabError(OLD_EXPORTER)
         return super()._slow_forward(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -144,7 +144,7 @@ class RecurrentWeights(nn.Module):
         return [name + suffix for _, suffix in self._suffixes() for name in names]
 
     def _how_computed(self, name: str) -> str | None:
-        """Return None for a parameter, or else how the weight is computed from others."""
+        """Return None for a parameter, or how a weight is computed from others."""
         if name in self._parameters:
             return None
         return "parametrized" if parametrize.is_parametrized(self, name) else HOOK
@@ -170,5 +170,5 @@ class RecurrentWeights(nn.Module):
         )
 
     def _kinds(self) -> Iterator[tuple[str, str]]:
-        """Iterate over all weights' names and kinds."""
+        """Iterate over all weights: the name, and the kind (input, recurrent or bias)."""
         return ((name + suffix, KINDS[name]) for _, suffix in self._suffixes() for name in self._weight_names())

@@ -1,4 +1,4 @@
-"""What turns a step of the input into features, before the first recurrent layer."""
+"""Encoders: they turn each step of the input into features for the first recurrent layer."""
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class OneHotEncoder(nn.Module):
             raise RecurlabError(f"encoder_size={encoder_size}: encoder='one_hot' has a size, leave it null")
         self.output_size = input_size
         self.like: Tensor
-        self.register_buffer("like", torch.empty(0), persistent=False)  # has the model's dtype
+        self.register_buffer("like", torch.empty(0), persistent=False)  # only to have the model's dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the vectors; anything but whole numbers is an error."""

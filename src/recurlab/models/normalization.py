@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class BatchNormOverTime(nn.Module):
     """Batch normalisation with statistics over batch and time together (Li et al., arXiv 1910.06251).
 
-    Masked steps don't enter the statistics and come out as 0. In evaluation the statistics are those of the training,
-    so that all steps can be normalised and no number of valid ones has to be known.
+    Masked steps are left out of the statistics and are 0 in the output. In evaluation, with the statistics of training,
+    all steps are normalised and the masked ones set to 0 afterwards, so that shapes do not depend on the mask.
     """
 
     def __init__(self, features: int) -> None:

@@ -18,7 +18,7 @@ from recurlab.models.units import Units
 
 
 class Features(NamedTuple):
-    """What the stack says at each step, (T, B, F): as it is, and after dropout as the head sees it."""
+    """The output of the stack at each step, (T, B, F): raw, and after dropout, as the head reads it."""
 
     raw: Tensor
     dropped: Tensor
@@ -32,16 +32,16 @@ class SequenceModel(nn.Module):
         input_size: C, features of a step, or symbols for an embedding.
         output_size: O, numbers in an answer.
         head: "last" answers after the last valid step, "every" at each step.
-        encoder, encoder_size: a name of `ENCODERS` and its features.
-        stack: a name of `STACKS`.
-        layer: arguments of `recurlab.RNN` but for its input_size and batch_first.
-        embedding_dropout: of whole symbols, where the encoder is an embedding.
-        input_dropout, output_dropout: before the first and after the last layer, with one mask for all steps where the
-            layer is `variational`.
+        encoder, encoder_size: a name in `ENCODERS`, and the features that the encoder gives.
+        stack: a name in `STACKS`.
+        layer: arguments of `recurlab.RNN`, without input_size and batch_first.
+        embedding_dropout: probability of dropping whole symbols, where the encoder is an embedding.
+        input_dropout, output_dropout: probabilities before the first and after the last layer; one mask for all steps
+            if the layer is `variational`.
         tie_weights: whether the head's weight is the embedding's (Press and Wolf, arXiv 1608.05859).
-        encoder_init, head_init: of their weight matrices; None is torch's. Where given, the head's bias starts at 0.
-        units: mean and standard deviation of each number in an answer, which the head gives standardised; () is as the
-            head gives it.
+        encoder_init, head_init: initialisers of the weight matrices; None is torch's. With head_init the bias is 0.
+        units: mean and standard deviation of each number in an answer, by which the head's output is scaled; () leaves
+            it as it is.
 
     Raises:
         RecurlabError: for an unknown name, a value out of range or weights that can't be tied.
@@ -109,7 +109,7 @@ class SequenceModel(nn.Module):
 
         Args:
             inputs: (B, T, C), or (B, T) symbols for an embedding; or packed, with lengths of its own.
-            lengths: (B,) for right-padded sequences; on the CPU no device has to be waited for.
+            lengths: (B,) for right-padded sequences; best on the CPU, where reading them waits for no device.
             resets: boolean (B, T), True where a sample's state is zero before the step.
         """
         return self.answers(self.features(inputs, lengths, resets))
@@ -117,7 +117,7 @@ class SequenceModel(nn.Module):
     def features(
         self, inputs: Tensor | PackedSequence, lengths: Tensor | None = None, resets: Tensor | None = None
     ) -> Features:
-        """Return what the head sees of inputs as those of `forward`."""
+        """Return the output of the stack, for arguments like those of `forward`."""
         if isinstance(inputs, PackedSequence):
             if lengths is not None:
                 raise RecurlabError("lengths: a PackedSequence carries its own")
@@ -132,7 +132,7 @@ class SequenceModel(nn.Module):
         return Features(raw, sequence_dropout(raw, self.output_dropout, self.training, shared=self.variational), steps)
 
     def answers(self, features: Features) -> Tensor:
-        """Return what `forward` does, for what `features` returned."""
+        """Return the answers of `forward` for the result of `features`."""
         if self.answer == "every":
             answers = self.head(features.dropped).transpose(0, 1)
         else:
@@ -140,7 +140,7 @@ class SequenceModel(nn.Module):
         return answers if self.units is None else self.units(answers)  # type: ignore[no-any-return]
 
     def _last(self, output: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return what each direction says when it has read all: the forward one at the end, the reverse at step 0."""
+        """Return each direction's output at its last step: the end for the forward one, step 0 for the reverse one."""
         samples = torch.arange(output.shape[1], device=output.device)
         ends = output[-1] if lengths is None else output[lengths.to(output.device) - 1, samples]
         if not self.bidirectional:

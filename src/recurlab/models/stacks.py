@@ -14,11 +14,11 @@ from recurlab.models.normalization import BatchNormOverTime
 
 
 class Steps(NamedTuple):
-    """Which steps of a batch count, and where its samples begin anew.
+    """Which steps of a batch are valid, and where the state is reset.
 
     Attributes:
         mask: boolean (T, B), or None where all steps are valid.
-        lengths: (B,), whose mask that is, or None.
+        lengths: (B,), if `mask` is theirs, or None.
         resets: boolean (T, B) or None.
     """
 
@@ -28,7 +28,7 @@ class Steps(NamedTuple):
 
     def through(self, layer: nn.Module, x: Tensor) -> Tensor:
         """Return the output of a recurrent layer."""
-        # Lengths rather than their mask: cuDNN knows only these.
+        # Lengths rather than their mask: cuDNN takes only lengths.
         return layer(x, lengths=self.lengths, resets=self.resets)[0]  # type: ignore[no-any-return]
 
 

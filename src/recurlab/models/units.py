@@ -1,4 +1,4 @@
-"""Numbers that are learnt with mean 0 and variance 1, in the units that they are measured in."""
+"""From standardised numbers, as the head learns them, to the units of the data."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Units(nn.Module):
-    """Gives each number of an answer its standard deviation and mean back. Both are kept with the weights.
+    """Scales each number of an answer by its standard deviation and adds its mean. Both are saved with the weights.
 
     Args:
         moments: mean and standard deviation of each number.
@@ -22,5 +22,5 @@ class Units(nn.Module):
         self.register_buffer("deviation", torch.tensor([deviation for _, deviation in moments]))
 
     def forward(self, answers: Tensor) -> Tensor:
-        """Return answers (..., O) in their units."""
+        """Return answers (..., O) in the units of the data."""
         return answers * self.deviation + self.mean
