@@ -1,15 +1,15 @@
 import gzip
 import logging
-import multiprocessing
 import os
 
 # Read when torch is imported: threads that wait for each other sleep, for the machine has no core for each of them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import random
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,12 +19,35 @@ from recurlab.cli import main
 from recurlab.fuse.cpu import compiler
 from unsteady import unsteady
 
+with suppress(ImportError):  # a machine that only checks its GPU has no matplotlib
+    import undrawn
+
 # Nothing under test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
-# Whichever test starts the server of fresh processes, those of all find torch, Lightning and Optuna imported.
-multiprocessing.set_forkserver_preload(["recurlab.training.run", "recurlab.results.figures", "recurlab.sweep.run"])
-forkserver._forkserver.set_forkserver_preload = lambda names: None  # a grid's own list is shorter
+
+
+def warm_server() -> None:
+    """Let fresh processes come from one server that has everything imported, whichever test starts it.
+
+    `command_process` starts commands from it, and a grid or a sweep its jobs. None of its processes draws pictures.
+    """
+    server = forkserver._forkserver
+    server.set_forkserver_preload(
+        ["recurlab.cli.main", "recurlab.training.run", "recurlab.results.figures", "recurlab.sweep.run", "undrawn"]
+    )
+    server.set_forkserver_preload = lambda names: None  # a grid's own list is shorter
+    ensure_running = server.ensure_running
+
+    def ensure_running_with_the_modules_of_tests() -> None:
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        with patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
+            ensure_running()
+
+    server.ensure_running = ensure_running_with_the_modules_of_tests
+
+
+warm_server()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -192,10 +215,9 @@ def quick() -> list[str]:
 
 
 @pytest.fixture
-def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not draw the pictures of runs and benches, of which each takes longer than what it is about."""
-    monkeypatch.setattr("recurlab.results.figures.png", lambda figure, mark=None: b"\x89PNG")
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: path.write_bytes(b"\x89PNG"))
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the pictures of runs, benches and studies; in other tests each is of one pixel."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", undrawn.DRAWN)
 
 
 @pytest.fixture(autouse=True)

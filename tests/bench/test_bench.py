@@ -40,6 +40,7 @@ def rows_of(folder):
     return rows_in(folder / "experiments" / "speed")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_bench_leaves_a_table_a_csv_and_a_picture(recurlab, tmp_path):
     code, out, err = recurlab("bench", "cells=gru,indrnn", "backends=torch,eager", "options=mask", "repeats=3", TINY[0])
     assert (code, err) == (0, "")
@@ -73,7 +74,7 @@ def test_a_bench_leaves_a_table_a_csv_and_a_picture(recurlab, tmp_path):
     assert f"picture: experiments/speed/{picture.name}" in out
 
 
-def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch, quick_pictures):
+def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch):
     names = {
         "Intel(R) Xeon(R) Platinum 8488C (family 6 model 143)": "intel-xeon-platinum-8488c-family-6-model-143",
         "AMD EPYC (family 26 model 2)": "amd-epyc-family-26-model-2",
@@ -88,7 +89,7 @@ def test_each_processor_has_a_file(recurlab, tmp_path, monkeypatch, quick_pictur
         assert [row["cpu"] for row in rows_in(folder, f"{file}.csv")] == [name] * 2
 
 
-def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path, quick_pictures):
+def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path):
     assert recurlab("bench", "cells=gru,rnn", "backends=eager", *TINY)[0] == 0
     before = rows_of(tmp_path)
     assert recurlab("bench", "cells=rnn", "backends=eager,torch", *TINY)[0] == 0
@@ -161,7 +162,7 @@ def test_the_peak_of_a_gpu_is_what_came_on_top(stream, monkeypatch):
     assert peak_bytes(lambda: held.update(most=held["now"] + 8), "cuda") == 8
 
 
-def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, tmp_path, add_backend, quick_pictures):
+def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, tmp_path, add_backend):
     assert recurlab("bench", "cells=rnn", "backends=eager", *TINY)[0] == 0
     add_backend("fake", lambda output: output * 1.001)
     code, out, err = recurlab("bench", "cells=rnn", "backends=fake,eager", *TINY)
@@ -190,7 +191,7 @@ def test_gradients_and_shapes_are_compared_too(add_backend, change):
     assert gap > 2e-5
 
 
-def test_a_half_layer_is_held_to_the_float32_one_too(recurlab, add_backend, quick_pictures):
+def test_a_half_layer_is_held_to_the_float32_one_too(recurlab, add_backend):
     add_backend("fake", lambda output: output * 1.001)  # nothing that half precision could tell
     code, out, _ = recurlab("bench", "cells=indrnn", "backends=fake,eager", "dtype=bfloat16", *TINY)
     assert code == 1
@@ -199,7 +200,7 @@ def test_a_half_layer_is_held_to_the_float32_one_too(recurlab, add_backend, quic
     ]
 
 
-def test_a_backend_that_fails_and_one_that_serves_nothing(recurlab, tmp_path, add_backend, quick_pictures):
+def test_a_backend_that_fails_and_one_that_serves_nothing(recurlab, tmp_path, add_backend):
     def fail(output):
         raise RuntimeError("no more\nroom")
 
@@ -282,6 +283,7 @@ def test_a_folder_that_can_not_be_used(recurlab, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "taken"]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_picture_groups_a_case_that_was_measured_twice(recurlab, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(report, "_bars", lambda axes, rows, *_: drawn.append([row["cell"] for row in rows]))

@@ -38,6 +38,7 @@ def short(monkeypatch):
     monkeypatch.setattr(gpu, "items", lambda *given: [items(*given)[place] for place in (8, 10, 4)])
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.slow
 def test_the_plan_runs_and_says_what_was_missed(tmp_path, capsys, monkeypatch, skip_unless_able):
     skip_unless_able("fused")

@@ -33,7 +33,7 @@ def main(folder, words, environment, server):
 def start(folder, words, *, anew=False, **environment):
     """Start a command line and return its process; `anew`: what it starts itself are new processes, as a user's."""
     context = multiprocessing.get_context("forkserver")
-    forkserver.ensure_running()
+    forkserver._forkserver.ensure_running()
     server = None if anew else forkserver._forkserver._forkserver_address
     process = context.Process(target=main, args=(folder, words, environment, server))
     process.start()

@@ -24,7 +24,6 @@ from recurlab.compose import compose
 from recurlab.training.build import Facts
 from recurlab.training.run_dir import RunDir, write_json
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
 HERE = Path(__file__).parent
 QUICK = [
     "plugins=[toy_problems]", "model.hidden_size=5", "trainer.max_epochs=2", "trainer.accelerator=cpu",

@@ -192,7 +192,6 @@ def valid(draw, data: str) -> list[str]:
     return [*choices, *small(choices), *changes]
 
 
-@pytest.mark.usefixtures("quick_pictures")  # the other tests draw them
 @pytest.mark.parametrize("data", groups()["data"])
 def test_choices_and_values_of_the_right_type(outcome, data):
     codes = []
@@ -217,6 +216,7 @@ def invalid(draw, section: str) -> list[str]:
     return [*choices, *small(choices), *(f"{key}={spelt(draw(NUMBERS | SCALARS | ANYTHING))}" for key in changed)]
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("section", SECTIONS)
 def test_any_value_of_a_key(outcome, section):
     @settings(fuzz, max_examples=8)

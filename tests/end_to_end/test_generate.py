@@ -23,7 +23,6 @@ from recurlab.data.vocabulary import Vocabulary
 from recurlab.results.generate import Sampling, TextModel
 from recurlab.training.run_dir import read_json
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
 COMMAND = [sys.executable, "-c", "import sys; from recurlab.cli import main; sys.exit(main(sys.argv[1:]))"]
 BOOK = "".join(
     f"a {word} and a {word} sat\non a mat of a {word}.\n\n{word * 2} is a {word}.\n"

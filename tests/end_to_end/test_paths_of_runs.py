@@ -36,7 +36,7 @@ def test_a_run_of_any_name_is_evaluated_and_continued(recurlab, trained, tmp_pat
         assert recurlab("evaluate", "--", name)[1] == recurlab("evaluate", f"./{name}")[1] == out
 
 
-def test_a_page_and_a_graph_of_a_run_of_any_name(recurlab, trained, tmp_path, quick_pictures):
+def test_a_page_and_a_graph_of_a_run_of_any_name(recurlab, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "lr=0.1")
     assert recurlab("report", "lr=0.1")[1] == "lr=0.1/report.html\n"
     code, _, said = recurlab("export", "lr=0.1", "lr=0.1.pt2")

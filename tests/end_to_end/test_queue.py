@@ -17,7 +17,7 @@ SWEEP = """\
 title: A toy
 question: Does it come out again?
 scales:
-  paper: {seeds: [0, 1], overrides: ["plugins=[slow_toy]", "data={name: slow_toy}", trainer.max_epochs=20]}
+  paper: {seeds: [0, 1], overrides: ["plugins=[slow_toy]", "data={name: slow_toy}", trainer.max_epochs=10]}
 benchmarks:
   toy:
     metric: test/loss
@@ -121,7 +121,7 @@ def test_a_queue_that_is_stopped_or_killed_at_any_moment_goes_on_to_the_same_bit
     stopped = make(tmp_path)
     rng, said = random.Random(), 0
     for how in ("told", "killed", "told", "vanished"):
-        said += rng.randrange(3, 15)
+        said += rng.randrange(2, 8)
         queue = start(stopped, [*WORDS, "launcher.jobs=1"])
         wait_for(stopped / "epochs", said)
         if how == "told":

@@ -87,6 +87,7 @@ def left(tmp_path):
     return leave
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_page_of_a_finished_run(recurlab, quick, tmp_path):
     assert recurlab("train", "experiment=adding/lstm", "seed=7", *quick)[0] == 0
     run = next(tmp_path.rglob("status.json")).parent
@@ -110,6 +111,7 @@ def test_the_page_of_a_finished_run(recurlab, quick, tmp_path):
     assert "This run" not in page.text
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_classifier_s_page_shows_what_was_taken_for_what(trained, tiny_mnist, tmp_path):
     folder = tmp_path / "images"
     shutil.copytree(tiny_mnist, folder)

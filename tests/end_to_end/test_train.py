@@ -9,17 +9,12 @@ import yaml
 import recurlab as package
 
 
-@pytest.fixture(autouse=True)
-def _quick_unless_it_is_about_a_picture(request):
-    if "picture" not in request.node.name:
-        request.getfixturevalue("quick_pictures")
-
-
 def run_of(folder: Path) -> Path:
     (status,) = folder.rglob("status.json")
     return status.parent
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_leaves_its_config_provenance_metrics_checkpoints_result_and_picture(recurlab, quick, tmp_path, fastest):
     code, out, err = recurlab("train", "experiment=adding/indrnn", "seed=3", *quick)
     assert (code, err) == (0, "")

@@ -8,6 +8,7 @@ from recurlab.results.figures import draw_confusion, draw_curves
 from recurlab.results.records import Curves, Result, read_confusion
 from recurlab.training.run_dir import FORMAT, RunDir
 
+pytestmark = pytest.mark.usefixtures("pictures")
 # As Lightning's logger and its LearningRateMonitor write it: a row for each, and a rate for each group of parameters.
 METRICS = """epoch,lr-Adam/pg1,lr-Adam/pg2,step,test/mse,train/loss,train/mse,valid/loss,valid/mse
 ,0.5,0.5,4,,,,,

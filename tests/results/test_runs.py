@@ -23,7 +23,7 @@ def test_the_summary_puts_the_test_metric_beside_chance(run):
     assert lines[-1] == f"picture: {run / 'curves.png'}"
 
 
-def test_the_picture_is_drawn_from_the_files_alone(run):
+def test_the_picture_is_drawn_from_the_files_alone(pictures, run):
     drawn = (run / "curves.png").read_bytes()
     (run / "curves.png").unlink()
     assert draw_curves(run) == run / "curves.png"

@@ -16,8 +16,6 @@ QUICK = [
     "model.hidden_size=6", "optimizer.lr=0.01", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
-
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory, monkeypatch):

@@ -127,6 +127,7 @@ def numbers(recurlab, tmp_path):
     return folder
 
 
+@pytest.mark.usefixtures("pictures")
 def test_page_headers_and_readme_are_what_the_csv_files_give(recurlab, numbers, tmp_path):
     assert recurlab("study", "report", "--check")[0] == 1
     code, _, err = recurlab("study", "report")

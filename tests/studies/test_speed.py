@@ -21,6 +21,7 @@ def speed(recurlab, tmp_path):
     return folder
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_bench_is_run_and_its_table_written(recurlab, speed, tmp_path):
     (tmp_path / "README.md").write_text("<!-- studies:begin -->\n<!-- studies:end -->\n")
     assert recurlab("study", "report")[0] == 0

@@ -85,6 +85,7 @@ end
 """
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_tables_are_what_the_csv_files_give(recurlab, filled, tmp_path):
     code, out, err = recurlab("study", "report", "toy")
     assert (code, err) == (0, "")
@@ -124,6 +125,7 @@ def test_check_finds_what_is_not_as_the_csv_files_say_and_writes_nothing(recurla
     assert kept == {path: path.read_bytes() for path in kept}
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize(
     "figure", ["x: cell, y: solved", "x: cell, y: never", "x: size, log: true", "x: size, y: early"]
 )

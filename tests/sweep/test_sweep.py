@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 SPACE = "sweep.space={optimizer.lr: {low: 1e-3, high: 1e-1, log: true}, model.hidden_size: {low: 2, high: 4}}"
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_sweep_leaves_a_table_a_picture_and_the_best_words(recurlab, toys, read, tmp_path):
     words = [*(word.replace("toy_sweep,", "toy_sweep_of_classes,") for word in toys), "trainer.max_epochs=1", SPACE]
     folder = tmp_path / "runs/toy_sweep_of_classes/rnn"

@@ -13,7 +13,6 @@ from recurlab.launch.jobs import Job
 from recurlab.training.job import digest
 from recurlab.training.run_dir import RunDir, read_json, write_json
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
 QUICK = [
     "model.hidden_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
     "data.batch_size=4", "data.eval_batch_size=2", "backend=eager",
@@ -54,7 +53,6 @@ def trained(tmp_path_factory):
     """Folders of data and of a run that has finished: of the text in a, and of the table a.csv."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in AT}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recurlab.results.figures.png", lambda figure, mark=None: b"")
         patch.delenv("RECURLAB_DATA", raising=False)
         for kind, folder in folders.items():
             patch.chdir(folder)

@@ -20,7 +20,6 @@ from recurlab.cli import main
 from recurlab.compose import compose
 from recurlab.training.job import digest
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
 QUICK = [
     "plugins=[toy_problems,stopper]", "model.hidden_size=5", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "optimizer=sgd",
