@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from recurlab.cli import main
 from recurlab.compose import compose, groups
+from recurlab.config import load
 from recurlab.errors import RecurlabError
 
 # Options and values that would take other machines or processes, a service, or minutes.
@@ -82,6 +83,7 @@ def composed(*choices: str) -> dict[str, object]:
     return {str(key): value for key, value in values.items() if key != "experiment"}
 
 
+@cache
 def defaults(choices: tuple[str, ...]) -> dict[str, object]:
     """Return all keys of the config with these choices, mappings too, and their values."""
     base = composed()
@@ -102,9 +104,13 @@ def defaults(choices: tuple[str, ...]) -> dict[str, object]:
 
 @cache
 def allowed(data: str, key: str) -> list[str]:
-    """Return the names that a key may have, as the refusal of another one lists them."""
+    """Return the names that a key may have: a group's options, or those that the refusal of another name lists."""
+    if key in groups():
+        return groups()[key]
+    config = OmegaConf.create(composed(data))
+    OmegaConf.update(config, key, "no_such_name", force_add=True)
     try:
-        compose([data, f"{key}=no_such_name"])
+        load(config)
     except RecurlabError as refusal:
         found = re.search(r"='no_such_name': allowed are ([^;]*)", str(refusal))
         return found[1].split(", ") if found else []
