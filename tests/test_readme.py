@@ -100,9 +100,10 @@ def test_every_cell_data_set_and_option_named_exists():
     from recurlab.compose import groups
 
     table = dict(re.findall(r"^\| `(cell|recurrence|backend|data|model|logger)` \| (.*) \|$", TEXT, re.MULTILINE))
+    assert len(table) == 6
     for group, text in table.items():
         named = set(re.findall(r"`(\w+)`", text))
-        assert named == set(groups()[group]), group
+        assert named <= set(groups()[group]), group
 
 
 @pytest.mark.slow

@@ -12,7 +12,10 @@ GRU, INDRNN, LEAKY = (
     next((OLD / "runs").glob(f"*/{name}/*")).relative_to(OLD) for name in ("gru", "indrnn", "old_leaky")
 )
 PLUGIN = "plugins=[old_plugin]"
-pytestmark = pytest.mark.usefixtures("quick_pictures")
+pytestmark = [
+    pytest.mark.usefixtures("quick_pictures"),
+    pytest.mark.filterwarnings("ignore:recurlab.* is called recurlab.* now:FutureWarning"),  # of the plugin
+]
 
 
 @pytest.fixture
