@@ -14,16 +14,17 @@ import recurlab
 SOURCE = Path(recurlab.__file__).parent
 # From the ground up. A module may import its own floor and those below.
 FLOORS = [
-    ["errors", "locks", "parents", "files", "foreign", "caches", "lazy", "plugins", "process", "schema"],
+    ["errors", "former", "locks", "parents", "files", "foreign", "caches", "lazy", "plugins", "process", "schema"],
     ["table"], ["cells"], ["fuse"], ["backends"], ["layers"], ["models"], ["interop", "deploy"], ["data"],
     ["problems"],
-    # `config` knows the names of everything that can be chosen: loggers and launchers too, never their code.
-    ["config"], ["compose"], ["training"], ["results"], ["bench"], ["launch"],
+    # `choices` knows the names of everything that can be chosen: loggers and launchers too, never their code.
+    ["choices"], ["config"], ["sources"], ["compose"], ["completion"],
+    ["training"], ["results"], ["bench"], ["launch"],
     ["sweep", "studies"],
     ["cli", "__main__"],
 ]  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
-NAMES_ONLY = {("config", "recurlab.training"), ("config", "recurlab.launch")}
+NAMES_ONLY = {("choices", "recurlab.training"), ("choices", "recurlab.launch")}
 
 
 @cache

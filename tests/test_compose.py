@@ -7,7 +7,8 @@ import pytest
 
 import recurlab
 from recurlab.cli.parser import COMPLETION
-from recurlab.compose import complete, compose, expand
+from recurlab.completion import complete
+from recurlab.compose import compose, expand
 from recurlab.data import DATA
 from recurlab.data.adding import Adding
 from recurlab.data.copy_memory import CopyMemory

@@ -97,7 +97,7 @@ def test_a_users_cell_takes_less_than_fifteen_lines_and_any_recurrence(tmp_path,
 
 
 def test_every_cell_data_set_and_option_named_exists():
-    from recurlab.compose import groups
+    from recurlab.sources import groups
 
     table = dict(re.findall(r"^\| `(cell|recurrence|backend|data|model|logger)` \| (.*) \|$", TEXT, re.MULTILINE))
     assert len(table) == 6

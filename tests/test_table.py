@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter, OrderedDict
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
@@ -19,15 +19,15 @@ def table():
 
 @pytest.fixture
 def plugged(monkeypatch, table):
-    """Return the table with a plug-in, and the list of the entry-point groups that were asked for."""
-    asked = []
-
-    def entry_points(*, group):
-        asked.append(group)
-        return [EntryPoint("fraction", "fractions:Fraction", group), EntryPoint("count", "decimal:Decimal", group)]
-
-    monkeypatch.setattr(recurlab.table, "entry_points", entry_points)
-    return table, asked
+    """Return the table where other packages have entry points."""
+    points = [
+        EntryPoint("fraction", "fractions:Fraction", "recurlab.tasks"),
+        EntryPoint("count", "decimal:Decimal", "recurlab.tasks"),
+        EntryPoint("broken", "no_such_module:Thing", "recurlab.tasks"),
+        EntryPoint("chain", "itertools:chain", "recurlab.others"),
+    ]
+    monkeypatch.setattr(recurlab.table, "installed", lambda: EntryPoints(points))
+    return table
 
 
 def test_a_name_gives_the_object_behind_it(table):
@@ -106,14 +106,13 @@ def test_a_name_must_be_an_identifier(table, name):
         table.register(name)
 
 
-def test_an_entry_point_adds_a_name(plugged):
+def test_an_entry_point_of_the_tables_group_adds_a_name(plugged):
     from fractions import Fraction
 
-    table, asked = plugged
-    assert "fraction" in table
-    assert list(table) == ["count", "fraction", "missing", "ordered"]
-    assert table["fraction"] is Fraction
-    assert set(asked) == {"recurlab.tasks"}
+    assert "fraction" in plugged
+    assert list(plugged) == ["broken", "count", "fraction", "missing", "ordered"]
+    assert plugged["fraction"] is Fraction
+    assert "chain" not in plugged
 
 
 def test_a_former_group_of_entry_points_still_adds_names(monkeypatch):
@@ -124,6 +123,11 @@ def test_a_former_group_of_entry_points_still_adds_names(monkeypatch):
 
 
 def test_an_entry_point_does_not_replace_a_built_in_name(plugged):
-    table, _ = plugged
-    assert table["count"] is Counter
-    assert len(table) == 4
+    assert plugged["count"] is Counter
+    assert len(plugged) == 5
+
+
+def test_an_entry_point_that_cannot_be_imported_is_named(plugged):
+    wanted = "task='broken': the entry point no_such_module:Thing can't be imported: No module named 'no_such_module'"
+    with pytest.raises(RecurlabError, match=wanted):
+        plugged["broken"]

@@ -2,47 +2,27 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
-from recurlab.config import CHOICES, Config, load
+from recurlab.choices import CHOICES
+from recurlab.config import Config, load
 from recurlab.errors import SHOWN, RecurlabError, one_line, say, shown, unknown, unknown_key
+from recurlab.former import WITH_RESET, flat_cell
+from recurlab.plugins import import_plugins
+from recurlab.schema import full_keys
+from recurlab.sources import APART, FORMER, check_unambiguous, groups, hydra, import_plugins_of
 
 PRIMARY = "train"
-APART = "sweep"  # a folder of configs that are not parts of a run's
 WHOLE = ("data.sha256",)  # mappings that are given as a whole: a key may be a file's name, with dots
-FORMER = {"task": "data"}  # groups by their names of before, and those that they have now
-OPEN = ("cell.options", "model.init.gate_bias", "launcher.extra")  # mappings that take any key
-
-
-def configs_dir() -> Path:
-    """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parents[1] / "configs"
-
-
-@cache
-def groups() -> dict[str, list[str]]:
-    """Return the options of each config group."""
-    top = configs_dir()
-    found: dict[str, list[str]] = {}
-    for path in sorted(top.rglob("*.yaml")):
-        group, _, option = path.relative_to(top).with_suffix("").as_posix().partition("/")
-        if option and group != APART:
-            found.setdefault(group, []).append(option)
-    return found
+OPEN = (*CHOICES, "model.init.gate_bias")  # mappings that take keys which no YAML file names
 
 
 def compose(overrides: list[str]) -> tuple[Config, DictConfig]:
@@ -58,6 +38,11 @@ def compose(overrides: list[str]) -> tuple[Config, DictConfig]:
     except Exception as error:  # Hydra's own errors are of many kinds
         raise RecurlabError(f"{_said(overrides)}: {one_line(error):.300}") from error
     return load(resolved), resolved
+
+
+def base(overrides: list[str]) -> dict[str, Any]:
+    """Return the config for overrides as the YAML files have it, with interpolations and without types."""
+    return _values(_compose(overrides))
 
 
 def expand(overrides: list[str]) -> list[list[str]]:
@@ -77,16 +62,6 @@ def expand(overrides: list[str]) -> list[list[str]]:
     return jobs
 
 
-def complete(word: str) -> list[str]:
-    """Return what the last word of a command line may become: an option of a group, or a key."""
-    options = groups()
-    key, equals, start = word.partition("=")
-    if equals:
-        return [f"{key}={option}" for option in options.get(key, []) if option.startswith(start)]
-    known = {*options, *_keys(_base([]))}
-    return sorted(f"{name}=" for name in known if name.startswith(word))
-
-
 def _resolve(composed: DictConfig) -> DictConfig:
     choices = composed.hydra.runtime.choices
     try:
@@ -95,6 +70,8 @@ def _resolve(composed: DictConfig) -> DictConfig:
         raise RecurlabError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     for key in CHOICES:
         _spell_out(values, key)
+    if isinstance(values.get("cell"), dict):
+        values["cell"] = flat_cell(values["cell"])
     parts = (values.get(key) for key in ("data", "cell"))
     names = [part.get("name") if isinstance(part, dict) else part for part in parts]
     name = choices.get("experiment") or "/".join(map(str, names))
@@ -112,54 +89,53 @@ def _spell_out(values: dict[str, Any], key: str) -> None:
 
 def _compose(overrides: list[str]) -> DictConfig:
     parsed = _parse(overrides)
+    _import_plugins(parsed)
+    known = groups()
     for override in parsed:
         _check_form(override)
-        _check_option(override)
+        _check_option(override, known)
         if override.is_sweep_override():
             raise RecurlabError(f"{override.input_line}: several values make a grid, which needs -m")
+    ours = [override for override in parsed if _is_set_here(override, known)]
     try:
-        others, replaced = _set_apart(parsed)
-        with _hydra():
-            rewritten = [text for override in others for text in _rewrite(override)]
-            composed = hydra_compose(PRIMARY, overrides=rewritten, return_hydra_config=True)
-        with open_dict(composed):
-            for override in replaced:
-                whole = isinstance(override.value(), dict)
-                OmegaConf.update(composed, override.get_key_element(), override.value(), merge=not whole)
+        composed = _composed(str(override.input_line) for override in parsed if override not in ours)
+        for override in ours:
+            _set(composed, override)
         return composed
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, parsed) from error
 
 
-def _set_apart(parsed: list[Override]) -> tuple[list[Override], list[Override]]:
-    """Return the overrides for Hydra, and those that put another choice in the place of a group's.
-
-    Hydra would merge such a mapping, ``data={name: mine, length: 5}``, into what the group's option and an experiment
-    say. What is said of its keys later on belongs to it.
-    """
-    others: list[Override] = []
-    replaced: dict[str, list[Override]] = {}
-    for override in parsed:
-        key, value = override.get_key_element(), override.value()
-        owner = key.partition(".")[0]
-        if key in CHOICES and key in groups() and isinstance(value, dict) and "name" in value:
-            replaced[key] = [override]
-        elif owner in replaced and key != owner:
-            replaced[owner].append(override)
-        else:
-            others.append(override)
-    return others, [override for each in replaced.values() for override in each]
+def _import_plugins(overrides: list[Override]) -> None:
+    """Import the plugins of a command line and of its experiment, whose names may be chosen in it."""
+    given = {str(override.key_or_group): override.value() for override in overrides if not override.is_delete()}
+    if isinstance(given.get("experiment"), str):
+        import_plugins_of(str(given["experiment"]))
+    if given.get("plugins") is not None:
+        import_plugins(cast(list[str], given["plugins"]))
 
 
-def _rewrite(override: Override) -> list[str]:
-    """Return an override as Hydra has to be told it, where it would merge mappings or refuse new keys."""
-    key, value, text = override.get_key_element(), override.value(), str(override.input_line)
+def _is_set_here(override: Override, known: dict[str, list[str]]) -> bool:
+    """Return whether an override is of a mapping that takes any key; Hydra would refuse it, or merge two choices."""
+    key = str(override.key_or_group)
+    if override.is_delete():
+        return False
+    below = any(key.startswith(f"{mapping}.") for mapping in OPEN)
+    return below or (key in OPEN and (isinstance(override.value(), dict) or key not in known))
+
+
+def _set(composed: DictConfig, override: Override) -> None:
+    """Do what an override of an open mapping says."""
+    key, value = str(override.key_or_group), override.value()
+    for choice in CHOICES:
+        if key == choice and isinstance(value, str):
+            value = {"name": value}
+        elif key.startswith(f"{choice}.") and isinstance(name := OmegaConf.select(composed, choice), str):
+            OmegaConf.update(composed, choice, {"name": name})
+    if key == "cell.name" and OmegaConf.select(composed, key) in WITH_RESET:
+        OmegaConf.update(composed, "cell", {"reset": None, **composed.cell}, force_add=True)  # by which it is found
     other_choice = key in CHOICES and isinstance(value, dict) and "name" in value  # not a mixture of both
-    if other_choice or (key in WHOLE and isinstance(value, dict)):
-        return [f"{key}=null", text]
-    if any((key == mapping and isinstance(value, dict)) or key.startswith(f"{mapping}.") for mapping in OPEN):
-        return [f"++{text}"]
-    return [text]
+    OmegaConf.update(composed, key, value, merge=not (other_choice or key in WHOLE), force_add=True)
 
 
 def _check_form(override: Override) -> None:
@@ -173,14 +149,14 @@ def _check_form(override: Override) -> None:
         raise RecurlabError(f"{_said([override])}: a choice has its own place, say {key}=...")
 
 
-def _check_option(override: Override) -> None:
-    """Raise the error for a group that has no such option."""
-    options = groups().get(str(override.key_or_group))
-    value = override.value()
-    if options is None or override.is_sweep_override() or override.is_delete() or isinstance(value, dict):
+def _check_option(override: Override, known: dict[str, list[str]]) -> None:
+    """Raise the error for a group that has no such option, or two of them."""
+    group, value = str(override.key_or_group), override.value()
+    if group not in known or override.is_sweep_override() or override.is_delete() or isinstance(value, dict):
         return
-    if value not in options:
-        raise unknown(str(override.key_or_group), value, options)
+    if value not in known[group]:
+        raise unknown(group, value, known[group])
+    check_unambiguous(group, str(value))
 
 
 def _explain(error: Exception, overrides: list[Override]) -> RecurlabError:
@@ -191,7 +167,8 @@ def _explain(error: Exception, overrides: list[Override]) -> RecurlabError:
     if isinstance(inner, ConfigTypeError):  # one of the two was merged into the other
         wanted = "list" if inner.object_type is list else "mapping"
         return RecurlabError(f"{key}={shown(value)}: must be a {wanted}")
-    known_keys = _keys(_base([str(o.input_line) for o in overrides if str(o.key_or_group) in known]))
+    choices = [o for o in overrides if str(o.key_or_group) in known and not _is_set_here(o, known)]
+    known_keys = full_keys(_values(_composed(str(o.input_line) for o in choices)))
     if inner is None or key in known_keys:
         return RecurlabError(one_line(error))
     place = key.rpartition(".")[0]
@@ -218,24 +195,20 @@ def _said(overrides: Iterable[object]) -> str:
     return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
-def _base(choices: list[str]) -> dict[str, Any]:
-    """Return the config with nothing but options of groups chosen."""
-    with _hydra():
-        composed = hydra_compose(PRIMARY, overrides=choices, return_hydra_config=True)
+def _composed(overrides: Iterable[str]) -> DictConfig:
+    """Return what Hydra composes."""
+    with hydra(overrides) as words:
+        return hydra_compose(PRIMARY, overrides=words, return_hydra_config=True)
+
+
+def _values(composed: DictConfig) -> dict[str, Any]:
+    """Return what was composed in plain containers, with its interpolations."""
     return cast(dict[str, Any], OmegaConf.to_container(_own(composed)))
 
 
 def _own(composed: DictConfig) -> DictConfig:
     """Return a composed config without Hydra's part."""
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-
-
-def _keys(config: dict[str, Any], place: str = "") -> list[str]:
-    """Return the full names of all keys in a config."""
-    found = []
-    for key, value in config.items():
-        found += [f"{place}{key}", *(_keys(value, f"{place}{key}.") if isinstance(value, dict) else [])]
-    return found
 
 
 def _parse(overrides: list[str]) -> list[Override]:
@@ -258,9 +231,3 @@ def _renamed(text: str) -> str:
         return text
     say(f"{key}=: is called {FORMER[key]}= now")
     return f"{FORMER[key]}={value}"
-
-
-@contextmanager
-def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        yield

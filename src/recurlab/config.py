@@ -5,15 +5,14 @@
 
 import re
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Optional
 
 from omegaconf import DictConfig, OmegaConf
 
 from recurlab.backends import BACKENDS
-from recurlab.cells import CELLS, PRESETS
-from recurlab.cells.activations import ACTIVATIONS
 from recurlab.cells.recurrence import Recurrence
-from recurlab.data import DATA
+from recurlab.choices import CHOICES, take_cell, typed_choice
 from recurlab.errors import (
     SIZE,
     RecurlabError,
@@ -25,65 +24,15 @@ from recurlab.errors import (
     shown,
     unknown,
 )
-from recurlab.launch import LAUNCHERS
-from recurlab.layers import CONSTRAINTS, INITIALIZERS, MASKED_OUTPUTS, REGULARIZERS
+from recurlab.layers import MASKED_OUTPUTS
 from recurlab.models import ENCODERS, STACKS
 from recurlab.plugins import import_plugins
-from recurlab.problems import OPTIMIZERS, SCHEDULERS
 from recurlab.problems.loss import Loss
-from recurlab.schema import plain
+from recurlab.schema import full_keys, plain
 from recurlab.schema import typed as typed
-from recurlab.table import Table
-from recurlab.training import LOGGERS
-
-# Where a config holds a choice by its `name`, and the table that it is looked up in. A null choice stays None.
-CHOICES: dict[str, Table] = {
-    "data": DATA,
-    "optimizer": OPTIMIZERS,
-    "scheduler": SCHEDULERS,
-    "logger": LOGGERS,
-    "launcher": LAUNCHERS,
-    "model.constraint.input": CONSTRAINTS,
-    "model.constraint.recurrent": CONSTRAINTS,
-    "model.constraint.bias": CONSTRAINTS,
-    "model.regularizer.input": REGULARIZERS,
-    "model.regularizer.recurrent": REGULARIZERS,
-    "model.regularizer.bias": REGULARIZERS,
-    "model.init.encoder": INITIALIZERS,
-    "model.init.input": INITIALIZERS,
-    "model.init.recurrent": INITIALIZERS,
-    "model.init.last_recurrent": INITIALIZERS,
-    "model.init.bias": INITIALIZERS,
-    "model.init.head": INITIALIZERS,
-}
 
 MOST_LAYERS = 10_000  # more would be built for hours
 NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*")  # of an experiment; a run never leaves its output_dir
-
-
-@dataclass
-class CellConfig:
-    """A cell by name, with its options; null is the cell's own. `options` are those of a user's cell."""
-
-    name: str = "gru"
-    activation: Optional[str] = None  # noqa: UP045  OmegaConf reads Optional
-    reset: Optional[str] = None  # noqa: UP045
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if "self" in self.options:
-            raise RecurlabError("cell.options.self: no cell can have an option of this name")
-        if self.name not in PRESETS and self.name not in CELLS:
-            raise unknown("cell.name", self.name, [*CELLS, *PRESETS])
-        if self.activation is not None:
-            ACTIVATIONS.check("cell.activation", self.activation)
-        if self.reset is not None:
-            check_choice("cell.reset", self.reset, ("after", "before"))
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the cell's name and the options given, as arguments of `recurlab.RNN`."""
-        given = {"activation": self.activation, "reset": self.reset, **self.options}
-        return {"cell": self.name, **{key: value for key, value in given.items() if value is not None}}
 
 
 @dataclass
@@ -236,7 +185,7 @@ class Config:
         backend: auto or a name of `recurlab.backends.BACKENDS`.
         resume: null begins a new run; auto continues the one of the same config, or leaves it if it has finished; a run
             directory continues that one.
-        data, optimizer, scheduler, logger, launcher: an instance of the class that the choice's name stands for.
+        data, cell, optimizer, scheduler, logger, launcher: an instance of the class that the choice's name stands for.
     """
 
     experiment: str = "unnamed"
@@ -246,7 +195,7 @@ class Config:
     plugins: list[str] = field(default_factory=list)
     backend: str = "auto"
     data: Any = None
-    cell: CellConfig = field(default_factory=CellConfig)
+    cell: Any = None
     recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: Loss = field(default_factory=Loss)
@@ -279,18 +228,18 @@ def load(composed: DictConfig) -> Config:
     config = plain(composed)
     if config.get("plugins") is not None:
         import_plugins(config.plugins)
-    for key, table in CHOICES.items():
-        if OmegaConf.select(config, key) is not None:
-            OmegaConf.update(config, key, _choice(config, key, table), merge=False)
+    for key in CHOICES:
+        if key != "cell" and OmegaConf.select(config, key) is not None:
+            OmegaConf.update(config, key, typed_choice(config, key, keys())[1], merge=False)
+    cell = take_cell(config, keys())
     made = OmegaConf.to_object(typed("", Config, config))
     assert isinstance(made, Config)
+    made.cell = cell
     return made
 
 
-def _choice(config: DictConfig, key: str, table: Table) -> Any:
-    """Return the choice at `key` with the types of the class that its name stands for."""
-    given = OmegaConf.select(config, key)
-    options = given.copy() if isinstance(given, DictConfig) else OmegaConf.create({"name": given})
-    name = options.pop("name", None)
-    table.check(f"{key}.name", name)
-    return typed(f"{key}.", table[name], options)
+@cache
+def keys() -> tuple[str, ...]:
+    """Return the full names of all keys of a run but those of choices, whose options differ."""
+    values: Any = OmegaConf.to_container(OmegaConf.structured(Config))
+    return tuple(full_keys(values))

@@ -89,6 +89,27 @@ def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Ite
     return RecurlabError(f"{key}={shown(value)}: unknown key; allowed are {', '.join(names) or 'none'}{hint}")
 
 
+def unknown_option(
+    key: str, value: object, owner: str, names: Iterable[str], elsewhere: Iterable[str] = ()
+) -> RecurlabError:
+    """Return the error for an option that its owner has not, e.g. ``cell.rest='after'`` of ``cell 'gru'``.
+
+    Args:
+        key: the full key, or an argument's name.
+        value: what was given.
+        owner: whose option it would be.
+        names: of the options that it has, without what is before the last dot of `key`.
+        elsewhere: full keys of other owners; one of them is proposed where no option of this one is like it.
+    """
+    place, dot, last = key.rpartition(".")
+    own, others = list(names), list(elsewhere)
+    near = get_close_matches(last, own, n=1) or [name for name in others if name.rpartition(".")[2] == last]
+    hint = f"; did you mean {(f'{place}{dot}' if near[0] in own else '') + near[0]!r}?" if near else ""
+    hint = hint or did_you_mean(last, others, cutoff=0.8)
+    what = "unknown key" if dot else "unknown argument"
+    return RecurlabError(f"{key}={shown(value)}: {what}; {owner} has: {', '.join(own) or 'no options'}{hint}")
+
+
 def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
     """Raise unless `value` is one of `allowed`."""
     names = list(allowed)

@@ -153,3 +153,11 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(entry, f"{key}[{place}]")
     else:
         yield key, value
+
+
+def full_keys(values: dict[str, Any], above: str = "") -> list[str]:
+    """Return the full names of all keys in a mapping of mappings, each before those below it."""
+    found = []
+    for key, value in values.items():
+        found += [f"{above}{key}", *(full_keys(value, f"{above}{key}.") if isinstance(value, dict) else [])]
+    return found

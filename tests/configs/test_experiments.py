@@ -7,10 +7,12 @@ import pytest
 import torch
 import yaml
 
-from recurlab.compose import compose, configs_dir, groups
-from recurlab.config import CHOICES, ModelConfig, TrainerConfig
+from recurlab.choices import CHOICES
+from recurlab.compose import compose
+from recurlab.config import ModelConfig, TrainerConfig
 from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
+from recurlab.sources import configs_dir, groups
 from recurlab.training.build import build_problem
 
 EXPERIMENTS = sorted(

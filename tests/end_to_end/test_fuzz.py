@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from recurlab.cli import main
-from recurlab.compose import compose, groups
+from recurlab.compose import compose
 from recurlab.config import load
 from recurlab.errors import RecurlabError
+from recurlab.sources import groups
 
 # Options and values that would take other machines or processes, a service, or minutes.
 GROUPS = {"backend": ["eager"], "launcher": ["local"], "logger": ["csv"], "trainer": ["default"]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from recurlab.backends import BACKENDS
-from recurlab.cells import CELLS, PRESETS, RECURRENCES
+from recurlab.cells import CELLS, RECURRENCES
 from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, unknown, unknown_key
 from recurlab.plugins import import_plugins
 
@@ -158,7 +158,7 @@ def complete_bench(word: str) -> list[str]:
 
 def _choices() -> dict[str, list[str]]:
     return {
-        "cells": [*CELLS, *PRESETS],
+        "cells": list(CELLS),
         "recurrences": list(RECURRENCES),
         "backends": [*BACKENDS, *OTHERS],
         "options": list(OPTIONS),

@@ -1,24 +1,70 @@
-"""What a recurrence computes: one step function in one small file per cell, and the tables of their names."""
+"""What a recurrence computes: one step function in one small file per cell, and the table of their names.
 
-from typing import Any
+Nothing here imports torch: a config is checked against the cells and their options before that takes its time.
+"""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from recurlab.errors import RecurlabError
 from recurlab.table import Table
 
+
+@dataclass(frozen=True)
+class Preset:
+    """A cell under the name that the literature gives to a choice of its recurrence and options.
+
+    Attributes:
+        cell: a name in `CELLS`.
+        recurrence: its usual one, of `RECURRENCES`.
+        options: of the cell, where they are other than its defaults.
+    """
+
+    cell: str
+    recurrence: str = "dense"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# A new cell or preset is one line here.
+PRESETS = {
+    "cudnn_gru": Preset("gru", "dense", {"reset": "after"}),
+    "indrnn": Preset("rnn", "diagonal", {"activation": "relu"}),
+    "indy_gru": Preset("gru", "diagonal", {"reset": "before"}),
+    "indy_lstm": Preset("lstm", "diagonal"),
+}
 CELLS = Table(
     "cell",
     {
-        "rnn": "recurlab.cells.rnn:Elman",
         "gru": "recurlab.cells.gru:GRU",
         "lstm": "recurlab.cells.lstm:LSTM",
+        "rnn": "recurlab.cells.rnn:Elman",
+        **PRESETS,
     },
 )
 
-# A preset is a cell under the name that the literature gives to a choice of its recurrence and options.
-PRESETS: dict[str, dict[str, Any]] = {
-    "indrnn": {"cell": "rnn", "recurrence": "diagonal", "activation": "relu"},
-    "indy_gru": {"cell": "gru", "recurrence": "diagonal", "reset": "before"},
-    "indy_lstm": {"cell": "lstm", "recurrence": "diagonal"},
-    "cudnn_gru": {"cell": "gru", "recurrence": "dense", "reset": "after"},
-}
-
 RECURRENCES = ("dense", "diagonal", "block")
+
+
+class Named(NamedTuple):
+    """What the name of a cell stands for: its class, its usual recurrence, and options other than the defaults."""
+
+    kind: type
+    recurrence: str
+    options: dict[str, Any]
+
+
+def named(name: str, key: str = "cell") -> Named:
+    """Return what a name in `CELLS` stands for.
+
+    Raises:
+        RecurlabError: for an unknown name, with `key` as what was given.
+    """
+    CELLS.check(key, name)
+    found, recurrence, options = CELLS[name], "dense", dict[str, Any]()
+    if isinstance(found, Preset):
+        recurrence, options = found.recurrence, dict(found.options)
+        found = CELLS[found.cell]
+    if not isinstance(found, type):
+        raise RecurlabError(f"{key}={name!r}: stands for {type(found).__name__}, must be a class of cells")
+    return Named(found, recurrence, options)

@@ -1,23 +1,15 @@
 """From a cell's name, options and recurrence to the cell and its recurrence; users' cells register here too."""
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from recurlab.cells import CELLS, PRESETS
+from recurlab.cells import CELLS, named
 from recurlab.cells.cell import Cell
+from recurlab.cells.options import arguments_of, missing
 from recurlab.cells.recurrence import Recurrence
-from recurlab.cells.watch import check_holds_no_weights
-from recurlab.errors import RecurlabError, one_line, unknown
+from recurlab.errors import RecurlabError, one_line, unknown, unknown_option
 
-C = TypeVar("C", bound=type[Cell])
-
-
-def register_cell(name: str) -> Callable[[C], C]:
-    """Return a class decorator that makes a `Cell` known under `name`, in Python and on the command line."""
-    if name in PRESETS:
-        raise RecurlabError(f"cell={name!r}: this name is taken, choose another")
-    return CELLS.register(name)
+register_cell = CELLS.register  # a decorator that makes a `Cell` known by a name, in Python and on the command line
 
 
 def build_cell(
@@ -39,27 +31,34 @@ def build_cell(
     Raises:
         RecurlabError: for an unknown cell or option, or a value that the cell refuses.
     """
+    from recurlab.cells.watch import check_holds_no_weights  # which imports torch
+
     if isinstance(cell, Cell):
         for option in options:
             raise unknown("argument", option, arguments)
         made, usual = cell, "dense"
     else:
-        if not isinstance(cell, str) or (cell not in PRESETS and cell not in CELLS):
-            raise unknown("cell", cell, [*CELLS, *PRESETS])
-        merged = {"cell": cell, "recurrence": "dense", **PRESETS.get(cell, {}), **options}
-        usual = merged.pop("recurrence")
-        made = _construct(CELLS[merged.pop("cell")], cell, merged, arguments)
+        made, usual = make_cell(cell, options, arguments)
     check_holds_no_weights(made)
     made.phases, made.token  # noqa: B018  a faulty step is found here, and the layer can be compiled as one graph
     return made, Recurrence(recurrence or usual, heads)
 
 
-def _construct(kind: type[Cell], name: str, options: Mapping[str, Any], arguments: Iterable[str]) -> Cell:
-    own = list(inspect.signature(kind).parameters)
-    for option in options:
+def make_cell(name: str, options: Mapping[str, Any], arguments: Iterable[str] = ()) -> tuple[Cell, str]:
+    """Return the cell of a name and its usual recurrence, without importing torch; see `build_cell`."""
+    kind, recurrence, usual = named(name)
+    own, given = list(arguments_of(kind)), {**usual, **options}
+    for option, value in options.items():
         if option not in own:
-            raise unknown(f"option of cell {name!r}", option, [*own, *arguments])
+            raise unknown_option(option, value, f"cell {name!r}", own, arguments)
+    for option in missing(kind, given):
+        raise RecurlabError(f"{option}: cell {name!r} needs a value")
     try:
-        return kind(**options)
-    except TypeError as error:
+        made = kind(**given)
+    except RecurlabError:
+        raise
+    except Exception as error:  # whatever a user's cell refuses is said in a line
         raise RecurlabError(f"cell={name!r}: {one_line(error)}") from error
+    if not isinstance(made, Cell):
+        raise RecurlabError(f"cell={name!r}: {kind.__name__} must be a subclass of recurlab.Cell")
+    return made, recurrence

@@ -1,20 +1,18 @@
 """What every cell is: a pure step function, its gates and its states."""
 
 from collections import namedtuple
-from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
-import torch
-from torch import Tensor
-
 from recurlab.cells.activations import linear
-from recurlab.cells.watch import NO_WEIGHTS, Watch
-from recurlab.errors import RecurlabError, one_line
+from recurlab.errors import RecurlabError
 
-State = tuple[Tensor, ...]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = tuple["Tensor", ...]
 
 _numbers = count()
 _by_token: WeakValueDictionary[str, "Cell"] = WeakValueDictionary()
@@ -99,81 +97,20 @@ class Cell:
         All gates of one phase can share one matrix product. The GRU has one phase with its reset gate after the
         recurrence, and two with it before: (reset, update), then (candidate).
         """
-        operands: list[Tensor] = []
-        groups: list[list[str]] = []
+        from recurlab.cells.probe import phases_of
 
-        def record(gate: str, operand: Tensor) -> Tensor:
-            for known, group in zip(operands, groups, strict=True):
-                if known is operand:
-                    group.append(gate)
-                    break
-            else:
-                operands.append(operand)
-                groups.append([gate])
-            return torch.zeros_like(operand)
-
-        self._probe(record, torch.clone)
-        called = [gate for group in groups for gate in group]
-        if len(set(called)) != len(called):
-            raise RecurlabError(f"cell {type(self).__name__}: a gate's recurrence may be applied once a step")
-        return tuple(tuple(sorted(group, key=self.gates.index)) for group in groups)
+        return phases_of(self)
 
     @cached_property
     def normalizes(self) -> bool:
         """Whether the step normalises a state, by `recur.normalize`."""
-        states: list[Tensor] = []
+        from recurlab.cells.probe import normalizes
 
-        def normalize(state: Tensor) -> Tensor:
-            states.append(state)
-            return state.clone()
-
-        self._probe(lambda gate, operand: torch.zeros_like(operand), normalize)
-        if len(states) > 1:
-            raise RecurlabError(f"cell {type(self).__name__}: recur.normalize may be applied once a step")
-        return bool(states)
+        return normalizes(self)
 
     @cached_property
     def entries(self) -> dict[str, tuple[bool, bool]]:
         """For each gate, whether the step uses its input, and whether it uses its recurrence."""
-        products: dict[str, Tensor] = {}
+        from recurlab.cells.probe import entries_of
 
-        def record(gate: str, operand: Tensor) -> Tensor:
-            products[gate] = torch.zeros_like(operand)
-            return products[gate]
-
-        x, used = self._probe(record, torch.clone)
-        known = [id(tensor) for tensor in used]
-        return {gate: (id(getattr(x, gate)) in known, id(products.get(gate)) in known) for gate in self.gates}
-
-    def _probe(
-        self, record: Callable[[str, Tensor], Tensor], normalize: Callable[[Tensor], Tensor]
-    ) -> tuple[Any, list[Tensor]]:
-        """Run the step once on zeros of shape (2, 3), telling `record` of each use of the recurrence.
-
-        Returns:
-            The inputs, and all tensors that the step used.
-        """
-        name = type(self).__name__
-        if not isinstance(getattr(self, "gates", None), tuple) or not self.gates:
-            raise RecurlabError(f"cell {name}: a cell must name its gates, like gates = ('update', 'candidate')")
-        x = self.by_gate(*(torch.zeros(2, 3) for _ in self.gates))
-        recur = self.recur_by_gate(*(partial(record, gate) for gate in self.gates))
-        recur.normalize = normalize
-        states = tuple(torch.zeros(2, 3) for _ in self.states)
-        watch = Watch((*x, *states))
-        try:
-            with torch.no_grad(), watch:
-                new = self.advance(x, states, recur)
-        except RecurlabError:
-            raise
-        except Exception as error:  # whatever a user's step does, it is said in a line
-            watch.check(name)
-            foreign = [str(tuple(tensor.shape)) for tensor in watch.foreign() if tensor.dim()]
-            hint = f"its gates are {', '.join(self.gates)}"
-            if foreign:
-                hint = f"it uses a tensor {foreign[0]}, and {NO_WEIGHTS}"
-            raise RecurlabError(f"cell {name}: its step fails: {one_line(error)}; {hint}") from error
-        watch.check(name)
-        if len(new) != len(self.states) or any(not isinstance(s, Tensor) or s.shape != (2, 3) for s in new):
-            raise RecurlabError(f"cell {name}: step must return {len(self.states)} tensor(s) shaped like the state")
-        return x, [*watch.used, *new]
+        return entries_of(self)

@@ -1,13 +1,14 @@
 """The gated recurrent unit, its reset gate after or before the recurrence."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurlab.cells.activations import activation, check_activation
 from recurlab.cells.cell import Cell
 from recurlab.errors import check_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class GRU(Cell):
         check_activation("activation", self.activation)
         check_activation("recurrent_activation", self.recurrent_activation)
 
-    def step(self, x: Any, h: Tensor, recur: Any) -> Tensor:
+    def step(self, x: Any, h: "Tensor", recur: Any) -> "Tensor":
         """Return h' (B, H)."""
         phi = activation(self.activation)
         sigma = activation(self.recurrent_activation)

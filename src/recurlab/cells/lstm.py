@@ -1,12 +1,13 @@
 """The long short-term memory with a forget gate."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurlab.cells.activations import activation, check_activation
 from recurlab.cells.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LSTM(Cell):
         check_activation("activation", self.activation)
         check_activation("recurrent_activation", self.recurrent_activation)
 
-    def step(self, x: Any, state: tuple[Tensor, Tensor], recur: Any) -> tuple[Tensor, Tensor]:
+    def step(self, x: Any, state: tuple["Tensor", "Tensor"], recur: Any) -> tuple["Tensor", "Tensor"]:
         """Return (h', c'), each (B, H)."""
         h, c = state
         phi = activation(self.activation)

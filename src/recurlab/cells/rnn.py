@@ -1,12 +1,13 @@
 """The simple recurrent network of Elman (Finding structure in time, 1990), and with it the IndRNN."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurlab.cells.activations import activation, check_activation
 from recurlab.cells.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Elman(Cell):
     def __post_init__(self) -> None:
         check_activation("activation", self.activation)
 
-    def step(self, x: Any, h: Tensor, recur: Any) -> Tensor:
+    def step(self, x: Any, h: "Tensor", recur: Any) -> "Tensor":
         """Return h' (B, H)."""
         phi = activation(self.activation)
         return phi(x.hidden + recur.hidden(h))

@@ -135,7 +135,7 @@ def _add_export(export: argparse.ArgumentParser) -> None:
 
 def _options() -> str:
     """Return the config groups and their options, for --help."""
-    from recurlab.compose import groups
+    from recurlab.sources import groups
 
     lines = [f"  {group}={' | '.join(options)}" for group, options in groups().items()]
     return "\n".join(["choices:", *lines, "", "values, for example:", "  model.hidden_size=64 seed=1 data.length=500"])
@@ -176,11 +176,11 @@ def completions(line: str) -> list[str]:
     if words[1] == "sweep":
         from recurlab.sweep.settings import complete_sweep
 
-        return complete_sweep(words[-1])
+        return complete_sweep(words[-1], words[2:-1])
     if words[1] == "bench":
         from recurlab.bench.settings import complete_bench
 
         return complete_bench(words[-1])
-    from recurlab.compose import complete
+    from recurlab.completion import complete
 
-    return complete(words[-1])
+    return complete(words[-1], words[2:-1])

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,10 +10,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recurlab.compose import complete as complete_train
-from recurlab.compose import configs_dir
+from recurlab.completion import complete as complete_train
 from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, unknown, unknown_key
 from recurlab.schema import read_yaml
+from recurlab.sources import check_unambiguous, files
 
 SAMPLERS = ("tpe", "random", "grid", "nsgaii")
 PRUNERS = ("none", "median", "halving", "hyperband")
@@ -80,6 +79,7 @@ def parse_sweep(words: Sequence[str]) -> tuple[SweepSettings, list[str]]:
             given[key] = value
     if name not in sweep_names():
         raise unknown("sweep", name, sweep_names())
+    check_unambiguous("sweep", name)
     known = [f"sweep.{item.name}" for item in fields(SweepSettings)]
     values = {**_read("default"), **_read(name), **given}
     for key, value in values.items():
@@ -89,13 +89,13 @@ def parse_sweep(words: Sequence[str]) -> tuple[SweepSettings, list[str]]:
 
 
 def sweep_names() -> list[str]:
-    """Return the sweeps there are: the files of configs/sweep/."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    """Return the sweeps there are: the files of configs/sweep/, the package's and the user's."""
+    return list(files("sweep"))
 
 
 def sweep_usage() -> str:
     """Return the keys, their defaults and what they mean, for --help."""
-    lines = (_folder() / "default.yaml").read_text().splitlines()[1:]
+    lines = files("sweep")["default"].read_text().splitlines()[1:]
     return "\n".join(
         [
             "the sweep's keys and their defaults; further words are those of recurlab train:",
@@ -105,25 +105,27 @@ def sweep_usage() -> str:
     )
 
 
-def complete_sweep(word: str) -> list[str]:
-    """Return what the last word of a command line may become: a key of the sweep or of the training, or its value."""
+def complete_sweep(word: str, before: Sequence[str] = ()) -> list[str]:
+    """Return what the last word of a command line may become: a key of the sweep or of the training, or its value.
+
+    Args:
+        word: the last one, as far as it is written.
+        before: the words before it.
+    """
+    before = [one for one in before if not MINE.match(one)]
     key, equals, start = word.partition("=")
     if not equals:
         keys = ["sweep=", *(f"sweep.{item.name}=" for item in fields(SweepSettings))]
-        return [*complete_train(word), *(name for name in keys if name.startswith(word))]
+        return [*complete_train(word, before), *(name for name in keys if name.startswith(word))]
     if key == "sweep" or key.startswith("sweep."):
         allowed = sweep_names() if key == "sweep" else CHOICES.get(key.removeprefix("sweep."), ())
         return [f"{key}={name}" for name in allowed if name.startswith(start)]
-    return complete_train(word)
-
-
-def _folder() -> Path:
-    return configs_dir() / "sweep"
+    return complete_train(word, before)
 
 
 def _read(name: str) -> dict[str, Any]:
     """Return the values in a file of configs/sweep/."""
-    path = _folder() / f"{name}.yaml"
+    path = files("sweep")[name]
     try:
         content: Any = OmegaConf.to_container(read_yaml(path), resolve=True)
     except OmegaConfBaseException as error:

@@ -120,13 +120,10 @@ def _encoder_size(encoder: str, options: ModelConfig, facts: Facts) -> int | Non
 def _layer_arguments(config: Config) -> dict[str, Any]:
     """Return the arguments of `recurlab.RNN`."""
     model = config.model
-    for option in config.cell.options:
-        if option in ARGUMENTS:
-            raise RecurlabError(f"cell.options.{option}: an argument of the layer, not an option of a cell")
     init, constraint, regularizer = model.init, model.constraint, model.regularizer
     return {
         **{key: value for key, value in vars(model).items() if key in ARGUMENTS},
-        **config.cell.arguments(),
+        "cell": config.cell,
         "recurrence": config.recurrence.name,
         "heads": config.recurrence.heads,
         "backend": config.backend,

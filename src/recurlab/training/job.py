@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from recurlab.errors import RecurlabError
+from recurlab.former import former_cell
 
 if TYPE_CHECKING:
     from recurlab.config import Config
@@ -88,6 +89,8 @@ def digest(resolved: DictConfig, but: tuple[str, ...] = ()) -> str:
         part = content.get(place) if place else content
         if isinstance(part, dict):
             part.pop(name, None)
+    if "cell" in content:
+        content["cell"] = former_cell(content["cell"])
     for group in WHOLE:
         content[group] = _without_off(content.get(group, {}))
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

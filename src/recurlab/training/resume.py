@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recurlab.compose import compose
 from recurlab.config import Config, TrainerConfig, load
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, say
+from recurlab.former import flat_cell
 from recurlab.training.job import WITHOUT_EFFECT, Identity, digest, leaves, places
 from recurlab.training.known import is_as_old, is_of
 from recurlab.training.run_dir import RunDir
@@ -75,6 +76,9 @@ def _load(path: str, saved: DictConfig) -> Config:
 def _checked(path: str, saved: DictConfig, words: list[str]) -> list[str]:
     """Return the words that may be other than in the run's config; raise for any other that is."""
     composed = compose(words)[1]
+    saved = saved.copy()
+    if isinstance(saved.get("cell"), DictConfig):
+        saved.cell = flat_cell(saved.cell)
     ours, theirs = leaves(saved), leaves(composed)
     for key in sorted({*ours, *theirs}):
         if not key.startswith(CHANGEABLE) and ours.get(key) != theirs.get(key):
