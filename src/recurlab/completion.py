@@ -30,7 +30,8 @@ def complete(word: str, before: Sequence[str] = ()) -> list[str]:
 
 def _values(before: Sequence[str]) -> dict[str, Any]:
     """Return the config that words make, or those of them that make one."""
-    for words in ([word for word in before if "=" in word], [word for word in before if word.startswith("plugins=")]):
+    given = [word for word in before if "=" in word and not word.startswith("-")]
+    for words in (given, [word for word in given if word.startswith("plugins=")]):
         with suppress(Exception):  # of the words so far, which are said when the command runs
             return base(words)
     return base([])

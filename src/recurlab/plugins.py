@@ -1,11 +1,30 @@
-"""Users' modules, imported by name so that the cells and data sets they register are known."""
+"""What a user brings: modules that register cells and data sets, imported by name, and a folder of YAML files."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from recurlab.errors import RecurlabError, one_line, shown
+
+CONFIG_DIR = "RECURLAB_CONFIG_DIR"  # the environment variable of a folder of YAML files, for child processes too
+
+
+@contextmanager
+def configs_in(folder: str | None) -> Iterator[None]:
+    """Let this process and its children find YAML files in a folder; None changes nothing."""
+    before = os.environ.get(CONFIG_DIR)
+    if folder is not None:
+        os.environ[CONFIG_DIR] = str(Path(folder).absolute())
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.environ.pop(CONFIG_DIR)
+            if before is not None:
+                os.environ[CONFIG_DIR] = before
 
 
 def import_plugins(names: Sequence[str]) -> None:

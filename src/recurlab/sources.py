@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 
 from recurlab.choices import CHOICES
 from recurlab.errors import RecurlabError, path_of, shown
-from recurlab.plugins import import_plugins
+from recurlab.plugins import CONFIG_DIR, import_plugins
 from recurlab.schema import read_yaml
 
-CONFIG_DIR = "RECURLAB_CONFIG_DIR"  # the environment variable that --config-dir sets, for child processes too
 OWN = Path("configs")  # of the user, in the current folder
 APART = "sweep"  # a folder of configs that are not parts of a run's
 GROUPS = ("data", "cell", "optimizer", "scheduler", "logger", "launcher")  # which are choices of `CHOICES`

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from recurlab.cli import commands
-from recurlab.cli.parser import COMMANDS, COMPLETION, LOOKS, SAMPLING, completions, make_parser
+from recurlab.cli.parser import COMMANDS, COMPLETION, LOOKS, SAMPLING, completions, config_dir, make_parser
 from recurlab.errors import Preempted, RecurlabError, one_line, path_of, say, unknown
+from recurlab.plugins import configs_in
 from recurlab.process import prepare_process
 
 # How torch says it, which has no MemoryError.
@@ -25,11 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     prepare_process()
     try:
-        if arguments[:1] == ["_complete"]:
+        completing = arguments[:1] == ["_complete"]
+        with configs_in(config_dir(arguments[1].split(" ") if completing else arguments)):
+            if not completing:
+                return _dispatch(arguments)
             for word in completions(arguments[1]):
                 print(word)
             return 0
-        return _dispatch(arguments)
     except RecurlabError as error:
         say(error)
         return 2

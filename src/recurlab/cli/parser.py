@@ -1,7 +1,7 @@
 """The words that the command line takes, their help and their completion."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from recurlab import __version__
@@ -27,6 +27,7 @@ LOOKS = {
     "status": "show what has ended of a study, what is running, and how far it is",
     "collect": "take results of runs that are there, and unfinished ones, into a study, and report it",
 }
+CONFIG_DIR = "--config-dir"
 SAMPLING = ("length", "temperature", "top_k", "seed")  # options of generate
 
 
@@ -78,6 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
         more=_bench_keys,
     )  # fmt: skip
     bench.add_argument("settings", nargs="*", metavar="key=value", help="what to measure and how")
+    for command in (train, explain, sweep):
+        _add_config_dir(command)
     _add_study(commands.add_parser("study", help="run studies, and write what they found into tables and pictures"))
     _add_convert(commands.add_parser("convert", help="bring a layer's weights from one package's file to another's"))
     _add_export(commands.add_parser("export", help="write the model of a run for use without recurlab"))
@@ -95,17 +98,33 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("--seed", type=int, default=0, help="of the draws (0)")
 
 
+def config_dir(words: Sequence[str]) -> str | None:
+    """Return the folder that words give with --config-dir, which --help and completion list too; None without one."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == CONFIG_DIR and following:
+            return following
+        if word.startswith(f"{CONFIG_DIR}="):
+            return word.removeprefix(f"{CONFIG_DIR}=")
+    return None
+
+
+def _add_config_dir(command: argparse.ArgumentParser) -> None:
+    command.add_argument(CONFIG_DIR, metavar="DIR", help="YAML files of your own (./configs, where there is one)")
+
+
 def _add_study(study: argparse.ArgumentParser) -> None:
     actions = study.add_subparsers(dest="action", metavar="{" + ",".join(STUDY) + "}")
     run = actions.add_parser("run", help="run what is missing of a study, and report it")
     run.add_argument("study", help="a folder under experiments/")
     run.add_argument("--scale", default="cpu", choices=SCALES, help="how large it is run (cpu)")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="launcher, logger, output_dir and the like")
+    _add_config_dir(run)
     for name, text in LOOKS.items():
         look = actions.add_parser(name, help=text)
         look.add_argument("study", help="a folder under experiments/")
         look.add_argument("--scale", choices=SCALES, help="of the runs (all)")
         look.add_argument("overrides", nargs="*", metavar="key=value", help="output_dir, data.dir and the like")
+        _add_config_dir(look)
     report = actions.add_parser("report", help="write tables and pictures of studies from their CSV files")
     report.add_argument("study", nargs="*", help="folders under experiments/ (all)")
     report.add_argument("--check", action="store_true", help="write nothing; fail if what is written is not that")
