@@ -116,10 +116,10 @@ def test_an_entry_point_of_the_tables_group_adds_a_name(plugged):
 
 
 def test_a_former_group_of_entry_points_still_adds_names(monkeypatch):
-    asked = []
-    monkeypatch.setattr(recurlab.table, "entry_points", lambda group: asked.append(group) or [])
-    list(DATA)
-    assert asked == ["recurlab.data", "recurlab.benchmarks"]
+    points = [EntryPoint(name, "fractions:Fraction", f"recurlab.{name}") for name in ("data", "benchmarks", "cells")]
+    monkeypatch.setattr(recurlab.table, "installed", lambda: EntryPoints(points))
+    assert {"data", "benchmarks"} <= {*DATA}
+    assert "cells" not in DATA
 
 
 def test_an_entry_point_does_not_replace_a_built_in_name(plugged):

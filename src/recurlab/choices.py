@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -84,8 +84,10 @@ def take_cell(config: DictConfig, elsewhere: Iterable[str] = ()) -> Cell:
         raise RecurlabError(f"cell=None: must be one of {', '.join(CELLS)}")
     name, values = typed_choice(config, "cell", elsewhere)
     del config["cell"]
-    given = {str(key): values[key] for key in values if not OmegaConf.is_missing(values, key)}
-    options = {key: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value for key, value in given.items()}
+    hints = {option.name: option.type for option in fields(schema_at("cell", name))}
+    options = {
+        key: _plain(values[key], hints[key]) for key in map(str, values) if not OmegaConf.is_missing(values, key)
+    }
     try:
         cell, usual = make_cell(name, options)
     except RecurlabError as error:
@@ -95,3 +97,10 @@ def take_cell(config: DictConfig, elsewhere: Iterable[str] = ()) -> Cell:
     if OmegaConf.select(config, "recurrence.name") is None:
         OmegaConf.update(config, "recurrence.name", usual)
     return cell
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """Return an option's value as Python has it: a tuple where its type is one, for which a config has a list."""
+    made = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    is_tuple = tuple in (get_origin(one) for one in (hint, *get_args(hint)))
+    return tuple(made) if is_tuple and isinstance(made, list) else made

@@ -102,7 +102,9 @@ def typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         key, reason = str(error.full_key), str(error).splitlines()[0]
         wrong = WRONG_TYPE.search(reason)
-        if "is not Optional" in reason:
+        if "is not a ListConfig" in reason:
+            reason = "must be a list"
+        elif "is not Optional" in reason:
             reason = "must not be null"
         elif wrong:
             wanted = str(wrong[wrong.lastindex or 0])

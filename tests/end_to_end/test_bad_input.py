@@ -17,6 +17,21 @@ CASES = {
     "an unknown cell's name": (["cell.name=indrn"], "cell.name='indrn': allowed are", "'indrnn'"),
     "an unknown experiment": (["experiment=adding/indrn"], "experiment='adding/indrn': allowed are", "'adding/indrnn'"),
     "an option that the cell has not": (["cell=lstm", "cell.reset=before"], "cell.reset='before': unknown key", ""),
+    "a misspelt option of a cell": (
+        ["cell=lstm", "cell.recurent_activation=relu"],
+        "cell.recurent_activation='relu': unknown key; cell 'lstm' has: activation, recurrent_activation;",
+        "'cell.recurrent_activation'",
+    ),
+    "an option of the model as one of the cell": (
+        ["cell.zoneout=0.1"], "cell.zoneout=0.1: unknown key; cell 'gru' has: reset,", "'model.zoneout'",
+    ),
+    "an option of no optimiser": (
+        ["optimizer.lrr=1"], "optimizer.lrr=1: unknown key; optimizer 'adam' has: lr,", "'optimizer.lr'",
+    ),
+    "an option that no data set has": (
+        ["data.lenght=9"], "data.lenght=9: unknown key; data 'adding' has: batch_size,", "'data.length'",
+    ),
+    "an option of a wrong type of the cell": (["cell.reset=[1]"], "cell.reset=[1]: must be of type string", ""),
     "a wrong type": (["model.hidden_size=abc"], "model.hidden_size='abc': must be of type integer", ""),
     "a fraction of an epoch": (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5: must be of type integer", ""),
     "zoneout out of range": (["model.zoneout=1.2"], "model.zoneout=1.2: must be a number, at least 0 and", ""),
@@ -59,8 +74,8 @@ CASES = {
         ["data=copy_memory", "data.train_size=9", "model.encoder=linear"],
         "input=(120, 2) torch.int64: symbols need the", "'embedding'",
     ),
-    "an option that no cell has": (["cell.options.alpha=1"], "option of cell 'gru'='alpha': allowed are", ""),
-    "an option that is the layer's": (["cell.options.batch_first=true"], "cell.options.batch_first: an argument", ""),
+    "an option that no cell has": (["cell.options.alpha=1"], "cell.alpha=1: unknown key; cell 'gru' has: reset, activation,", ""),
+    "an option that is the layer's": (["cell.batch_first=true"], "cell.batch_first=True: unknown key; cell 'gru' has", ""),
     "plugins that are no list": (["plugins=own"], "plugins='own': must be a list, as plugins=[own]", ""),
     "an initialiser that is no number": (
         ["model.init.recurrent={name: glorot, gain: -1}"], "glorot.gain=-1.0: must be a number, greater than 0", "",

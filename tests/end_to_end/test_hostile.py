@@ -114,15 +114,12 @@ class TestYaml:
         (run / "config.yaml").write_text("\n".join([*lines, f"{key}: {tag}"]))
         assert all(f"{run / 'config.yaml'}: can't be read" in line for line in read_back())
 
-    def test_of_a_user(self, tag, recurlab, tmp_path, monkeypatch):
-        shutil.copytree(compose.configs_dir(), tmp_path / "configs")
-        (tmp_path / "configs" / "cell" / "own.yaml").write_text(f"name: gru\nactivation: {tag}\n")
-        monkeypatch.setattr(compose, "configs_dir", lambda: tmp_path / "configs")
-        compose.groups.cache_clear()
-        try:
-            code, out, said = recurlab("train", "cell=own")
-        finally:
-            compose.groups.cache_clear()
+    @pytest.mark.parametrize("group", ["cell", "task", "sweep"])
+    def test_of_a_user(self, tag, group, recurlab, tmp_path):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+        (tmp_path / "configs" / group / "own.yaml").write_text(f"name: gru\nactivation: {tag}\n")
+        command = "sweep" if group == "sweep" else "train"
+        code, out, said = recurlab(command, f"{group.replace('task', 'data')}=own")
         assert (code, out, said.count("\n")) == (2, "", 1)
         assert not (tmp_path / "canary").exists()
 

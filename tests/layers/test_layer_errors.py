@@ -41,8 +41,8 @@ CONSTRUCTION = [
     (build(masked_output="zeros"), ["masked_output='zeros'", "zero, hold", "did you mean 'zero'"]),
     (build(reset="befor"), ["reset='befor'", "after, before", "did you mean 'before'"]),
     (build(activation="tan"), ["activation='tan'", "relu", "did you mean 'tanh'"]),
-    (build(rest="before"), ["option of cell 'gru'", "'rest'", "reset, activation", "did you mean 'reset'"]),
-    (build(cell="indrnn", reset="after"), ["option of cell 'indrnn'", "'reset'", "allowed are activation"]),
+    (build(rest="before"), ["rest='before'", "cell 'gru' has: reset, activation", "did you mean 'reset'"]),
+    (build(cell="indrnn", reset="after"), ["reset='after'", "cell 'indrnn' has: activation"]),
     (build(heads=4, recurrence="block"), ["heads=4", "must divide hidden_size=6"]),
     (build(heads=0, recurrence="block"), ["heads=0", "at least 1"]),
     (build(heads=2), ["heads=2", "only recurrence='block'", "'dense'"]),
@@ -132,7 +132,7 @@ def test_a_start_that_is_none_is_said_in_a_line(options, message):
 
 
 def test_a_misspelt_argument_names_the_nearest_one():
-    with pytest.raises(recurlab.RecurlabError, match=r"option of cell 'gru'='zoneot'.*did you mean 'zoneout'"):
+    with pytest.raises(recurlab.RecurlabError, match=r"zoneot=0.1: .*did you mean 'zoneout'"):
         recurlab.RNN(FEATURES, H, zoneot=0.1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from recurlab.errors import RecurlabError
+from recurlab.errors import RecurlabError, shown
 from recurlab.table import Table
 
 
@@ -58,13 +58,15 @@ def named(name: str, key: str = "cell") -> Named:
     """Return what a name in `CELLS` stands for.
 
     Raises:
-        RecurlabError: for an unknown name, with `key` as what was given.
+        RecurlabError: for an unknown name, with `key` as what was given, or one that stands for no cell.
     """
+    from recurlab.cells.cell import Cell
+
     CELLS.check(key, name)
     found, recurrence, options = CELLS[name], "dense", dict[str, Any]()
     if isinstance(found, Preset):
         recurrence, options = found.recurrence, dict(found.options)
         found = CELLS[found.cell]
-    if not isinstance(found, type):
-        raise RecurlabError(f"{key}={name!r}: stands for {type(found).__name__}, must be a class of cells")
+    if not isinstance(found, type) or not issubclass(found, Cell):
+        raise RecurlabError(f"{key}={name!r}: stands for {shown(found)}, must be a subclass of recurlab.Cell")
     return Named(found, recurrence, options)
