@@ -107,7 +107,8 @@ def test_a_registered_data_set_is_chosen_by_its_name_alone(plugin, word):
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["cell=leaky"], "cell.rate: cell 'leaky' needs a value"),
-     (["cell=leaky", "cell.rat=1"], "cell.rat=1: unknown key; cell 'leaky' has: rate, phi, sizes; did you mean 'cell.rate'?"),
+     (["cell=leaky", "cell.rat=1"],
+      "cell.rat=1: unknown key; cell 'leaky' has: rate, phi, sizes; did you mean 'cell.rate'?"),
      (["cell=leaky", "cell.rate=fast"], "cell.rate='fast': must be of type float"),
      (["cell=leaky", "cell.rate=2"], "cell.rate=2.0: must be in (0, 1)"),
      (["cell=leaky", "cell.sizes=3"], "cell.sizes=3: must be a list"),
@@ -131,7 +132,8 @@ def test_a_wrong_option_is_one_line_with_the_options_there_are(plugin, words, me
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"cell": "leaky", "rte": 0.5}, "rte=0.5: unknown argument; cell 'leaky' has: rate, phi, sizes; did you mean 'rate'?"),
+    [({"cell": "leaky", "rte": 0.5},
+      "rte=0.5: unknown argument; cell 'leaky' has: rate, phi, sizes; did you mean 'rate'?"),
      ({"cell": "leaky", "foo": 0.5}, "foo=0.5: unknown argument; cell 'leaky' has: rate, phi, sizes"),
      ({"cell": "leaky", "rate": 0.5, "zoneot": 0.5},
       "zoneot=0.5: unknown argument; cell 'leaky' has: rate, phi, sizes; did you mean 'zoneout'?"),
@@ -151,12 +153,13 @@ def test_an_experiment_of_ones_own_names_its_plugins(tmp_path):
     folder.mkdir(parents=True)
     head = "# @package _global_\n"
     (folder / "first.yaml").write_text(
-        f"{head}defaults:\n  - override /cell: slow\n  - override /data: twice\nplugins: [own_things]\ndata: {{times: 5}}\n"
+        f"{head}defaults:\n  - override /cell: slow\n  - override /data: twice\n"
+        "plugins: [own_things]\ndata: {times: 5}\n"
     )
     (folder / "second.yaml").write_text(f"{head}defaults:\n  - /experiment/first\n  - _self_\ncell: {{rate: 0.75}}\n")
     config, _ = compose(["experiment=second", "data.length=9"])
     assert (config.cell.rate, config.recurrence.name, config.data.times) == (0.75, "diagonal", 5)
-    with pytest.raises(package.RecurlabError, match="cell.foo=1: unknown key; cell 'slow' has: rate, phi, sizes"):
+    with pytest.raises(package.RecurlabError, match=r"cell\.foo=1: unknown key; cell 'slow' has: rate, phi, sizes"):
         compose(["experiment=second", "cell.foo=1"])
 
 

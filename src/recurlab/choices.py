@@ -85,9 +85,8 @@ def take_cell(config: DictConfig, elsewhere: Iterable[str] = ()) -> Cell:
     name, values = typed_choice(config, "cell", elsewhere)
     del config["cell"]
     hints = {option.name: option.type for option in fields(schema_at("cell", name))}
-    options = {
-        key: _plain(values[key], hints[key]) for key in map(str, values) if not OmegaConf.is_missing(values, key)
-    }
+    given = [str(key) for key in values if not OmegaConf.is_missing(values, key)]
+    options = {key: _plain(values[key], hints[key]) for key in given}
     try:
         cell, usual = make_cell(name, options)
     except RecurlabError as error:

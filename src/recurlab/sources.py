@@ -3,7 +3,7 @@
 import filecmp
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -49,11 +49,7 @@ def files(group: str) -> dict[str, Path]:
     Args:
         group: a folder of configs; the user's files may also be in one of its name of before.
     """
-    own, found = own_configs(), dict[str, Path]()
-    former = [own / name for name, now in FORMER.items() if now == group] if own else []
-    for folder in (*former, *([own / group] if own else []), configs_dir() / group):
-        found |= {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
-    return dict(sorted(found.items()))
+    return dict(sorted({**_own_files(group), **_files(configs_dir() / group)}.items()))
 
 
 def groups() -> dict[str, list[str]]:
@@ -64,12 +60,9 @@ def groups() -> dict[str, list[str]]:
 
 def check_unambiguous(group: str, option: str) -> None:
     """Raise where an option that is asked for has two YAML files that differ, the package's and one of the user."""
-    top = own_configs()
-    if top is None:
-        return
-    own, ours = (folder / group / f"{option}.yaml" for folder in (top, configs_dir()))
-    if own.is_file() and ours.is_file() and not filecmp.cmp(own, ours, shallow=False):
-        raise RecurlabError(f"{group}={option!r}: there is one in recurlab too; give {str(own)!r} another name")
+    own, ours = _own_files(group).get(option), configs_dir() / group / f"{option}.yaml"
+    if own and ours.is_file() and not filecmp.cmp(own, ours, shallow=False):
+        raise RecurlabError(f"{group}={option!r}: recurlab has one of this name; give {str(own)!r} another")
 
 
 def import_plugins_of(experiment: str) -> None:
@@ -94,6 +87,21 @@ def hydra(overrides: Iterable[str] = ()) -> Iterator[list[str]]:
         yield [*([f"hydra.searchpath=[{_quoted(f'file://{own}')}]"] if own else []), *overrides]
 
 
+def _own_files(group: str) -> dict[str, Path]:
+    own = own_configs()
+    return {**_former_files(group), **_files(own / group)} if own else {}
+
+
+def _former_files(group: str) -> dict[str, Path]:
+    """Return the user's files of a group in folders of its names of before."""
+    own, former = own_configs(), [name for name, now in FORMER.items() if now == group]
+    return {option: path for name in former for option, path in _files(own / name).items()} if own else {}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
+
+
 def _names(group: str) -> list[str]:
     return list(CHOICES[group]) if group in GROUPS else []
 
@@ -108,10 +116,11 @@ def _store() -> None:
         kept, known = store.repo.get(group, {}), files(group)
         for name in [name for name, node in kept.items() if getattr(node, "provider", None) == PROVIDER]:
             del kept[name]
-        nodes = {
-            name: read_yaml(path) for name, path in known.items() if group not in path.parts[-2 - name.count("/") :]
-        }
-        nodes |= {name: OmegaConf.create({"name": name}) for name in {*_names(group)} - {*known}}
+        nodes = {name: OmegaConf.create({"name": name}) for name in {*_names(group)} - {*known}}
+        for name, path in _former_files(group).items():
+            if known[name] == path:
+                with suppress(RecurlabError):  # of a file that can't be read; whoever chooses it is told
+                    nodes[name] = read_yaml(path)
         for name, node in nodes.items():
             store.store(name, node, group=group, provider=PROVIDER)
 

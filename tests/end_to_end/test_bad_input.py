@@ -74,8 +74,8 @@ CASES = {
         ["data=copy_memory", "data.train_size=9", "model.encoder=linear"],
         "input=(120, 2) torch.int64: symbols need the", "'embedding'",
     ),
-    "an option that no cell has": (["cell.options.alpha=1"], "cell.alpha=1: unknown key; cell 'gru' has: reset, activation,", ""),
-    "an option that is the layer's": (["cell.batch_first=true"], "cell.batch_first=True: unknown key; cell 'gru' has", ""),
+    "an option that no cell has": (["cell.options.alpha=1"], "cell.alpha=1: unknown key; cell 'gru' has: reset,", ""),
+    "an option that is the layer's": (["cell.batch_first=true"], "cell.batch_first=True: unknown key", ""),
     "plugins that are no list": (["plugins=own"], "plugins='own': must be a list, as plugins=[own]", ""),
     "an initialiser that is no number": (
         ["model.init.recurrent={name: glorot, gain: -1}"], "glorot.gain=-1.0: must be a number, greater than 0", "",
