@@ -12,7 +12,7 @@ from recurlab.completion import complete
 from recurlab.compose import compose
 from recurlab.plugins import configs_in
 from recurlab.sources import configs_dir, groups
-from recurlab.sweep.settings import names, parse
+from recurlab.sweep.settings import parse_sweep, sweep_names
 
 GLOBAL = "# @package _global_\n"
 FILES = {
@@ -77,8 +77,8 @@ def test_they_are_listed_and_completed(own):
 
 
 def test_a_sweep_of_ones_own_is_chosen(own):
-    assert {"rates", "default", "learning_rate"} == {*names()}
-    assert parse(["sweep=rates"])[0].trials == 2
+    assert {"rates", "default", "learning_rate"} == {*sweep_names()}
+    assert parse_sweep(["sweep=rates"])[0].trials == 2
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_name_that_the_package_has_too_is_refused_where_it_is_asked_for(own, p
     write(own, {path: "trials: 3\n", "train.yaml": "a: 1\n", "model/plain.yaml": "a: 1\n"})
     group, _, name = words[0].partition("=")
     with pytest.raises(package.RecurlabError, match=f"{group}='{name}': recurlab has one of this name; .*{path}"):
-        (parse if group == "sweep" else compose)(words)
+        (parse_sweep if group == "sweep" else compose)(words)
     config, _ = compose(["data=copy_memory"])  # nothing else of a stranger's folder comes in unasked
     assert (config.model.hidden_size, config.cell.reset) == (128, "after")
 

@@ -68,8 +68,22 @@ json.dump((source, answers), sys.stdout)
 """
 SHORT = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "model.hidden_size=4"]
 OWN = [*SHORT, "backend=eager", "plugins=[my_cells]"]
-TRAINED = [["cell=rnn", "cell.name=mine", "cell.options.leak=0.3", "data={name: mine}"]]
+EXPERIMENT = """\
+# @package _global_
+defaults:
+  - override /cell: mine
+  - override /data: mine
+data: {count: 12}
+"""
+TRAINED = [
+    ["cell=mine", "cell.leak=0.3", "data=mine", "data.count=4"],
+    ["experiment=own"],
+    ["cell=rnn", "cell.name=mine", "cell.options.leak=0.3", "data={name: mine}"],  # as of old
+]
 WRONG = [
+    (["cell=mien"], "cell='mien': allowed are "),
+    (["cell=mine", "cell.laek=1"], "cell.laek=1: unknown key; cell 'mine' has: leak; did you mean 'cell.leak'?"),
+    (["experiment=own", "cell.leak=much"], "cell.leak='much': must be of type float"),
     (["cell=rnn", "cell.name=mien"], "cell.name='mien': allowed are "),
     (["data={name: mine, cuont: 8}"], "did you mean 'data.count'?"),
 ]
@@ -122,6 +136,8 @@ def answers(contributed, tmp_path_factory):
     """What each command line has answered: exit code, output and errors, by its words."""
     folder = tmp_path_factory.mktemp("empty")
     (folder / "my_cells.py").write_text(MODULE)
+    (folder / "configs" / "experiment").mkdir(parents=True)
+    (folder / "configs" / "experiment" / "own.yaml").write_text(EXPERIMENT)
     lines = {tuple(words): ["train", *words, *OWN] for words in (*TRAINED, *(words for words, _ in WRONG))}
     for line in TASKS:
         words = shlex.split(line)[1:]
