@@ -7,9 +7,8 @@ import sys
 import torch
 
 from recurlab.config import load
-from recurlab.training.run import execute, prepare
+from recurlab.training.execute import Training, execute, prepare
 from recurlab.training.run_dir import RunDir
-from recurlab.training.signals import Signals
 
 
 def main(environment, paths):
@@ -21,7 +20,7 @@ def main(environment, paths):
         resolved = run.load_config()
         config = load(resolved)
         problem, data = prepare(config, int(os.environ["LOCAL_RANK"]))
-        execute(config, resolved, run, problem, data, Signals())
+        execute(Training(config, resolved, run, problem, data))
         if data.rank:  # what the other process finds as well
             torch.save({name: p.detach() for name, p in problem.named_parameters()}, run.path / "second.pt")
     sys.stdout.flush()

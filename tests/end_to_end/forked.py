@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 
 from recurlab.sweep import run as sweep
-from recurlab.training import processes
+from recurlab.training import processes, rank_process
 from recurlab.training.signals import HEARD
 
 _started = []
@@ -65,7 +65,7 @@ class Forked:
 
 
 def _be(command, environment, stdout):
-    """Be the process of `python -m recurlab.training.processes <path> <pipe>`, or of a worker of a sweep."""
+    """Be the process of `python -m recurlab.training.rank_process <path> <pipe>`, or of a worker of a sweep."""
     for number in HEARD:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.stdin = open(0)  # noqa: SIM115
@@ -76,8 +76,8 @@ def _be(command, environment, stdout):
     os.environ.update(environment)
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
     _, kind, what, *words = command
-    assert (kind, what) in (("-m", processes.__name__), ("-c", sweep.WORKER))
-    code = sweep.run_worker(words) if kind == "-c" else processes._main(words[0], int(words[1]))
+    assert (kind, what) in (("-m", processes.PROGRAM), ("-c", sweep.WORKER))
+    code = sweep.run_worker(words) if kind == "-c" else rank_process.be_rank(words[0], int(words[1]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -12,4 +12,4 @@ from recurlab.training.signals import Signals
 def main(folder, count):
     os.environ["TMPDIR"], tempfile.tempdir = str(folder / "temporary"), None
     sys.executable = str(folder / "stand_in")
-    processes.run(RunDir(folder), count, Signals(), 60)
+    processes.run_ranks(RunDir(folder), count, Signals(), 60)

@@ -210,7 +210,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     config, resolved = compose(overrides("regression", "trainer.devices=2"))
     run, port, (told, pipe) = RunDir.create(config.output_dir, "toy", resolved), free_port(), os.pipe()
     write_json(run.facts, Facts.of(config.data).write())
-    command = [sys.executable, "-m", "recurlab.training.processes", run.path, str(pipe)]
+    command = [sys.executable, "-m", "recurlab.training.rank_process", run.path, str(pipe)]
     process = subprocess.Popen(command, env=environment(0, port), stdin=subprocess.PIPE, pass_fds=[pipe])
     os.close(pipe)
     try:

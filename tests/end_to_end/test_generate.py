@@ -20,7 +20,8 @@ from recurlab.cli import main
 from recurlab.data.batches import Streams
 from recurlab.data.data import Stream
 from recurlab.data.vocabulary import Vocabulary
-from recurlab.results.generate import Sampling, TextModel
+from recurlab.results.generate import TextModel
+from recurlab.results.sampling import Sampling
 from recurlab.training.run_dir import read_json
 
 COMMAND = [sys.executable, "-c", "import sys; from recurlab.cli import main; sys.exit(main(sys.argv[1:]))"]

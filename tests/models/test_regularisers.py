@@ -11,7 +11,7 @@ from recurlab.models.sequence_model import SequenceModel
 from recurlab.problems.language import Language
 from recurlab.problems.optimizers import SGD
 from recurlab.problems.schedulers import Constant
-from recurlab.training.checkpoints import load_weights
+from recurlab.training.checkpoint_file import load_weights
 
 SYMBOLS, B, T = 11, 5, 30
 

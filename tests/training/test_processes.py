@@ -37,7 +37,7 @@ def launch(tmp_path, monkeypatch):
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
         with Signals() as signals:
-            return processes.run(RunDir(tmp_path), COUNT, signals, patience)
+            return processes.run_ranks(RunDir(tmp_path), COUNT, signals, patience)
 
     return run
 

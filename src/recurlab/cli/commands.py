@@ -116,7 +116,8 @@ def report(runs: list[str]) -> int:
 
 def generate(runs: list[str], prompt: str, options: dict[str, Any]) -> int:
     """Let the language model of a run write."""
-    from recurlab.results.generate import Sampling, TextModel
+    from recurlab.results.generate import TextModel
+    from recurlab.results.sampling import Sampling
 
     if len(runs) != 1:
         raise RecurlabError(f"run={' '.join(runs)!r}: generate takes one run")

@@ -9,8 +9,9 @@ from recurlab.files import write_text
 from recurlab.foreign import content_of
 from recurlab.results import page
 from recurlab.results.figures import draw_confusion, draw_curves
-from recurlab.results.generate import Sampling, TextModel
+from recurlab.results.generate import TextModel
 from recurlab.results.records import Curves, Points, Result
+from recurlab.results.sampling import Sampling
 from recurlab.training.run_dir import MOST, RunDir, read_json
 
 HIGHER = ("accuracy",)  # of all other metrics less is better

@@ -12,7 +12,7 @@ from recurlab.errors import RecurlabError, one_line, say, shown
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.problems.problem import Problem
 from recurlab.training.build import Facts, build_problem
-from recurlab.training.checkpoints import load_weights
+from recurlab.training.checkpoint_file import load_weights
 from recurlab.training.known import recorded
 from recurlab.training.run_dir import RunDir, read_json
 from recurlab.training.trainer import check_accelerator, make_trainer, quiet, without_denormals

@@ -10,7 +10,7 @@ from recurlab.data.vocabulary import EOS, Vocabulary
 from recurlab.errors import RecurlabError
 from recurlab.layers.rnn import RNN
 from recurlab.models.sequence_model import SequenceModel
-from recurlab.results.generate import Sampling
+from recurlab.results.sampling import Sampling
 
 
 class Sampler:

@@ -71,9 +71,10 @@ def pace_of(run: RunDir) -> tuple[float, int] | None:
 
     None where there is no checkpoint that can be read.
     """
-    from recurlab.training.checkpoints import pace, read
+    from recurlab.training.checkpoint_file import Checkpoint
 
     for path in (run.next, run.last, run.previous):
-        with suppress(Exception):  # torch raises many kinds for a damaged file
-            return pace(read(path))
+        with suppress(Exception):  # torch raises many types for a damaged file
+            found = Checkpoint.read(path)
+            return found.seconds, found.steps
     return None

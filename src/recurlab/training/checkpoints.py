@@ -1,4 +1,4 @@
-"""Which weights are kept, from where a run goes on, and the reading of both."""
+"""When checkpoints are written, which of them are kept, and what is taken up from one when a run goes on."""
 
 import io
 from collections.abc import Callable
@@ -9,19 +9,17 @@ import torch
 import torch.distributed
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from recurlab.config import TrainerConfig
 from recurlab.data.module import DataModule
-from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
+from recurlab.errors import Preempted, Pruned
 from recurlab.files import write_bytes
-from recurlab.foreign import load_tensors
 from recurlab.problems.problem import Problem
 from recurlab.training import random_state
+from recurlab.training.checkpoint_file import Checkpoint, begin_epoch_anew
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
-from recurlab.training.throughput import Throughput
 
 Report = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric; True: not worth going on
 
@@ -37,21 +35,25 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoints(Callback):
-    """Keeps the best weights, and the last two points from which training goes on as if it had not stopped.
+    """Keeps the best weights, and the last two checkpoints from which training goes on as if it had not stopped.
 
-    Such a point lies right before a training batch, where all that the batches before it have changed is in place:
-    before the first batch of an epoch, all `checkpoint_every_n_steps`, when the process is told to end, and after the
-    last batch of all. So it has to be the first of the callbacks, before any that logs. Also ends the training where
-    the validation metric is good enough, or `report` says so.
+    Such a checkpoint is written just before a batch, when weights, metrics and random state of all earlier batches are
+    final: before the first batch of an epoch, every `checkpoint_every_n_steps`, and when the process is told to end;
+    and once more after the last batch of the training. So this has to be the first of the callbacks, before any that
+    logs. It also ends the training when the validation metric is good enough, or when `report` says so.
 
     Args:
         run: where they are kept.
         task: what is trained.
         config: of the trainer.
-        content: what the checkpoints are of; see `recurlab.training.job.digest`.
+        content: the name of what the checkpoints are of, as `recurlab.training.resume.content_name` gives it.
         signals: that may tell the process to end.
-        metrics: what has been logged, in the process that logs.
+        metrics: metrics.csv, in the process that writes it; None in the others.
         report: is told of each validation.
+
+    Attributes:
+        best: the best validation so far, None before the first.
+        metrics: as given.
     """
 
     def __init__(
@@ -67,18 +69,18 @@ class Checkpoints(Callback):
         self.best: float | None = None
         self._run, self._config, self._content = run, config, content
         self._monitor, self._sign = problem.monitor, 1.0 if problem.mode == "max" else -1.0
-        self._signals, self._metrics, self._report = signals, metrics, report
+        self._signals, self.metrics, self._report = signals, metrics, report
         self._before_batch = False
-        self._random: dict[str, Any] | None = None  # to be taken up before the first batch
-        self._first: dict[str, Any] = {}  # as random numbers stood when the process began to train
-        self._drawn = False  # some before
-        self._measured: dict[str, float] = {}  # in the last step of all
+        self._random: dict[str, Any] | None = None  # state to be restored before the first batch
+        self._first: dict[str, Any] = {}  # state of the random numbers when this process began to train
+        self._drawn = False  # whether any were drawn before that
+        self._measured: dict[str, float] = {}  # metrics of the last step of the training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals, which Lightning does not pass on."""
         self._signals.listen()
-        if self._random is not None and trainer.fit_loop.epoch_loop.batch_progress.current.completed == 0:
-            trainer.fit_loop.epoch_loop.restarting = False  # of an epoch that begins there is nothing to restart
+        if self._random is not None:
+            begin_epoch_anew(trainer)
         self._first = self._random or random_state.capture()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -133,14 +135,14 @@ class Checkpoints(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         """Write last.ckpt, and keep the one before it."""
-        if self._metrics is not None:
-            self._metrics.sync()
+        if self.metrics is not None:
+            self.metrics.sync()
         trainer.save_checkpoint(self._run.next)
         if trainer.is_global_zero:
             self._run.settle()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is not Lightning's to know."""
+        """Return the best metric, and the state of the random numbers of each process."""
         now = random_state.capture()
         mine = now, self._drawn or not random_state.same(now, self._first)
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -156,88 +158,25 @@ class Checkpoints(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave out the batch that was fetched last, which has not been trained; say what the checkpoint is of."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        saved = Checkpoint(checkpoint)
         if self._before_batch:
-            for part in ("total", "current"):
-                progress[part]["ready"] -= 1
-            progress["is_last_batch"] = False
-        checkpoint["content"], checkpoint["measured"] = self._content, self._measured
-        checkpoint["rows"] = 0 if self._metrics is None else self._metrics.rows
+            saved.leave_out_fetched_batch()
+        saved.describe(self._content, 0 if self.metrics is None else self.metrics.rows, self._measured)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the data and the random numbers where they were; stop if the metric has been good enough."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, DataModule)
-        if trainer.max_steps == -1 or checkpoint["global_step"] < trainer.max_steps:
-            _take_up_epoch(checkpoint["loops"]["fit_loop"])
-        data.skip(*_place(checkpoint["loops"]["fit_loop"]))
-        kept = checkpoint["callbacks"][self.state_key]
-        self._measured = checkpoint.get("measured", {})
-        # In another number of processes none has drawn any: see `recurlab.training.resume.check_goes_on`.
-        same = len(kept["random"]) == trainer.world_size
-        self._random = kept["random"][trainer.global_rank] if same else random_state.capture()
-        self._drawn = kept.get("drawn", True)
-        trainer.should_stop = self._good_enough(kept["best"])
+        saved = Checkpoint(checkpoint)
+        if trainer.max_steps == -1 or saved.steps < trainer.max_steps:
+            saved.reopen_epoch()
+        data.skip(*saved.position)
+        self._measured, self._drawn = saved.measured, saved.drawn
+        # A run that goes on in another number of processes has drawn none: `recurlab.training.resume.check_goes_on`.
+        same = len(saved.random) == trainer.world_size
+        self._random = saved.random[trainer.global_rank] if same else random_state.capture()
+        trainer.should_stop = self._good_enough(saved.best)
 
     def _good_enough(self, value: float | None) -> bool:
         threshold = self._config.stopping_threshold
         return value is not None and threshold is not None and self._sign * value >= self._sign * threshold
-
-
-def _take_up_epoch(loops: dict[str, Any]) -> None:
-    """Count an epoch that max_steps has ended before its last batch, which Lightning holds to be over, as under way."""
-    epochs = loops["epoch_progress"]
-    if not loops["epoch_loop.batch_progress"]["is_last_batch"]:
-        for part in ("total", "current"):
-            epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["ready"] - 1
-
-
-def _place(loops: dict[str, Any]) -> tuple[int, int]:
-    """Return an epoch, and how many of its batches are done."""
-    epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
-    return epochs["processed"], batches["completed"] if epochs["processed"] < epochs["ready"] else 0
-
-
-def trained(checkpoint: dict[str, Any]) -> dict[str, int]:
-    """Return how many epochs, be it in part, and steps a run has trained, under the names of their limits."""
-    epochs, batches = _place(checkpoint["loops"]["fit_loop"])
-    return {"max_epochs": epochs + (batches > 0), "max_steps": checkpoint["global_step"]}
-
-
-def processes_of(checkpoint: dict[str, Any]) -> tuple[int, bool]:
-    """Return in how many processes a run has trained, and whether any of them has drawn a random number in it."""
-    kept = checkpoint["callbacks"][Checkpoints.__qualname__]
-    return len(kept["random"]), kept.get("drawn", True)
-
-
-def pace(checkpoint: dict[str, Any]) -> tuple[float, int]:
-    """Return how long a run has trained, in seconds, and for how many steps."""
-    return float(checkpoint["callbacks"][Throughput.__qualname__]["whole"]), int(checkpoint["global_step"])
-
-
-def load_weights(problem: Problem, path: Path) -> None:
-    """Fill a task with the weights of a checkpoint, in the precision they were kept in, read without unpickling code.
-
-    Raises:
-        RecurlabError: for a file that is missing, truncated or of another model.
-    """
-    if not path.is_file():
-        raise RecurlabError(f"{path}: there is no such checkpoint")
-    try:
-        weights: dict[str, Tensor] = read(path)["state_dict"]
-        take_precision(problem, weights)
-        problem.load_state_dict(weights)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = one_line(error)[:200] or type(error).__name__
-        raise RecurlabError(f"{path}: not a checkpoint of this model: {reason}") from error
-
-
-def take_precision(problem: Problem, weights: dict[str, Tensor]) -> None:
-    """Give a task the precision that weights were kept in, so that none is rounded when they are loaded."""
-    problem.to(next(w.dtype for w in weights.values() if w.is_floating_point()))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint, read without unpickling code; one of whose bytes has changed is an error."""
-    checkpoint: dict[str, Any] = load_tensors(path, checked=True)
-    return checkpoint

@@ -16,12 +16,12 @@ from functools import partial
 
 import torch
 
-from recurlab.errors import Preempted, RecurlabError, one_line
-from recurlab.parents import die_with_parent, end_with
+from recurlab.errors import Preempted, RecurlabError
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import HEARD, Signals
 from recurlab.training.silence import Silence
 
+PROGRAM = "recurlab.training.rank_process"  # what each of the processes runs
 GRACE = 5.0  # seconds that a process has to end when it is told to
 TOLD = [128 + number for number in HEARD]  # how one ends that was told to, and has saved
 STEP, FAILED = b".", b"!"  # what a process tells: each part of a step, and before why it has failed
@@ -40,7 +40,7 @@ class _Process:
         os.set_blocking(self._pipe, False)
         try:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", __name__, path, str(theirs)],
+                [sys.executable, "-m", PROGRAM, path, str(theirs)],
                 env={**environment, "LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,  # its end tells a process that this one is gone
                 stdout=None if rank == 0 else subprocess.DEVNULL,
@@ -78,7 +78,9 @@ class _Process:
             self.popen.stdin.close()
 
 
-def run(run: RunDir, count: int, signals: Signals, patience: float, tell: Callable[[], None] = lambda: None) -> None:
+def run_ranks(
+    run: RunDir, count: int, signals: Signals, patience: float, tell: Callable[[], None] = lambda: None
+) -> None:
     """Run a training in `count` processes and wait for it.
 
     Args:
@@ -177,36 +179,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _main(path: str, pipe: int) -> int:
-    """Be one of the processes; tell of its steps, and on an error of that, through a pipe."""
-    die_with_parent()
-    end_with(0)
-    os.set_blocking(pipe, False)
-
-    def tell() -> None:
-        with suppress(OSError):  # nobody has listened for a while
-            os.write(pipe, STEP)
-
-    try:
-        from recurlab.training.run import follow
-
-        follow(path, int(os.environ["LOCAL_RANK"]), tell)
-    except Preempted as stop:
-        return 128 + stop.signum
-    except BaseException as error:
-        known = isinstance(error, RecurlabError)  # as having lost another process is not
-        text = one_line(error) if known else f"{type(error).__name__}: {one_line(error)}"
-        os.set_blocking(pipe, True)
-        with suppress(OSError):
-            os.write(pipe, FAILED + f"{int(not known)} {time.monotonic_ns()} {text}".encode())
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    code = _main(sys.argv[1], int(sys.argv[2]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # a process group whose other end is gone would be waited for

@@ -1,7 +1,6 @@
 """Which run is continued, with which config, from which checkpoint."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +16,7 @@ from recurlab.training.run_dir import RunDir
 
 if TYPE_CHECKING:
     from recurlab.problems.problem import Problem
+    from recurlab.training.checkpoint_file import Checkpoint
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.stopping_threshold")  # what a longer run may differ in
 PROCESSES = ("trainer.devices", "trainer.num_nodes")  # see `check_goes_on`
@@ -94,8 +94,9 @@ def find(config: Config, identity: Identity) -> RunDir | None:
     if config.resume is None:
         return None
     if config.resume == "auto":
-        wanted = lambda run: is_of(run, identity) and is_as_old(run, identity, config)  # noqa: E731
-        return RunDir.find(config.output_dir, config.experiment, wanted)
+        return RunDir.find(
+            config.output_dir, config.experiment, lambda run: is_of(run, identity) and is_as_old(run, identity, config)
+        )
     return RunDir.open(config.resume)
 
 
@@ -105,30 +106,29 @@ def create(config: Config, resolved: DictConfig, identity: Identity) -> RunDir:
     return RunDir.create(config.output_dir, config.experiment, resolved, identity.name, name)
 
 
-def content(config: Config, resolved: DictConfig) -> str:
+def content_name(config: Config, resolved: DictConfig) -> str:
     """Return the name of what checkpoints are of: the job, but for its length, its processes and the files it reads."""
     return digest(resolved, but=(*LENGTH, *PROCESSES, *places(config)))
 
 
-def checkpoint(
-    run: RunDir, config: Config, resolved: DictConfig, quiet: bool = False
-) -> tuple[Path | None, dict[str, Any]]:
-    """Return the last checkpoint from which a run can go on, with its content; (None, {}) where it has not come so far.
+def last_checkpoint(run: RunDir, config: Config, resolved: DictConfig, quiet: bool = False) -> "Checkpoint | None":
+    """Return the last checkpoint from which a run can go on, None where it has not come so far.
 
-    One that is damaged, or of another run, is passed over with a line on the standard error, and so is one that
-    metrics.csv has too few rows for, unless there is no other.
+    One that is damaged, or of another run, is passed over with a line on the standard error, and so is one for which
+    metrics.csv has too few rows, unless there is no other.
 
     Args:
         run: that is continued.
         config, resolved: its config.
-        quiet: leave the lines to another process.
+        quiet: whether another process writes these lines.
 
     Raises:
         RecurlabError: if there are checkpoints, and none is any good.
     """
-    from recurlab.training.checkpoints import read
+    from recurlab.training.checkpoint_file import Checkpoint
     from recurlab.training.metrics_csv import read_rows
 
+    names = content_name(config, resolved), digest(resolved, but=LENGTH)  # the second is that of earlier versions
     lines: list[str] = []
     incomplete = None
     rows = len(read_rows(run.metrics))
@@ -136,30 +136,30 @@ def checkpoint(
         if not path.is_file():
             continue
         try:
-            found = read(path)
-            if found.get("content") not in (content(config, resolved), digest(resolved, but=LENGTH)):  # the former name
+            found = Checkpoint.read(path)
+            if found.content not in names:
                 raise RecurlabError("it is of another run")
-            needed = found["rows"]
-        except Exception as error:  # torch raises many kinds for a damaged file
+            needed = found.rows
+        except Exception as error:  # torch raises many types for a damaged file
             lines.append(f"{path}: not a checkpoint of this run: {one_line(error)[:200] or type(error).__name__}")
             continue
         if rows >= needed:
             break
         lines.append(f"{run.metrics}: of {needed} rows before {path.name} only {rows} can be read")
-        incomplete = incomplete or (path, found, len(lines))
+        incomplete = incomplete or (found, path, len(lines))
     else:
         if incomplete is None and lines:
             raise RecurlabError(f"{lines[0]}; no other can be used: start anew without resume")
         if incomplete is None:
-            return None, {}
-        path, found, count = incomplete
+            return None
+        found, path, count = incomplete
         del lines[count:]
     for line in () if quiet else lines:
         say(f"{line}; going on from {path.name}")
-    return path, found
+    return found
 
 
-def check_goes_on(run: RunDir, found: dict[str, Any], config: TrainerConfig, problem: "Problem") -> None:
+def check_goes_on(run: RunDir, found: "Checkpoint", config: TrainerConfig, problem: "Problem") -> None:
     """Raise if a run that is continued would not arrive where one of its config arrives that was never stopped.
 
     Args:
@@ -172,16 +172,14 @@ def check_goes_on(run: RunDir, found: dict[str, Any], config: TrainerConfig, pro
         RecurlabError: if it is to be shorter than it is, or in another number of processes where that makes a
             difference.
     """
-    from recurlab.training.checkpoints import processes_of, trained
     from recurlab.training.trainer import on_gpu
 
-    for name, done in trained(found).items():
+    for name, done in found.lengths.items():
         limit = getattr(config, name)
         if 0 <= limit < done:
             raise RecurlabError(f"trainer.{name}={limit}: run={str(run.path)!r} has come to {done}")
-    before, drawn = processes_of(found)
-    differs = None
-    if drawn:
+    before, differs = len(found.random), None
+    if found.drawn:
         differs = "draws random numbers of its own, as for dropout or zoneout"
     elif problem.normalizes_batches and not on_gpu(config):
         differs = "normalises its part of a batch, on CPUs"

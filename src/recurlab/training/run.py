@@ -1,27 +1,22 @@
-"""One run: train, choose the best checkpoint, test it once, and leave a result."""
+"""One run: find or make its directory, check all that can be checked, then train in this process or in several."""
 
-import csv
-import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import LearningRateMonitor
 
-from recurlab.config import Config, TrainerConfig, load
+from recurlab.config import Config
 from recurlab.data.module import DataModule
 from recurlab.errors import RecurlabError
 from recurlab.files import write_text
-from recurlab.problems.classification import Classification
 from recurlab.problems.problem import Problem
 from recurlab.training import processes, ranks
-from recurlab.training.build import Facts, build_problem
-from recurlab.training.checkpoints import Checkpoints, Report, load_weights, take_precision
+from recurlab.training.build import Facts
+from recurlab.training.checkpoint_file import Checkpoint
+from recurlab.training.checkpoints import Report
+from recurlab.training.execute import Training, execute, follow, prepare
 from recurlab.training.job import Identity
 from recurlab.training.known import (
     FILES,
@@ -30,19 +25,11 @@ from recurlab.training.known import (
     check_weights,
     is_of,
     left_as_it_was,
-    recorded,
 )
-from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.record import keep_provenance, status_kept
-from recurlab.training.resume import check_goes_on, checkpoint, content, create, find
+from recurlab.training.resume import check_goes_on, create, find, last_checkpoint
 from recurlab.training.run_dir import RunDir, read_json, write_json
-from recurlab.training.signals import Signals
-from recurlab.training.steps import Steps
-from recurlab.training.throughput import Throughput
-from recurlab.training.trainer import check_accelerator, make_trainer, on_gpu, quiet, without_denormals
-
-Start = tuple[Path | None, dict[str, Any]]  # a checkpoint, and what it holds
-BEGINNING: Start = (None, {})
+from recurlab.training.trainer import check_accelerator, on_gpu, without_denormals
 
 
 @without_denormals()
@@ -86,11 +73,13 @@ def train(
     with run.held():
         if _is_over(run, identity, place):  # by another process, for whose end this one has waited
             return run
-        start = _start(run, config, resolved, identity, facts, problem)
-        with Signals() as signals, left_as_it_was(run), status_kept(run):
+        check_data(run, identity, facts)
+        training = Training(config, resolved, run, problem, data, report=report, tell=tell)
+        training.start = _start(training)
+        with training.signals, left_as_it_was(run), status_kept(run):
             for note in notes:
                 print(note)
-            if known is not None or start[0] is not None:  # which another process may have left meanwhile
+            if known is not None or training.start is not None:  # which another process may have left meanwhile
                 run.job = identity.name
                 run.set_status("running")
                 write_text(run.config, OmegaConf.to_yaml(resolved))
@@ -99,9 +88,9 @@ def train(
             if place is not None:
                 ranks.shared(str(run.path))
             if place is None and config.trainer.world > 1:
-                processes.run(run, config.trainer.devices, signals, config.trainer.stall_timeout, tell)
+                processes.run_ranks(run, config.trainer.devices, training.signals, config.trainer.stall_timeout, tell)
             else:
-                execute(config, resolved, run, problem, data, signals, start, report, tell)
+                execute(training)
     return run
 
 
@@ -113,16 +102,17 @@ def _is_over(run: RunDir, identity: Identity, place: ranks.Place | None) -> bool
     return over
 
 
-def _start(
-    run: RunDir, config: Config, resolved: DictConfig, identity: Identity, facts: Facts, problem: Problem
-) -> Start:
+def _start(training: Training) -> Checkpoint | None:
     """Return from where a run goes on, before anything of it is changed; raise if it can't."""
-    check_data(run, identity, facts)
-    path, done = checkpoint(run, config, resolved)
-    if path is not None:
-        check_weights(path, done["state_dict"], problem)
-        check_goes_on(run, done, config.trainer, problem)
-    return run.settle(path), done
+    run = training.run
+    found = last_checkpoint(run, training.config, training.resolved)
+    if found is not None and found.path is not None:
+        check_weights(found.path, found.weights, training.problem)
+        check_goes_on(run, found, training.config.trainer, training.problem)
+    path = run.settle(None if found is None else found.path)
+    if found is not None:
+        found.path = path
+    return found
 
 
 def _facts(config: Config, known: RunDir | None) -> Facts:
@@ -132,55 +122,6 @@ def _facts(config: Config, known: RunDir | None) -> Facts:
         if known is not None and known.facts.is_file():
             facts = replace(facts, units=Facts.read(read_json(known.facts)).units)
     return facts
-
-
-def prepare(config: Config, rank: int, facts: Facts | None = None) -> tuple[Problem, DataModule]:
-    """Return what one process of a run trains, and its share of the data."""
-    seed_everything(config.seed, workers=True, verbose=False)
-    data = DataModule(config.data, config.seed, rank, config.trainer.world, config.trainer.num_workers)
-    data.setup()
-    problem = build_problem(config, facts)
-    if rank:  # the same weights, but masks of its own
-        torch.manual_seed(config.seed + rank * 1_000_003)
-    return problem, data
-
-
-@without_denormals()
-def follow(path: str, rank: int, tell: Callable[[], None] = lambda: None) -> None:
-    """Be one of the processes of the run in a directory, until it ends; `tell` is called at each part of a step."""
-    run = RunDir.open(path)
-    if run.state != "finished":
-        resolved = run.load_config()
-        config = load(resolved)
-        problem, data = prepare(config, rank, Facts.read(read_json(run.facts)))
-        if (files := recorded(run)) is not None:
-            check_unchanged(config, files)
-        start = checkpoint(run, config, resolved, quiet=True)
-        with Signals() as signals:
-            execute(config, resolved, run, problem, data, signals, start, tell=tell)
-
-
-def execute(
-    config: Config,
-    resolved: DictConfig,
-    run: RunDir,
-    problem: Problem,
-    data: DataModule,
-    signals: Signals,
-    start: Start = BEGINNING,
-    report: Report | None = None,
-    tell: Callable[[], None] = lambda: None,
-) -> None:
-    """Train and test in this process, from a checkpoint on if there is one, and write the result."""
-    try:
-        with quiet():
-            result = _train(config, resolved, run, problem, data, signals, start, report, tell)
-        if data.rank == 0:
-            _keep_confusion(run, problem, config.data.names)
-            write_json(run.result, result)
-            config.logger.finish(run.best, result["metrics"])
-    finally:
-        config.logger.close()
 
 
 def _check_batches(problem: Problem, data: DataModule) -> None:
@@ -207,74 +148,3 @@ def _dry_run(problem: Problem, data: DataModule) -> None:
     problem.measure(problem.model(batch.inputs[:2], lengths, resets), batch.targets[:2], lengths)
     problem.train()
     problem.reset_states()
-
-
-def _train(
-    config: Config,
-    resolved: DictConfig,
-    run: RunDir,
-    problem: Problem,
-    data: DataModule,
-    signals: Signals,
-    start: Start,
-    report: Report | None,
-    tell: Callable[[], None],
-) -> dict[str, Any]:
-    path, done = start
-    if path:  # Lightning loads the weights before it gives them the precision of the run
-        take_precision(problem, done["state_dict"])
-    metrics = None if data.rank else MetricsCsv(run.metrics, done["rows"] if path else None)
-    plain: Any = OmegaConf.to_container(resolved)
-    loggers = [] if metrics is None else [metrics, *config.logger.build(run.path, plain, done.get("global_step", 0))]
-    kept = Checkpoints(run, problem, config.trainer, content(config, resolved), signals, metrics, report)
-    throughput = Throughput()
-    trainer = make_trainer(
-        config.trainer,
-        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), Steps(tell)],
-        logger=loggers or False,
-        log_every_n_steps=_log_interval(config.trainer, data),
-    )
-    _fit(trainer, problem, data, run, path)
-    kept.log_last(trainer)
-    if kept.best is None:  # stopped by max_steps before the first validation
-        trainer.save_checkpoint(run.best, weights_only=True)
-    trainer.strategy.barrier()  # the first process has written the checkpoint
-    load_weights(problem, run.best)
-    valid = {} if kept.best is None else {problem.monitor: kept.best}
-    test = trainer.test(problem, data, verbose=False)[0]
-    return {
-        "metrics": {**valid, **test},
-        "chance": config.data.chance,
-        "parameters": sum(p.numel() for p in problem.parameters()),
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
-        **throughput.result(),
-        "backends": [name for layer in problem.recurrent_layers() for name in layer.backends_used.values() if name],
-    }
-
-
-def _fit(trainer: Trainer, problem: Problem, data: DataModule, run: RunDir, start: Path | None) -> None:
-    try:
-        trainer.fit(problem, data, ckpt_path=start, weights_only=True)
-    except (RecurlabError, OSError) as error:
-        reason: object = error
-        if isinstance(error, OSError):
-            reason = f"{error.filename or run.path}: can't be written: {error.strerror}"
-        kept = next((path for path in (run.next, run.last, run.previous, run.best) if path.is_file()), None)
-        raise RecurlabError(f"{reason}; the last good checkpoint is {kept or 'none, no epoch was finished'}") from error
-
-
-def _keep_confusion(run: RunDir, problem: Problem, names: tuple[str, ...]) -> None:
-    """Write how many test sequences of each class, a row, were taken for which, a column."""
-    if not isinstance(problem, Classification) or problem.confusion is None:
-        return
-    counts = [[int(count) for count in row] for row in problem.confusion.tolist()]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([names or range(len(counts)), *counts])
-    write_text(run.confusion, text.getvalue())
-
-
-def _log_interval(config: TrainerConfig, data: DataModule) -> int:
-    """Return log_every_n_steps, but so that an epoch is logged at least once."""
-    batches = data.batches("train")
-    return min(config.log_every_n_steps, batches, config.limit_train_batches or batches)
