@@ -140,7 +140,10 @@ class Checkpoint:
 
 
 def begin_epoch_anew(trainer: Trainer) -> None:
-    """Tell Lightning, which goes on from a checkpoint, that no epoch is under way where none of its batches is done."""
+    """Tell Lightning, which goes on from a checkpoint, that the epoch begins, if none of its batches is done.
+
+    It would take the epoch for one that has ended, and count a step that was not made.
+    """
     loop = trainer.fit_loop.epoch_loop
     if loop.batch_progress.current.completed == 0:
         loop.restarting = False
