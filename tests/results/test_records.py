@@ -116,6 +116,32 @@ def test_the_curves_have_a_panel_for_each_thing_that_was_logged(write):
     assert three[1] > 1.8 * height
 
 
+@pytest.mark.parametrize(
+    ("metric", "values", "scale"),
+    [("loss", "1,10", "log"), ("loss", "1,5", "linear"), ("loss", "1,10,inf", "log"), ("loss", "1,5,inf", "linear"),
+     ("loss", "1,nan,10", "log"), ("loss", "-1,10", "linear"), ("loss", "0,10", "linear"),
+     ("loss", "nan,inf", "linear"), ("accuracy", "0.1,0.9", "linear"), ("mse", "0.1,0.9", "log")],
+)  # fmt: skip
+def test_a_curve_that_falls_far_is_drawn_on_a_logarithmic_scale(write, monkeypatch, metric, values, scale):
+    """Numbers that are not finite have no part in it, and an accuracy is a share."""
+    kept = []
+    monkeypatch.setattr("recurlab.results.figures.png", lambda figure, mark=None: kept.append(figure) or b"")
+    rows = "".join(f"{step},{value}\n" for step, value in enumerate(values.split(",")))
+    draw_curves(write(metrics_csv=f"step,valid/{metric}\n{rows}").path)
+    (axes,) = kept[0].axes
+    assert (axes.get_title(), axes.get_yscale()) == (metric, scale)
+
+
+def test_the_level_of_chance_is_a_line_of_its_own(write, monkeypatch):
+    kept = []
+    monkeypatch.setattr("recurlab.results.figures.png", lambda figure, mark=None: kept.append(figure) or b"")
+    draw_curves(write(metrics_csv=METRICS, result_json=json.dumps({**RESULT, "chance": {"loss": 2.5}})).path)
+    loss, rate = kept[0].axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in loss.lines}
+    assert lines == {"training": [9.0, 1.5], "validation": [7.5], "chance": [2.5, 2.5]}
+    assert [list(line.get_ydata()) for line in rate.lines] == [[0.5, 0.25]]
+
+
 @pytest.mark.parametrize("values", ["0.0,-1.0", "nan,nan", "inf,3.0"])
 def test_curves_of_any_numbers_are_drawn(write, values):
     first, second = values.split(",")

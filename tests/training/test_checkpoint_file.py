@@ -15,11 +15,10 @@ from recurlab.training.checkpoints import WholeFiles
 from recurlab.training.metrics_csv import MetricsCsv, read_rows
 from recurlab.training.trainer import make_trainer, quiet
 
-READ = ("2.6.4", "2.6.6")  # the versions of Lightning whose code was read for checkpoint_file.py
+READ = ("2.6.4", "2.6.6")  # the versions of Lightning that checkpoint_file.py was written for, and these tests run with
 HINT = (
-    f"pytorch-lightning {pytorch_lightning.__version__}: checkpoint_file.py was read against {' and '.join(READ)}; look "
-    "up what this version counts in fit_loop.state_dict(): epoch_progress, and epoch_loop.batch_progress with its "
-    "is_last_batch"
+    f"pytorch-lightning {pytorch_lightning.__version__}: checkpoint_file.py was written for {' and '.join(READ)}; look "
+    "up what this version counts in fit_loop.state_dict(), in epoch_progress and epoch_loop.batch_progress"
 )
 EPOCHS, BATCHES = 3, 3
 STEPS = [(epoch, batch) for epoch in range(EPOCHS) for batch in range(BATCHES)]
