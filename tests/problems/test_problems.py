@@ -87,8 +87,17 @@ def rates(spec, steps):
     return found
 
 
-def test_the_step_schedule():
-    assert rates(Step(every=2, factor=0.1), 5) == pytest.approx([2, 2, 0.2, 0.2, 0.02])
+@pytest.mark.parametrize(
+    ("after", "wanted"), [(0, [2, 2, 0.2, 0.2, 0.02]), (1, [2, 2, 2, 0.2, 0.2, 0.02]), (3, [2] * 5 + [0.2, 0.2, 0.02])]
+)
+def test_the_step_schedule_counts_from_what_it_is_to_come_after(after, wanted):
+    assert rates(Step(every=2, factor=0.1, after=after), len(wanted)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_the_step_schedule_counts_epochs_or_steps(interval):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    assert Step(interval=interval).build(optimizer, "valid/mse", "min")["interval"] == interval
 
 
 def test_the_cosine_schedule_ends_at_its_final_rate_and_stays():

@@ -1,4 +1,4 @@
-"""From a typed config to the model and the task it describes."""
+"""From a typed config to the model and the problem it describes."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

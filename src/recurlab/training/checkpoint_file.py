@@ -150,7 +150,7 @@ def begin_epoch_anew(trainer: Trainer) -> None:
 
 
 def load_weights(problem: Problem, path: Path) -> None:
-    """Fill a task with the weights of a checkpoint, in the precision they were kept in, read without unpickling code.
+    """Load the weights of a checkpoint into a problem, in the precision they were kept in, without unpickling code.
 
     Raises:
         RecurlabError: for a file that is missing, truncated or of another model.
@@ -167,5 +167,5 @@ def load_weights(problem: Problem, path: Path) -> None:
 
 
 def take_precision(problem: Problem, weights: dict[str, Tensor]) -> None:
-    """Give a task the precision that weights were kept in, so that none is rounded when they are loaded."""
+    """Give a problem the precision that weights were kept in, so that none is rounded when they are loaded."""
     problem.to(next(w.dtype for w in weights.values() if w.is_floating_point()))

@@ -44,7 +44,7 @@ class Checkpoints(Callback):
 
     Args:
         run: where they are kept.
-        task: what is trained.
+        problem: what is trained.
         config: of the trainer.
         content: the name of what the checkpoints are of, as `recurlab.training.resume.content_name` gives it.
         signals: that may tell the process to end.

@@ -38,7 +38,7 @@ class Training:
         config: of the run.
         resolved: the same, as it is written into the run directory.
         run: the run directory.
-        task: what is trained.
+        problem: what is trained.
         data: the process's share of them.
         start: the checkpoint from which it goes on; None at the beginning.
         signals: that may tell the process to end.

@@ -166,7 +166,7 @@ def check_goes_on(run: RunDir, found: "Checkpoint", config: TrainerConfig, probl
         run: that is continued.
         found: the checkpoint from which it goes on.
         config: of the run as it is to be now.
-        task: what is trained.
+        problem: what is trained.
 
     Raises:
         RecurlabError: if it is to be shorter than it is, or in another number of processes where that makes a
