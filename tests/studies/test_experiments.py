@@ -6,7 +6,7 @@ import pytest
 
 from recurlab.cli import main
 from recurlab.studies.definition import Study
-from recurlab.studies.folder import load
+from recurlab.studies.folder import load_study
 from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.run import jobs_of
 from recurlab.studies.table import Results
@@ -19,7 +19,7 @@ STUDIES = sorted(path.parent.name for path in (TOP / "experiments").glob("*/stud
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_run_is_composed_and_is_another_one(name, scale, monkeypatch):
     monkeypatch.chdir(TOP)
-    study = load(name)
+    study = load_study(name)
     if not isinstance(study, Study):
         assert all(study.settings(each).shapes for each in study.bench)
         return

@@ -6,11 +6,11 @@ import pytest
 
 from recurlab.studies.course import Course, points_of
 from recurlab.studies.definition import Measure
-from recurlab.studies.folder import load
+from recurlab.studies.folder import load_study
 from recurlab.studies.reproduction import Target
-from recurlab.studies.run import gather, jobs_of
+from recurlab.studies.run import gather_rows, jobs_of
 from recurlab.studies.table import Results
-from recurlab.studies.verdict import entries
+from recurlab.studies.verdict import entries_of
 from recurlab.training.run_dir import RunDir
 
 SWEEP = """\
@@ -121,7 +121,7 @@ def numbers(recurlab, tmp_path):
          "reason": "loss=nan: not finite"},
     ]  # fmt: skip
     with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, load("numbers").columns, "", lineterminator="\n")
+        writer = csv.DictWriter(file, load_study("numbers").columns, "", lineterminator="\n")
         writer.writeheader()
         writer.writerows({"scale": "paper", **COST, **row} for row in rows)
     return folder
@@ -156,7 +156,7 @@ def test_page_headers_and_readme_are_what_the_csv_files_give(recurlab, numbers, 
 def test_the_verdict_goes_by_the_largest_of_three_spreads(numbers, values, known, spread, better, verdict):
     import dataclasses
 
-    entry = entries(load("numbers"))[0]
+    entry = entries_of(load_study("numbers"))[0]
     rows = [{"state": "finished", "result": str(value)} for value in values]
     known = {**entry.known, "value": known, "spread": spread}
     target = dataclasses.replace(entry.target, better=better)
@@ -164,7 +164,7 @@ def test_the_verdict_goes_by_the_largest_of_three_spreads(numbers, values, known
 
 
 def test_only_short_rows_have_further_seeds_and_those_come_last(numbers):
-    study = load("numbers")
+    study = load_study("numbers")
     runs = [run for run, _ in sorted(jobs_of(study, "paper"), key=lambda pair: study.turn(pair[0]))]
     names = ["digits GRU", "digits IndyGRU", "digits LSTM", "adding IndRNN", "adding LSTM", "adding GRU"]
     assert [str(run) for run in runs] == [
@@ -173,7 +173,7 @@ def test_only_short_rows_have_further_seeds_and_those_come_last(numbers):
 
 
 def test_a_row_stays_where_one_of_a_run_comes_that_is_behind(numbers):
-    study = load("numbers")
+    study = load_study("numbers")
     table = Results(study)
     (key,) = [key for key in table.rows() if key[1:3] == ("digits", "LSTM")]
 
@@ -203,11 +203,11 @@ def test_how_far_a_run_has_come_is_read_from_its_directory(tmp_path):
 
 def test_results_of_runs_that_are_there_are_taken_and_unfinished_ones_too(recurlab, numbers, tmp_path):
     (numbers / "results.csv").unlink()
-    study = load("numbers")
+    study = load_study("numbers")
     small = ["data.train_size=20", "data.valid_size=10", "data.test_size=10", "trainer.max_epochs=2"]
     text = SWEEP.replace("[experiment=adding/indrnn]", f"[experiment=adding/indrnn, {', '.join(small)}]")
     (numbers / "study.yaml").write_text(text)
-    study = load("numbers")
+    study = load_study("numbers")
     _, job = next(pair for pair in jobs_of(study, "paper") if pair[0].levels["model"] == "IndRNN")
     assert recurlab("train", *job.words, "trainer.enable_progress_bar=false")[0] == 0
     code, out, err = recurlab("study", "collect", "numbers", "--scale", "paper")
@@ -227,7 +227,7 @@ def test_results_of_runs_that_are_there_are_taken_and_unfinished_ones_too(recurl
     found = next((tmp_path / "runs").rglob("status.json"))
     RunDir.open(found.parent).set_status("preempted")
     Results(study).path.unlink()
-    assert len(gather(study, Results(study), jobs_of(study, "paper"))) == 11
+    assert len(gather_rows(study, Results(study), jobs_of(study, "paper"))) == 11
     (row,) = Results(study).rows().values()
     assert (row["state"], row["epochs"], row["steps"]) == ("running", "2", "2")
     assert float(row["seconds"]) > 0

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from recurlab.studies.cells import mean_text, plain
-from recurlab.studies.folder import load
+from recurlab.studies.folder import load_study
+from recurlab.studies.groups import mean_text, number_text
 from recurlab.studies.run import jobs_of
 
 LOSSES = {("GRU", "4"): (0.5, 0.25), ("GRU", "7"): (0.0004, 0.0006), ("RNN", "4"): (2.0,)}
@@ -162,7 +162,7 @@ def test_a_study_is_found_by_former_names(recurlab, filled, tmp_path):
     folders = set()
     for name in ("reset-gate", "reset_gate"):  # where runs are there from before, they are found
         (tmp_path / "runs" / name).mkdir(parents=True)
-        folders.add(jobs_of(load("reset-gate"), "gpu")[0][1].config.output_dir)
+        folders.add(jobs_of(load_study("reset-gate"), "gpu")[0][1].config.output_dir)
     assert folders == {"runs/reset-gate/gpu", "runs/reset_gate/gpu"}
 
 
@@ -224,7 +224,7 @@ def test_a_mean_has_the_digits_that_its_spread_supports(values, text):
     [(0.5, "0.5000"), (123456.5, "123,456"), (0.00012345, "0.000123"), (-0.5, "-0.5000"), (float("nan"), "nan")],
 )
 def test_a_number_has_four_digits(value, text):
-    assert plain(value) == text
+    assert number_text(value) == text
 
 
 CHECK = """

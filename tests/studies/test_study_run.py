@@ -6,11 +6,11 @@ import pytest
 
 from recurlab.launch.launchers import Slurm
 from recurlab.results.records import Curves, Result
-from recurlab.studies.collect import collect, measured
+from recurlab.studies.collect import finished_row, measure_value
 from recurlab.studies.definition import Measure
-from recurlab.studies.folder import load
-from recurlab.studies.run import jobs_of, run
-from recurlab.studies.table import Results, row_of
+from recurlab.studies.folder import load_study
+from recurlab.studies.run import jobs_of, run_study
+from recurlab.studies.table import Results, make_row
 from recurlab.training.run_dir import RunDir
 
 COST = {"seconds": 1, "threads": 1, "device": "a"}
@@ -101,7 +101,7 @@ def test_a_run_that_diverges_is_a_result_with_its_reason_and_is_not_tried_again(
 
 def test_jobs_have_the_overrides_in_their_order_and_the_studys_place(toy, edit):
     edit("skip:", "adjust:\n  - {when: {cell: [GRU], size: 7}, overrides: [model.hidden_size=9]}\nskip:")
-    jobs = jobs_of(load("toy"), "gpu", ["output_dir='a b'", "logger=wandb"])
+    jobs = jobs_of(load_study("toy"), "gpu", ["output_dir='a b'", "logger=wandb"])
     assert [(str(run), job.config.seed, job.config.model.hidden_size) for run, job in jobs] == [
         ("GRU 4 seed 1", 1, 4), ("GRU 7 seed 1", 1, 9)
     ]  # fmt: skip
@@ -113,13 +113,13 @@ def test_jobs_have_the_overrides_in_their_order_and_the_studys_place(toy, edit):
 def test_seeds_make_the_jobs_that_composing_makes(toy):
     from recurlab.launch.jobs import Job
 
-    for _, job in jobs_of(load("toy"), "cpu"):
+    for _, job in jobs_of(load_study("toy"), "cpu"):
         composed = Job.of(job.words)
         assert (composed.name, composed.config, composed.resolved) == (job.name, job.config, job.resolved)
 
 
 def test_a_cluster_gets_what_is_missing(toy):
-    done = run(load("toy"), "cpu", ["launcher=slurm", "launcher.time=5"])
+    done = run_study(load_study("toy"), "cpu", ["launcher=slurm", "launcher.time=5"])
     assert (done.runs, done.failed, len(done.waiting)) == (6, 0, 6)
     assert isinstance(done.waiting[0].config.launcher, Slurm)
     assert not (toy / "results.csv").exists()
@@ -132,11 +132,11 @@ def test_rows_are_of_the_data_that_gave_them(toy, edit, rows, tmp_path):
     (tmp_path / "books" / "input.txt").write_text("abc\n" * 200)
 
     def missing(*words):
-        return len(run(study, "cpu", ["launcher=slurm", *words]).waiting)
+        return len(run_study(study, "cpu", ["launcher=slurm", *words]).waiting)
 
-    study = load("toy")
+    study = load_study("toy")
     jobs = jobs_of(study, "cpu")
-    Results(study).put([row_of(one, state="finished", job=job.identity.former, **COST) for one, job in jobs])
+    Results(study).put([make_row(one, state="finished", job=job.identity.former, **COST) for one, job in jobs])
     assert missing() == 0
     assert [row["job"] for row in rows()] == [job.name for _, job in jobs]
     (tmp_path / "books").rename(tmp_path / "moved")
@@ -149,11 +149,11 @@ def test_rows_are_of_the_data_that_gave_them(toy, edit, rows, tmp_path):
 
 def test_rows_of_many_writers_are_all_kept(toy, edit, rows):
     edit("seeds: [5, 0]", f"seeds: {[*range(20)]}")
-    study = load("toy")
+    study = load_study("toy")
     with ThreadPoolExecutor(8) as pool:
         list(
             pool.map(
-                lambda one: Results(study).put([row_of(one, state="finished", job="a", **COST)]), study.runs("cpu")
+                lambda one: Results(study).put([make_row(one, state="finished", job="a", **COST)]), study.runs("cpu")
             )
         )
     assert [of(row) for row in rows()] == [(*levels, str(seed)) for levels in LEVELS for seed in range(20)]
@@ -161,11 +161,11 @@ def test_rows_of_many_writers_are_all_kept(toy, edit, rows):
 
 
 def test_a_failed_row_does_not_take_the_place_of_the_same_jobs_result(toy):
-    study = load("toy")
+    study = load_study("toy")
     one, table = next(study.runs("cpu")), Results(study)
 
     def state(now, job):
-        table.put([row_of(one, state=now, job=job, **COST)])
+        table.put([make_row(one, state=now, job=job, **COST)])
         return table.rows()[one.key]["state"], table.rows()[one.key]["job"]
 
     assert state("failed", "a") == ("failed", "a")
@@ -190,7 +190,7 @@ RESULT = Result({"test/loss": 1.0}, {}, 1, 4, 40, 8.0, 1.0, 1.0, [])  # 0.2 s a 
 def test_a_measure_is_read_from_the_metrics(tmp_path, measure, value):
     folder = RunDir.create(str(tmp_path), "a", load_nothing())
     folder.metrics.write_text(METRICS)
-    assert measured("solved", Measure(**measure), RESULT, Curves(folder)) == value
+    assert measure_value("solved", Measure(**measure), RESULT, Curves(folder)) == value
 
 
 def load_nothing():
@@ -266,6 +266,6 @@ def test_a_metric_that_runs_have_not_is_named(toy, edit, tmp_path):
     from recurlab.training.run_dir import write_json
 
     write_json(folder.result, dataclasses.asdict(RESULT))
-    study = load("toy")
+    study = load_study("toy")
     with pytest.raises(RecurlabError, match="metric='test/los': allowed are test/loss; did you mean 'test/loss'"):
-        collect(study, next(study.runs("cpu")), "a", folder.path)
+        finished_row(study, next(study.runs("cpu")), "a", folder.path)

@@ -199,19 +199,19 @@ def bench(words: list[str]) -> int:
 
 def study_run(name: str, scale: str, words: list[str]) -> int:
     """Run what is missing of a study, or hand it to a cluster, and report what there is."""
-    from recurlab.studies.speeds import Speed
+    from recurlab.studies.speed import SpeedStudy
 
     study = _study(name)
-    if isinstance(study, Speed):
+    if isinstance(study, SpeedStudy):
         if words:
             raise RecurlabError(f"{words[0]!r}: can't be set here; its settings are in {study.path}")
         from recurlab.bench.run import run_bench
 
         return run_bench(study.settings(scale), draw=False) or _report([name])
-    from recurlab.studies.run import run
+    from recurlab.studies.run import run_study
 
     with _again():
-        done = run(study, scale, words)
+        done = run_study(study, scale, words)
     _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
     _report([name])
     if done.failed:
@@ -222,24 +222,24 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
 def study_status(name: str, scale: str | None, words: list[str]) -> int:
     """Print how a study stands, at all of its scales where none is named."""
     from recurlab.studies.run import jobs_of
-    from recurlab.studies.status import status
+    from recurlab.studies.status import status_lines
 
     study = _of_runs(name)
     for each in [scale] if scale else study.scales:
-        for line in status(study, each, jobs_of(study, each, words)):
+        for line in status_lines(study, each, jobs_of(study, each, words)):
             print(line)
     return 0
 
 
 def study_collect(name: str, scale: str | None, words: list[str]) -> int:
     """Take what there is of a study's runs into its results.csv, and report it."""
-    from recurlab.studies.run import gather, jobs_of
+    from recurlab.studies.run import gather_rows, jobs_of
     from recurlab.studies.table import Results
 
     study = _of_runs(name)
     for each in [scale] if scale else study.scales:
         jobs = jobs_of(study, each, words)
-        missing = gather(study, Results(study), jobs)
+        missing = gather_rows(study, Results(study), jobs)
         print(f"{name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {each} are there")
     return _report([name])
 
@@ -256,27 +256,27 @@ def _of_runs(name: str) -> Any:
 
 def _study(name: str) -> Any:
     """Return a study; a line says where a former word is used for it."""
-    from recurlab.studies.folder import load, renamed
+    from recurlab.studies.folder import former_words, load_study
 
-    study = load(name)
-    for line in renamed(name, study):
+    study = load_study(name)
+    for line in former_words(name, study):
         say(line)
     return study
 
 
 def study_report(names: list[str], check: bool = False) -> int:
     """Write tables and pictures of studies, of all if none is named; with `check` return 1 where they are others."""
-    from recurlab.studies.folder import names as all_names
+    from recurlab.studies.folder import study_names
 
-    for name in names or all_names():
+    for name in names or study_names():
         _study(name)
     return _report(names, check)
 
 
 def _report(names: list[str], check: bool = False) -> int:
-    from recurlab.studies.report import report
+    from recurlab.studies.report import report_studies
 
-    stale = report(names, check)
+    stale = report_studies(names, check)
     for path in stale:
         print(f"{path}: {'not what the CSV files give; run recurlab study report' if check else 'written'}")
     return 1 if check and stale else 0
@@ -284,9 +284,9 @@ def _report(names: list[str], check: bool = False) -> int:
 
 def study_list() -> int:
     """Print the studies."""
-    from recurlab.studies.overview import listing
+    from recurlab.studies.overview import study_lines
 
-    for line in listing():
+    for line in study_lines():
         print(line)
     return 0
 

@@ -187,9 +187,9 @@ def completions(line: str) -> list[str]:
     if words[1] == "study" and len(words) == 3:
         return [action for action in STUDY if action.startswith(words[-1])]
     if words[1] == "study" and (len(words) == 4 or words[2] == "report"):
-        from recurlab.studies.folder import names
+        from recurlab.studies.folder import study_names
 
-        return [name for name in names() if name.startswith(words[-1])]
+        return [name for name in study_names() if name.startswith(words[-1])]
     if words[1] in ("report", "generate", "convert", "export"):
         return []  # bash then completes the names of files
     if words[1] == "sweep":

@@ -13,14 +13,14 @@ from recurlab.results.records import Curves, Result
 from recurlab.studies.course import Course, pace_of
 from recurlab.studies.definition import Measure, Run, Study
 from recurlab.studies.reproduction import COURSE, Reproduction
-from recurlab.studies.table import DIVERGED, FINISHED, RUNNING, Row, fits, published, row_of
+from recurlab.studies.table import DIVERGED, FINISHED, RUNNING, Row, fits, make_row, published_rows
 from recurlab.training.run_dir import MOST, RunDir, read_json
 
 NOT_FINITE = re.compile(r"loss=\S+: not finite")  # how a run says it
 WRITTEN = ("experiments/", "README.md ")  # by studies
 
 
-def collect(study: Study, run: Run, job: str, path: Path) -> Row:
+def finished_row(study: Study, run: Run, job: str, path: Path) -> Row:
     """Return the row of a run that has finished.
 
     Args:
@@ -35,21 +35,21 @@ def collect(study: Study, run: Run, job: str, path: Path) -> Row:
     found = RunDir.open(path)
     result, curves = Result.read(found), Curves(found)
     value, chance = _judged(study, run, found, result, curves)
-    return row_of(
+    return make_row(
         run,
-        **{study.metric: number(value)},
+        **{study.metric: number_cell(value)},
         **_course(study, run, found),
-        **{name: number(measured(name, m, result, curves)) for name, m in study.measures.items()},
-        chance=number(chance),
+        **{name: number_cell(measure_value(name, m, result, curves)) for name, m in study.measures.items()},
+        chance=number_cell(chance),
         parameters=result.parameters,
         epochs=result.epochs,
         steps=result.steps,
-        seconds=number(result.seconds),
-        sequences_per_second=number(result.sequences_per_second),
+        seconds=number_cell(result.seconds),
+        sequences_per_second=number_cell(result.sequences_per_second),
         backend=" ".join(sorted({*result.backends})),
         state=FINISHED,
         job=job,
-        **origin(found),
+        **origin_columns(found),
     )
 
 
@@ -57,7 +57,7 @@ def _judged(study: Study, run: Run, found: RunDir, result: Result, curves: Curve
     """Return the number by which a finished run is judged, and what it is without learning."""
     judged = study.judged(run.levels)
     if isinstance(judged, Measure):
-        return measured(study.metric, judged, result, curves), None
+        return measure_value(study.metric, judged, result, curves), None
     if isinstance(study, Reproduction) and judged == (target := study.target(run.levels)).valid:
         value = Course.read(found, target).best(target.better)
         return value, _chance(judged, result, value)
@@ -72,28 +72,28 @@ def _chance(metric: str, result: Result, value: float | None) -> float | None:
     return result.chance.get(name, result.chance[same[0]] if same else None)
 
 
-def unfinished(study: Study, run: Run, job: str, state: str, path: Path | None, reason: str = "") -> Row:
+def unfinished_row(study: Study, run: Run, job: str, state: str, path: Path | None, reason: str = "") -> Row:
     """Return the row of a run that has not finished, and why; one whose loss is not finite has diverged."""
     reason = reason.partition("; the last good checkpoint is ")[0]  # a place on one machine
     state = DIVERGED if state == "failed" and NOT_FINITE.match(reason) else state
     known: dict[str, Any] = {}
     if path is not None and RunDir(path).provenance.is_file():
         found = RunDir.open(path)
-        known = {**origin(found), **_course(study, run, found)}
+        known = {**origin_columns(found), **_course(study, run, found)}
         if isinstance(study, Reproduction):
             course, pace = Course.read(found, study.target(run.levels)), pace_of(found)
-            known |= {"epochs": course.epochs, "steps": course.steps, "seconds": number(pace[0]) if pace else None}
-    return row_of(run, state=state, reason=one_line(reason), job=job, **known)
+            known |= {"epochs": course.epochs, "steps": course.steps, "seconds": number_cell(pace[0]) if pace else None}
+    return make_row(run, state=state, reason=one_line(reason), job=job, **known)
 
 
-def row_from(study: Study, run: Run, job: str, found: RunDir) -> Row | None:
+def row_of_run(study: Study, run: Run, job: str, found: RunDir) -> Row | None:
     """Return the row of a run that is there, None where there is nothing yet to be said of it."""
     state = found.state
     if state == FINISHED:
-        return collect(study, run, job, found.path)
+        return finished_row(study, run, job, found.path)
     if state == "failed":
-        return unfinished(study, run, job, state, found.path, str(read_json(found.status).get("reason")))
-    return unfinished(study, run, job, RUNNING, found.path) if isinstance(study, Reproduction) else None
+        return unfinished_row(study, run, job, state, found.path, str(read_json(found.status).get("reason")))
+    return unfinished_row(study, run, job, RUNNING, found.path) if isinstance(study, Reproduction) else None
 
 
 def _course(study: Study, run: Run, found: RunDir) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def _course(study: Study, run: Run, found: RunDir) -> dict[str, Any]:
         return {}
     target = study.target(run.levels)
     course = Course.read(found, target)
-    epochs = [int(row["epoch"]) for row in published(study) if fits(row, run.levels) and row.get("epoch")]
-    return dict(zip(COURSE, (number(course.best(target.better)), course.text(epochs)), strict=True))
+    epochs = [int(row["epoch"]) for row in published_rows(study) if fits(row, run.levels) and row.get("epoch")]
+    return dict(zip(COURSE, (number_cell(course.best(target.better)), course.text(epochs)), strict=True))
 
 
-def measured(name: str, measure: Measure, result: Result, curves: Curves) -> float | None:
+def measure_value(name: str, measure: Measure, result: Result, curves: Curves) -> float | None:
     """Return a measure of a run, None where it has none: what was to be reached was not, or nothing was measured."""
     column = measure.first_step or measure.of or ""
     if curves.columns:
@@ -120,7 +120,7 @@ def measured(name: str, measure: Measure, result: Result, curves: Curves) -> flo
     return within[-1] if within else None
 
 
-def origin(run: RunDir) -> dict[str, Any]:
+def origin_columns(run: RunDir) -> dict[str, Any]:
     """Return the columns that say where a run was made: device, threads, commit and date.
 
     A commit ends in + where code was changed since: anything but the studies themselves.
@@ -151,6 +151,6 @@ def _changed(patch: Path) -> bool:
     return any(not path.startswith(WRITTEN) for path in changed)
 
 
-def number(value: float | None) -> str | None:
+def number_cell(value: float | None) -> str | None:
     """Return a number as a cell has it."""
     return None if value is None else f"{value:.6g}"

@@ -8,7 +8,6 @@ from typing import Any, Optional
 
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
 from recurlab.studies import SCALES
-from recurlab.studies.speeds import check_given
 
 FOLDER = Path("experiments")
 FILE = "study.yaml"
@@ -229,3 +228,10 @@ def holds(when: Mapping[str, Any], levels: Levels) -> bool:
 def as_list(value: Any) -> list[str]:
     """Return a level or a list of levels as a list."""
     return value if isinstance(value, list) else [value]
+
+
+def check_given(thing: object, *keys: str) -> None:
+    """Raise unless a dataclass has values for these keys."""
+    for key in keys:
+        if not getattr(thing, key):
+            raise RecurlabError(f"{key}={getattr(thing, key)!r}: must be given")

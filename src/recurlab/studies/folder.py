@@ -10,15 +10,15 @@ from recurlab.errors import RecurlabError, unknown
 from recurlab.schema import read_yaml
 from recurlab.studies.definition import FILE, FOLDER, Study
 from recurlab.studies.reproduction import Reproduction
-from recurlab.studies.speeds import Speed
+from recurlab.studies.speed import SpeedStudy
 
-KINDS = {"bench": Speed, "benchmarks": Reproduction}  # by a key that they alone have; all others are a `Study`
+KINDS = {"bench": SpeedStudy, "benchmarks": Reproduction}  # by a key that they alone have; all others are a `Study`
 # What version 0.1.0 called the file, and studies of this project.
 FORMER_FILE = "sweep.yaml"
 FORMER_NAMES = {"pixel-mnist": "mnist_pixel", "reset-gate": "reset_gate"}
 
 
-def names() -> list[str]:
+def study_names() -> list[str]:
     """Return the studies under the current folder."""
     return list(_paths())
 
@@ -29,14 +29,14 @@ def _paths() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def some() -> list[str]:
+def existing_study_names() -> list[str]:
     """Return the studies under the current folder, of which there must be one."""
-    if not (found := names()):
+    if not (found := study_names()):
         raise RecurlabError(f"study: there is none here, which would be {FOLDER}/*/{FILE}")
     return found
 
 
-def load(name: str) -> Study | Speed:
+def load_study(name: str) -> Study | SpeedStudy:
     """Return a study by the name of its folder under ``experiments/``, or by its former name.
 
     Raises:
@@ -54,11 +54,11 @@ def load(name: str) -> Study | Speed:
     except RecurlabError as error:
         raise RecurlabError(f"{path}: {error}") from error
     study.path = path
-    made: Study | Speed = study
+    made: Study | SpeedStudy = study
     return made
 
 
-def renamed(name: str, study: Study | Speed) -> list[str]:
+def former_words(name: str, study: Study | SpeedStudy) -> list[str]:
     """Return a line for each former word by which a study is found: its name, and that of its file."""
     lines = [] if name == study.folder.name else [f"study={name!r}: is called {study.folder.name!r} now"]
     return lines + [f"{study.path}: is called {FILE} now"] * (study.path.name == FORMER_FILE)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from recurlab.errors import RecurlabError
 from recurlab.files import write_text
-from recurlab.studies.folder import load, names
-from recurlab.studies.markdown import put, table
+from recurlab.studies.folder import load_study, study_names
+from recurlab.studies.markdown import markdown_table, put_between_markers
 from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.table import DIVERGED, FINISHED, RUNNING
-from recurlab.studies.verdict import FIRST, Entry, entries
+from recurlab.studies.verdict import FIRST, Entry, entries_of
 
 FOLDER = Path("configs") / "experiment"
 WIDTH = 120
@@ -18,7 +18,7 @@ MEASURED = re.compile(r"^# Measured: .*(?:\n#.*)*\n", re.MULTILINE)  # to the en
 NOT_YET = "not yet"
 
 
-def put_all(check: bool = False) -> list[Path]:
+def write_measured(check: bool = False) -> list[Path]:
     """Write what was measured into the header of each experiment that has a line for it, and into README.md.
 
     Args:
@@ -28,15 +28,15 @@ def put_all(check: bool = False) -> list[Path]:
         The files that had something else.
     """
     found: dict[str, list[Entry]] = {}
-    for study in map(load, names()):
-        for entry in entries(study) if isinstance(study, Reproduction) else ():
+    for study in map(load_study, study_names()):
+        for entry in entries_of(study) if isinstance(study, Reproduction) else ():
             found.setdefault(entry.recipe.experiment, []).append(entry)
     if not found:
         return []
     changed = [path for path in sorted(FOLDER.rglob("*.yaml")) if _put(path, found, check)]
     lines = [_line(entry) for shown in found.values() for entry in shown if entry.of(FINISHED)]
-    text = table(["experiment", "measured", "published", "steps", "one core"], lines, texts=3)
-    return [*changed, *put(Path("README.md"), "measured", text, check, needed=False)]
+    text = markdown_table(["experiment", "measured", "published", "steps", "one core"], lines, texts=3)
+    return [*changed, *put_between_markers(Path("README.md"), "measured", text, check, needed=False)]
 
 
 def _put(path: Path, found: dict[str, list[Entry]], check: bool) -> bool:

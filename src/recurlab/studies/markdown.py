@@ -8,7 +8,7 @@ from recurlab.errors import RecurlabError
 from recurlab.files import write_text
 
 
-def table(head: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -> str:
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -> str:
     """Return a table without its empty columns; the first ones are `texts`, the others are set to the right."""
     kept = [place for place in range(len(head)) if any(line[place] for line in lines)]
     marks = ["---" if place < texts else "---:" for place in range(len(head))]
@@ -16,7 +16,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -> st
     return "\n".join(f"| {line} |" for line in made)
 
 
-def put(path: Path, name: str, text: str, check: bool = False, needed: bool = True) -> list[Path]:
+def put_between_markers(path: Path, name: str, text: str, check: bool = False, needed: bool = True) -> list[Path]:
     """Put a text between ``<!-- <name>:begin -->`` and ``<!-- <name>:end -->`` in a file.
 
     Args:

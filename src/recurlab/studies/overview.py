@@ -2,35 +2,35 @@
 
 from pathlib import Path
 
-from recurlab.studies.cells import cost
 from recurlab.studies.definition import Study
-from recurlab.studies.folder import load, names, some
-from recurlab.studies.markdown import table
+from recurlab.studies.folder import existing_study_names, load_study, study_names
+from recurlab.studies.groups import cost_text
+from recurlab.studies.markdown import markdown_table
 from recurlab.studies.reproduction import Reproduction
-from recurlab.studies.speeds import Speed
+from recurlab.studies.speed import SpeedStudy
 from recurlab.studies.table import FINISHED, Results, Row
-from recurlab.studies.verdict import entries, summary
+from recurlab.studies.verdict import entries_of, summary_sentence
 
 FOUND = "## What was found"
 
 
-def text() -> str:
+def overview_table() -> str:
     """Return the table of the project's README.md: what each study asks, what was found, and what that took."""
     lines = []
-    for name in names():
-        study = load(name)
+    for name in study_names():
+        study = load_study(name)
         took = "; ".join(f"{scale}: {words}" for scale, words in _costs(study).items())
         page = study.folder / "README.md"
-        found = summary(entries(study)) if isinstance(study, Reproduction) else finding(page)
+        found = summary_sentence(entries_of(study)) if isinstance(study, Reproduction) else finding(page)
         lines.append([f"[{name}]({study.folder.as_posix()})", study.question, found, took])
-    return table(["study", "question", "what was found", "cost"], lines, texts=4) if lines else ""
+    return markdown_table(["study", "question", "what was found", "cost"], lines, texts=4) if lines else ""
 
 
-def listing() -> list[str]:
+def study_lines() -> list[str]:
     """Return a line for each study: its question, and how many of its runs are there at each scale."""
     lines = []
-    for name in some():
-        study = load(name)
+    for name in existing_study_names():
+        study = load_study(name)
         there = ""
         if isinstance(study, Study):
             rows = _rows(study)
@@ -50,11 +50,11 @@ def finding(path: Path) -> str:
     return "" if paragraphs[0].startswith(("#", "<!--")) else " ".join(paragraphs[0].split())
 
 
-def _costs(study: Study | Speed) -> dict[str, str]:
-    if isinstance(study, Speed):
+def _costs(study: Study | SpeedStudy) -> dict[str, str]:
+    if isinstance(study, SpeedStudy):
         return {}
     rows = _rows(study)
-    found = {scale: cost([row for row in rows if row["scale"] == scale]) for scale in study.scales}
+    found = {scale: cost_text([row for row in rows if row["scale"] == scale]) for scale in study.scales}
     return {scale: words for scale, words in found.items() if words}
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from math import ceil, isfinite
 from typing import TYPE_CHECKING
 
-from recurlab.studies.cells import Cell, cells, spread
 from recurlab.studies.definition import Study
-from recurlab.studies.table import Results, Row, fits, published
+from recurlab.studies.groups import Group, group_rows, spread
+from recurlab.studies.table import Results, Row, fits, published_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
 
 
-def draw(study: Study, mark: str) -> bytes:
+def draw_study(study: Study, mark: str) -> bytes:
     """Return a PNG: `figure.y` over the levels of `figure.x`, a panel for each scale and combination of the others.
 
     Args:
@@ -26,12 +26,12 @@ def draw(study: Study, mark: str) -> bytes:
 
     from recurlab.results.figures import png
 
-    rows, known = list(Results(study).rows().values()), published(study)
-    panels: dict[tuple[str, ...], list[Cell]] = {}
+    rows, known = list(Results(study).rows().values()), published_rows(study)
+    panels: dict[tuple[str, ...], list[Group]] = {}
     for scale in study.scales:
-        for cell in cells(study, rows, scale):
-            others = [level for name, level in cell.levels.items() if name not in (study.figure.x, study.figure.hue)]
-            panels.setdefault((f"{scale.upper()} scale", *others), []).append(cell)
+        for group in group_rows(study, rows, scale):
+            others = [level for name, level in group.levels.items() if name not in (study.figure.x, study.figure.hue)]
+            panels.setdefault((f"{scale.upper()} scale", *others), []).append(group)
     across = min(3, len(panels))
     figure = Figure(figsize=(5.0 * across, 1.2 + 3.6 * ceil(len(panels) / across)), layout="constrained")
     shared: list[Axes] = []
@@ -41,11 +41,11 @@ def draw(study: Study, mark: str) -> bytes:
         axes.set_title(", ".join(names), fontsize=10, parse_math=False)
         shared.append(axes)
     figure.suptitle(study.title, parse_math=False)
-    legend(figure, shared)
+    add_legend(figure, shared)
     return png(figure, mark)
 
 
-def legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
+def add_legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
     """Put what the lines of all panels are below them, each once."""
     named = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
@@ -54,21 +54,21 @@ def legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
             text.set_parse_math(False)
 
 
-def _panel(study: Study, axes: "Axes", found: list[Cell], known: list[Row]) -> None:
+def _panel(study: Study, axes: "Axes", found: list[Group], known: list[Row]) -> None:
     wanted, column = study.figure, study.figure.y or study.metric
     places = {level: place for place, level in enumerate(study.factors[wanted.x])}
     places = {level: place for level, place in places.items() if any(c.levels[wanted.x] == level for c in found)}
     ticks = {level: place for place, level in enumerate(places)}
     hues = list(study.factors[wanted.hue]) if wanted.hue else [""]
     for number, hue in enumerate(hues):
-        own = [cell for cell in found if not wanted.hue or cell.levels[wanted.hue] == hue]
+        own = [group for group in found if not wanted.hue or group.levels[wanted.hue] == hue]
         shift = 0.4 * ((number + 0.5) / len(hues) - 0.5)
         _points(axes, study, own, column, {level: place + shift for level, place in ticks.items()}, hue, number)
         _lines(axes, study, own, [row for row in known if row["metric"] == column], ticks, hue, number)
-    for cell in found:
-        chance = cell.middle("chance", measure=False) if column == study.metric else None
+    for group in found:
+        chance = group.middle("chance", measure=False) if column == study.metric else None
         if chance is not None:
-            place = ticks[cell.levels[wanted.x]]
+            place = ticks[group.levels[wanted.x]]
             axes.hlines(chance, place - 0.45, place + 0.45, colors="grey", linestyles=":", label="chance")
     axes.set_xticks(list(ticks.values()), list(ticks), parse_math=False)
     axes.set_xlim(-0.6, len(ticks) - 0.4)
@@ -80,14 +80,14 @@ def _panel(study: Study, axes: "Axes", found: list[Cell], known: list[Row]) -> N
 
 
 def _points(
-    axes: "Axes", study: Study, own: list[Cell], column: str, at: dict[str, float], hue: str, number: int
+    axes: "Axes", study: Study, own: list[Group], column: str, at: dict[str, float], hue: str, number: int
 ) -> None:
-    """Draw mean and standard deviation of each cell, joined where the levels are numbers."""
+    """Draw mean and standard deviation of each group, joined where the levels are numbers."""
     points = []
-    for cell in own:
-        values = [value for value in cell.values(column) if isfinite(value)]
+    for group in own:
+        values = [value for value in group.values(column) if isfinite(value)]
         if values:
-            points.append((at[cell.levels[study.figure.x]], sum(values) / len(values), spread(values)))
+            points.append((at[group.levels[study.figure.x]], sum(values) / len(values), spread(values)))
     if points:
         x, y, error = zip(*points, strict=True)
         line = "o-" if len(x) > 1 and all(map(_is_number, at)) else "o"
@@ -96,11 +96,11 @@ def _points(
 
 
 def _lines(
-    axes: "Axes", study: Study, own: list[Cell], known: list[Row], ticks: dict[str, int], hue: str, number: int
+    axes: "Axes", study: Study, own: list[Group], known: list[Row], ticks: dict[str, int], hue: str, number: int
 ) -> None:
     """Draw published values over the levels that they are of."""
     for row in known:
-        spans = {ticks[cell.levels[study.figure.x]] for cell in own if fits(row, cell.levels)}
+        spans = {ticks[group.levels[study.figure.x]] for group in own if fits(row, group.levels)}
         of_hue = study.figure.hue is not None and bool(row.get(study.figure.hue))
         label = f"{hue} " * of_hue + f"published, {row['source']}"
         colour = COLOURS[number % len(COLOURS)] if of_hue else "black"

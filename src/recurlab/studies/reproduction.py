@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from recurlab.errors import RecurlabError, check_choice, check_number
-from recurlab.studies.definition import AFTER, BEFORE, Figure, Levels, Measure, Run, Study
-from recurlab.studies.speeds import check_given
+from recurlab.studies.definition import AFTER, BEFORE, Figure, Levels, Measure, Run, Study, check_given
 
 RESULT = "result"  # the column of what runs are judged by
 COURSE = ("valid", "curve")  # columns of the best validation, and of validations at some epochs

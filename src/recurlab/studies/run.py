@@ -11,11 +11,11 @@ from recurlab.errors import RecurlabError, did_you_mean, say
 from recurlab.launch.jobs import Job, Outcome, check_jobs
 from recurlab.launch.launchers import Local
 from recurlab.launch.queue import run_all, run_of
-from recurlab.studies.collect import collect, row_from, unfinished
+from recurlab.studies.collect import finished_row, row_of_run, unfinished_row
 from recurlab.studies.definition import Run, Study
 from recurlab.studies.folder import FORMER_NAMES
 from recurlab.studies.reproduction import Reproduction
-from recurlab.studies.status import status
+from recurlab.studies.status import status_lines
 from recurlab.studies.table import AHEAD, ENDED, FINISHED, Results, Row
 from recurlab.training.job import WITHOUT_EFFECT, Identity
 
@@ -37,7 +37,7 @@ class Done:
     waiting: list[Job] = field(default_factory=list)
 
 
-def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
+def run_study(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
     """Run what is missing of a study at a scale, on this machine, and keep each result as it comes.
 
     Missing is what has no row in results.csv, one of another config, or one of a run that failed or goes on.
@@ -53,11 +53,11 @@ def run(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
     """
     jobs = sorted(jobs_of(study, scale, words), key=lambda pair: study.turn(pair[0]))
     if isinstance(study, Reproduction):
-        for line in status(study, scale, jobs):
+        for line in status_lines(study, scale, jobs):
             if not line.startswith(AHEAD):
                 print(line, flush=True)
     table = Results(study)
-    missing = gather(study, table, jobs)
+    missing = gather_rows(study, table, jobs)
     print(f"{study.folder.name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {scale} are there", flush=True)
     done = Done(len(jobs))
     if not missing:
@@ -128,8 +128,8 @@ def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_o
 
 def _row_of(study: Study, run: Run, job: Job, outcome: Outcome) -> Row:
     if outcome.state == FINISHED and outcome.path is not None:
-        return collect(study, run, job.name, outcome.path)
-    return unfinished(study, run, job.name, outcome.state, outcome.path, outcome.reason)
+        return finished_row(study, run, job.name, outcome.path)
+    return unfinished_row(study, run, job.name, outcome.state, outcome.path, outcome.reason)
 
 
 def _said(study: Study, row: Row) -> str:
@@ -157,7 +157,7 @@ def _check(words: Sequence[str]) -> None:
 
 
 def jobs_of(study: Study, scale: str, words: Sequence[str] = ()) -> list[tuple[Run, Job]]:
-    """Return the runs of a study with their jobs; arguments and errors as of `run`."""
+    """Return the runs of a study with their jobs; arguments and errors as of `run_study`."""
     _check(words)
     name = study.folder.name
     places = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
@@ -196,14 +196,14 @@ def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:
     return Job((*words, "resume=auto"), config, resolved, Identity.of(config, resolved, job.identity))
 
 
-def gather(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
+def gather_rows(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
     """Put what is there of runs into the table, and return the runs that have not ended."""
     rows, found, missing = table.rows(), list[Row](), list[tuple[Run, Job]]()
     for run, job in jobs:
         row, known = rows.get(run.key), run_of(job)
         there = row is not None and row["state"] in ENDED and job.identity.has(row["job"])
         there = there and row is not None and all(name in row for name in study.columns)
-        fresh = None if known is None else row_from(study, run, job.name, known)
+        fresh = None if known is None else row_of_run(study, run, job.name, known)
         if fresh is not None and fresh["state"] in ENDED:
             # Read anew: a measure may be another one by now.
             if row is None or not there or (row["date"] == fresh["date"] and row != fresh):

@@ -1,135 +1,58 @@
-"""The tables and the picture of a study of speed: a time step and memory over T, B and H, for every backend."""
+"""A study of speed as its study.yaml defines it. No torch here."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from recurlab.bench.settings import BenchSettings, Shape
-from recurlab.studies.cells import plain
-from recurlab.studies.markdown import table
-from recurlab.studies.picture import COLOURS, legend
-from recurlab.studies.speeds import SIZES, Speed, differing, size_of
-from recurlab.studies.table import Row, read
+from recurlab.bench.settings import BenchSettings, Shape, parse_bench
+from recurlab.errors import RecurlabError, check_choice
+from recurlab.studies.definition import check_given
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-STYLES = ("-", "--", ":", "-.")
-STEP, MEMORY = "forward + backward, \N{GREEK SMALL LETTER MU}s a time step", "peak memory, MiB"
-Line = tuple[str, str]  # a cell with its recurrence, a backend
+SCALES = ("cpu", "gpu")
+SIZES = {"T": "steps", "B": "batch", "H": "hidden"}
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What was measured on one machine at one scale.
+@dataclass
+class SpeedStudy:
+    """The content of the study.yaml of a study of speed.
 
     Attributes:
-        name: of the machine, and its threads.
-        settings: of the scale.
-        rows: by line and shape.
+        title, question: lines for people.
+        bench: settings of ``recurlab bench`` for each scale; of the shapes the first is the base, from which each other
+            one differs in T, B or H.
     """
 
-    name: str
-    settings: BenchSettings
-    rows: dict[tuple[Line, Shape], Row]
+    title: str = ""
+    question: str = ""
+    bench: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.path = Path()  # where it was read
+        check_given(self, "title", "question", "bench")
+        for name, words in self.bench.items():
+            check_choice("bench", name, SCALES)
+            base, *others = parse_bench(words).shapes
+            for shape in others:
+                differing(base, shape)
 
     @property
-    def lines(self) -> list[Line]:
-        """The cells and backends, each once."""
-        return list(dict.fromkeys(line for line, _ in self.rows))
+    def folder(self) -> Path:
+        """The folder of the study."""
+        return self.path.parent
 
-    def value(self, title: str, line: Line, shape: Shape) -> float | None:
-        """Return a number, None where it was not measured."""
-        row = self.rows.get((line, shape))
-        if row is None or row["status"] != "ok":
-            return None
-        return float(row["peak_mib"]) if title == MEMORY else 1000 * float(row["forward_backward_ms"]) / shape.steps
-
-    def over(self, size: str) -> list[Shape]:
-        """Return the first shape and those that differ from it in one size alone, in their order."""
-        base = self.settings.shapes[0]
-        return sorted(
-            (s for s in self.settings.shapes if s == base or differing(base, s) == size), key=lambda s: size_of(s, size)
-        )
+    def settings(self, scale: str) -> BenchSettings:
+        """Return what is measured at a scale, with its results in the study's folder."""
+        check_choice("scale", scale, self.bench)
+        return replace(parse_bench(self.bench[scale]), output=str(self.folder))
 
 
-def text(study: Speed) -> str:
-    """Return a table of times and one of memory for each machine that has measured; "" where there is none."""
-    parts = []
-    for machine in _machines(study):
-        base, *others = machine.settings.shapes
-        head = ["cell", "backend", f"T={base.steps} B={base.batch} H={base.hidden}"]
-        for shape in others:
-            size = differing(base, shape)
-            head.append(f"{size}={size_of(shape, size)}")
-        for title in (STEP, MEMORY):
-            values = {line: [machine.value(title, line, s) for s in machine.settings.shapes] for line in machine.lines}
-            lines = [[*line, *("" if v is None else plain(v) for v in found)] for line, found in values.items()]
-            parts += [f"**{title}**, I={base.features}, {machine.name}:", table(head, lines, texts=2)]
-    return "\n\n".join(parts)
+def size_of(shape: Shape, size: str) -> int:
+    """Return T, B or H of a shape."""
+    return int(getattr(shape, SIZES[size]))
 
 
-def draw(study: Speed, mark: str) -> bytes:
-    """Return a PNG: a line of panels for each machine and number, a panel for each size; `mark` is kept in it."""
-    from matplotlib.figure import Figure
-
-    from recurlab.results.figures import png
-
-    shown = [(machine, title) for machine in _machines(study) for title in (STEP, MEMORY)]
-    figure = Figure(figsize=(13, 1.4 + 3.4 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), len(SIZES), squeeze=False)
-    for line, (machine, title) in zip(panels, shown, strict=True):
-        for axes, size in zip(line, SIZES, strict=True):
-            _panel(axes, machine, title, size)
-        line[0].set_ylabel(f"{title}\n{machine.name}", fontsize=8, parse_math=False)
-    figure.suptitle(study.title, parse_math=False)
-    legend(figure, list(panels.flat))
-    return png(figure, mark)
-
-
-def _panel(axes: "Axes", machine: Machine, title: str, size: str) -> None:
-    names = list(dict.fromkeys(name for name, _ in machine.lines))
-    backends = sorted({backend for _, backend in machine.lines})
-    for name, backend in machine.lines:
-        found = {size_of(s, size): machine.value(title, (name, backend), s) for s in machine.over(size)}
-        points = [(place, value) for place, value in found.items() if value is not None]
-        if points:
-            colour, style = COLOURS[names.index(name) % len(COLOURS)], STYLES[backends.index(backend) % len(STYLES)]
-            axes.plot(*zip(*points, strict=True), style, marker="o", ms=3, color=colour, label=f"{name}: {backend}")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel(size)
-    axes.grid(alpha=0.3)
-
-
-def _measured(folder: Path) -> list[Row]:
-    """Return the rows of all processors and GPUs, of which each has a file; other CSV files of the folder are let be.
-
-    Those of results.csv, where all were kept once, come first: newer ones of the same case take their place.
-    """
-    files = [read(path) for path in sorted(folder.glob("*.csv"), key=lambda path: (path.stem != "results", path))]
-    found = [row for rows in files for row in rows if {"forward_backward_ms", "peak_mib"} <= row.keys()]
-    return [{"kind": "cpu"} | row for row in found]  # which older files do not tell
-
-
-def _machines(study: Speed) -> Iterator[Machine]:
-    rows = _measured(study.folder)
-    for scale in study.bench:
-        settings = study.settings(scale)
-        shapes = {str(shape): shape for shape in settings.shapes}
-        wanted = {
-            "kind": settings.device,
-            "dtype": settings.dtype,
-            "tf32": str(settings.tf32).lower(),
-            "busy": str(settings.busy),
-            "input_grad": str(settings.input_grad).lower(),
-            "option": "none",
-        }
-        own = [r for r in rows if r["shape"] in shapes and all(r[name] == value for name, value in wanted.items())]
-        name = "device" if settings.device == "cuda" else "cpu"
-        for machine in dict.fromkeys((row[name], row["threads"]) for row in own):
-            found = [row for row in own if (row[name], row["threads"]) == machine]
-            lines = {((f"{r['cell']}, {r['recurrence']}", r["backend"]), shapes[r["shape"]]): r for r in found}
-            yield Machine(f"{machine[0]}, {machine[1]} threads", settings, lines)
+def differing(base: Shape, shape: Shape) -> str:
+    """Return the size in which a shape is not like the first one; an error if that is not T, B or H alone."""
+    found = [size for size in SIZES if size_of(base, size) != size_of(shape, size)]
+    if len(found) != 1 or shape.features != base.features:
+        raise RecurlabError(f"bench: shapes={shape}: must differ from the first one, {base}, in one of T, B and H")
+    return found[0]

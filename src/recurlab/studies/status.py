@@ -11,7 +11,7 @@ from recurlab.training.run_dir import RunDir
 STATES = (FINISHED, DIVERGED, RUNNING, "stopped", "failed", AHEAD)
 
 
-def status(study: Study, scale: str, jobs: list[tuple[Run, Job]]) -> list[str]:
+def status_lines(study: Study, scale: str, jobs: list[tuple[Run, Job]]) -> list[str]:
     """Return a line for each run of a study, and before them one that counts them.
 
     Args:

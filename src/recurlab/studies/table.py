@@ -19,7 +19,7 @@ FURTHER = ("spread", "epoch")  # columns of published.csv
 NEEDED = ("seconds", "threads", "device")  # of a run that has finished
 
 
-def read(path: Path) -> list[Row]:
+def read_csv(path: Path) -> list[Row]:
     """Return the rows of a CSV file with a header, [] where there is no file.
 
     Raises:
@@ -53,7 +53,7 @@ class Results:
     def rows(self) -> dict[tuple[str, ...], Row]:
         """Return the rows of the study's runs by `Run.key`, in the order of the runs; others are left out."""
         found = {}
-        for line, row in enumerate(read(self.path), start=2):
+        for line, row in enumerate(read_csv(self.path), start=2):
             self._check(f"{self.path}: row {line}: ", row)
             found[self._key(row)] = row
         return {key: found[key] for key in self._order if key in found}
@@ -107,7 +107,7 @@ def _is_behind(row: Row, old: Row) -> bool:
     return old["state"] in ENDED and row["state"] not in ENDED[: ENDED.index(old["state"]) + 1]
 
 
-def published(study: Study) -> list[Row]:
+def published_rows(study: Study) -> list[Row]:
     """Return the rows of published.csv, [] where there is none.
 
     Beside `PUBLISHED` and the factors it may have the column epoch, of rows that are validations after so many epochs,
@@ -117,7 +117,7 @@ def published(study: Study) -> list[Row]:
         RecurlabError: for a damaged file, an unknown column, or a value that is no number.
     """
     path = study.folder / "published.csv"
-    rows = read(path)
+    rows = read_csv(path)
     for line, row in enumerate(rows, start=2):
         allowed = (*PUBLISHED, *study.factors, *FURTHER)
         for name in row:
@@ -139,7 +139,7 @@ def fits(row: Row, levels: Levels) -> bool:
     return all(row.get(name) in (None, "", level) for name, level in levels.items())
 
 
-def row_of(run: Run, **columns: object) -> Row:
+def make_row(run: Run, **columns: object) -> Row:
     """Return a row of a run with some columns; None is an empty cell."""
     cells = {"scale": run.scale, **run.levels, "seed": run.seed, **columns}
     return {name: "" if value is None else str(value) for name, value in cells.items()}

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from statistics import fmean
 
-from recurlab.studies.cells import mean_text, spread
 from recurlab.studies.definition import Levels
+from recurlab.studies.groups import mean_text, spread
 from recurlab.studies.reproduction import RESULT, Recipe, Reproduction, Target
-from recurlab.studies.table import AHEAD, DIVERGED, FINISHED, RUNNING, Results, Row, fits, published
+from recurlab.studies.table import AHEAD, DIVERGED, FINISHED, RUNNING, Results, Row, fits, published_rows
 
 INSIDE, BETTER, SHORT, FIRST = "inside", "better", "short", "first"
 GOOD = (INSIDE, BETTER)
@@ -94,9 +94,9 @@ class Entry:
         return ""
 
 
-def entries(study: Reproduction) -> list[Entry]:
+def entries_of(study: Reproduction) -> list[Entry]:
     """Return all rows of a study with what is there of them."""
-    rows, known = list(Results(study).rows().values()), published(study)
+    rows, known = list(Results(study).rows().values()), published_rows(study)
     found = []
     for levels in study.combinations(next(iter(study.scales))):
         own = [row for row in known if fits(row, levels)]
@@ -107,7 +107,7 @@ def entries(study: Reproduction) -> list[Entry]:
     return found
 
 
-def summary(found: list[Entry]) -> str:
+def summary_sentence(found: list[Entry]) -> str:
     """Return how many of how many published numbers came out again, and which did not, in a sentence."""
     all_known = [entry for entry in found if entry.known is not None]
     by: dict[str, list[Entry]] = {}

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from recurlab.studies.cells import plain
 from recurlab.studies.course import points_of
-from recurlab.studies.markdown import table
+from recurlab.studies.groups import number_text
+from recurlab.studies.markdown import markdown_table
 from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.table import FINISHED
-from recurlab.studies.verdict import BETTER, INSIDE, SHORT, Entry, entries, summary
+from recurlab.studies.verdict import BETTER, INSIDE, SHORT, Entry, entries_of, summary_sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,18 +19,18 @@ COLOURS = {BETTER: "tab:green", INSIDE: "tab:blue", SHORT: "tab:red"}
 LINE, TITLE = 0.32, 0.75  # inches of a row, and of what is around the rows of a panel
 
 
-def text(study: Reproduction, picture: str) -> str:
+def reproduction_text(study: Reproduction, picture: str) -> str:
     """Return the sentence that sums a study up, its picture and its tables; "" where nothing has been run.
 
     Args:
         study: whose results.csv and published.csv are read.
         picture: the Markdown that shows the picture.
     """
-    found = entries(study)
+    found = entries_of(study)
     if not any(entry.rows for entry in found):
         return ""
     lines = [_line(entry) for entry in found if entry.known is not None or entry.rows]
-    parts = [summary(found), picture, table(HEAD, lines, texts=4), *_logs(found)]
+    parts = [summary_sentence(found), picture, markdown_table(HEAD, lines, texts=4), *_logs(found)]
     hours = sum(_hours(entry) for entry in found)
     devices = ", ".join(sorted({row["device"] for entry in found for row in entry.rows if row.get("device")}))
     parts.append(f"Cost so far: {hours:.1f} core-hours ({devices}).")
@@ -65,14 +65,14 @@ def _logs(found: list[Entry]) -> list[str]:
     if not lines:
         return []
     head = ["benchmark", "model", "after epoch", *(str(epoch) for epoch in epochs)]
-    return ["Validation beside the authors' logs:", table(head, lines, texts=3)]
+    return ["Validation beside the authors' logs:", markdown_table(head, lines, texts=3)]
 
 
 def _cell(points: dict[int, float], epoch: int) -> str:
     return f"{points[epoch]:.3f}" if epoch in points else ""
 
 
-def draw(study: Reproduction, mark: str) -> bytes:
+def draw_reproduction(study: Reproduction, mark: str) -> bytes:
     """Return a PNG: for each published number by how much ours is better, a panel for each unit.
 
     Args:
@@ -84,7 +84,7 @@ def draw(study: Reproduction, mark: str) -> bytes:
     from recurlab.results.figures import png
 
     panels: dict[str, list[Entry]] = {}
-    for entry in entries(study):
+    for entry in entries_of(study):
         if entry.gap is not None:
             panels.setdefault(entry.target.unit, []).append(entry)
     heights = [len(shown) * LINE + TITLE for shown in panels.values()] or [TITLE]
@@ -103,7 +103,7 @@ def _panel(axes: "Axes", unit: str, shown: list[Entry]) -> None:
         axes.barh(place, 2 * entry.tolerance, left=-entry.tolerance, height=0.6, color="0.88")
         axes.plot([0, gap], [place, place], color=colour, linewidth=1)
         axes.plot(gap, place, "o", color=colour, markersize=6)
-        words = f"{plain(sum(entry.values) / len(entry.values))} for {known['value']}"
+        words = f"{number_text(sum(entry.values) / len(entry.values))} for {known['value']}"
         axes.annotate(
             words, (gap, place), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, parse_math=False
         )

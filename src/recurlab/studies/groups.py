@@ -9,7 +9,7 @@ from recurlab.studies.table import FINISHED, Row
 
 
 @dataclass(frozen=True)
-class Cell:
+class Group:
     """The runs of one combination of levels at one scale.
 
     Attributes:
@@ -32,14 +32,14 @@ class Cell:
         return (median(values) if measure else fmean(values)) if values else None
 
 
-def cells(study: Study, rows: list[Row], scale: str) -> list[Cell]:
+def group_rows(study: Study, rows: list[Row], scale: str) -> list[Group]:
     """Return what is known of the combinations at a scale that have rows."""
     found = []
     for levels in study.combinations(scale):
         own = [row for row in rows if row["scale"] == scale and all(row[name] == levels[name] for name in levels)]
         if own:
             done = [row for row in own if row["state"] == FINISHED]
-            found.append(Cell(levels, done, [row for row in own if row["state"] != FINISHED]))
+            found.append(Group(levels, done, [row for row in own if row["state"] != FINISHED]))
     return found
 
 
@@ -52,7 +52,7 @@ def mean_text(values: list[float]) -> str:
     """Return mean ± standard deviation to the first digit of that, or the second where the first is a 1."""
     mean, deviation = fmean(values), spread(values)
     if not deviation:
-        return plain(mean)
+        return number_text(mean)
     power = floor(log10(max(abs(mean), deviation)))
     if power >= -3:
         places = _places(deviation)
@@ -62,7 +62,7 @@ def mean_text(values: list[float]) -> str:
     return f"({_fixed(mean / scale, places)} ± {_fixed(deviation / scale, places)})e{power}"
 
 
-def plain(value: float) -> str:
+def number_text(value: float) -> str:
     """Return a number with four digits, a whole one with all."""
     if not isfinite(value) or (value and abs(value) < 1e-3):
         return f"{value:.3g}"
@@ -71,7 +71,7 @@ def plain(value: float) -> str:
     return _fixed(value, max(0, 3 - floor(log10(abs(value)))))
 
 
-def cost(rows: list[Row]) -> str:
+def cost_text(rows: list[Row]) -> str:
     """Return what finished runs took: their number, the time of cores or GPUs, and the devices; "" for no run."""
     done = [row for row in rows if row["state"] == FINISHED]
     if not done:
