@@ -1,3 +1,3 @@
-"""Studies: what is asked, run and found is kept in a folder ``experiments/<study>/`` without code."""
+"""Studies: a folder ``experiments/<study>/`` without code has a question, its runs, and what they found."""
 
-SCALES = {"cpu": "cpu", "gpu": "gpu", "paper": "cpu"}  # how large a study is run, and the accelerator of its runs
+SCALES = {"cpu": "cpu", "gpu": "gpu", "paper": "cpu"}  # the sizes of a study, and the accelerator of their runs

@@ -1,4 +1,4 @@
-"""A row of results.csv from the directory of a run."""
+"""The row of results.csv that a run directory gives."""
 
 import re
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from recurlab.studies.reproduction import COURSE, Reproduction
 from recurlab.studies.table import DIVERGED, FINISHED, RUNNING, Row, fits, make_row, published_rows
 from recurlab.training.run_dir import MOST, RunDir, read_json
 
-NOT_FINITE = re.compile(r"loss=\S+: not finite")  # how a run says it
-WRITTEN = ("experiments/", "README.md ")  # by studies
+NOT_FINITE = re.compile(r"loss=\S+: not finite")  # the start of the reason that a run gives
+WRITTEN = ("experiments/", "README.md ")  # files that studies themselves write
 
 
 def finished_row(study: Study, run: Run, job: str, path: Path) -> Row:
@@ -54,7 +54,7 @@ def finished_row(study: Study, run: Run, job: str, path: Path) -> Row:
 
 
 def _judged(study: Study, run: Run, found: RunDir, result: Result, curves: Curves) -> tuple[float | None, float | None]:
-    """Return the number by which a finished run is judged, and what it is without learning."""
+    """Return the number by which a finished run is judged, and its value without learning."""
     judged = study.judged(run.levels)
     if isinstance(judged, Measure):
         return measure_value(study.metric, judged, result, curves), None
@@ -66,7 +66,7 @@ def _judged(study: Study, run: Run, found: RunDir, result: Result, curves: Curve
 
 
 def _chance(metric: str, result: Result, value: float | None) -> float | None:
-    """Return the value of a metric without learning, also where it is known of another one that is the same number."""
+    """Return the value of a metric without learning, if need be that of another metric with the same value."""
     split, _, name = metric.partition("/")
     same = [other for other in result.chance if result.metrics.get(f"{split}/{other}") == value]
     return result.chance.get(name, result.chance[same[0]] if same else None)
@@ -74,7 +74,7 @@ def _chance(metric: str, result: Result, value: float | None) -> float | None:
 
 def unfinished_row(study: Study, run: Run, job: str, state: str, path: Path | None, reason: str = "") -> Row:
     """Return the row of a run that has not finished, and why; one whose loss is not finite has diverged."""
-    reason = reason.partition("; the last good checkpoint is ")[0]  # a place on one machine
+    reason = reason.partition("; the last good checkpoint is ")[0]  # a path on one machine
     state = DIVERGED if state == "failed" and NOT_FINITE.match(reason) else state
     known: dict[str, Any] = {}
     if path is not None and RunDir(path).provenance.is_file():
@@ -87,7 +87,7 @@ def unfinished_row(study: Study, run: Run, job: str, state: str, path: Path | No
 
 
 def row_of_run(study: Study, run: Run, job: str, found: RunDir) -> Row | None:
-    """Return the row of a run that is there, None where there is nothing yet to be said of it."""
+    """Return the row of a run directory, None while the run has nothing to show."""
     state = found.state
     if state == FINISHED:
         return finished_row(study, run, job, found.path)
@@ -97,7 +97,7 @@ def row_of_run(study: Study, run: Run, job: str, found: RunDir) -> Row | None:
 
 
 def _course(study: Study, run: Run, found: RunDir) -> dict[str, Any]:
-    """Return the columns of a run's validations, where a study keeps them."""
+    """Return the columns with a run's validations; {} in a study that keeps none."""
     if not isinstance(study, Reproduction):
         return {}
     target = study.target(run.levels)
@@ -107,7 +107,7 @@ def _course(study: Study, run: Run, found: RunDir) -> dict[str, Any]:
 
 
 def measure_value(name: str, measure: Measure, result: Result, curves: Curves) -> float | None:
-    """Return a measure of a run, None where it has none: what was to be reached was not, or nothing was measured."""
+    """Return a measure of a run, None where its bound was never reached or nothing was logged."""
     column = measure.first_step or measure.of or ""
     if curves.columns:
         check_choice(f"measures.{name}", column, curves.columns)
@@ -130,10 +130,10 @@ def origin_columns(run: RunDir) -> dict[str, Any]:
     if not isinstance(device, Mapping) or not isinstance(trainer, Mapping) or not isinstance(found.get("git"), Mapping):
         raise RecurlabError(f"{run.provenance}: not what a run writes")
     gpu = device.get("cuda") and trainer.get("accelerator") != "cpu"
-    # Where the code was that ran; of older runs it is known if it was in the folder of the command, or is this one.
-    places = [Path(str(place)) for place in (found.get("source"), *found.get("command", [])[:1], recurlab.__file__)]
+    # Where recurlab was installed. Older runs do not tell: then the folder of the command, or this installation.
+    paths = [Path(str(path)) for path in (found.get("source"), *found.get("command", [])[:1], recurlab.__file__)]
     known = [(str(commit), folder) for folder, commit in found["git"].items() if commit]
-    commits = [commit for place in places for commit, folder in known if place.is_relative_to(folder)]
+    commits = [commit for path in paths for commit, folder in known if path.is_relative_to(folder)]
     return {
         "device": device.get("name") if gpu else found.get("cpu") or device.get("name"),
         "threads": found.get("threads"),
@@ -152,5 +152,5 @@ def _changed(patch: Path) -> bool:
 
 
 def number_cell(value: float | None) -> str | None:
-    """Return a number as a cell has it."""
+    """Return the text of a number in results.csv."""
     return None if value is None else f"{value:.6g}"

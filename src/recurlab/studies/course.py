@@ -1,4 +1,4 @@
-"""How far a run has come, and how its validations went, from its directory."""
+"""How far a run has come, and its validations so far, read from its directory."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,7 +12,7 @@ from recurlab.results.records import Curves, Points
 from recurlab.studies.reproduction import Target
 from recurlab.training.run_dir import RunDir
 
-EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200)  # whose validations are kept, beside those of the last and of published ones
+EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200)  # whose validations are kept, with the last one and those that are published
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Course:
         return (min if better == "min" else max)(values) if values else None
 
     def text(self, epochs: Iterable[int] = ()) -> str:
-        """Return the validations at some epochs as a cell holds them, and so those that are always kept."""
+        """Return validations as a cell of results.csv: those after `EPOCHS`, the last one and those asked for."""
         wanted = {*EPOCHS, *epochs, self.epochs}
         return " ".join(f"{epoch}:{value:.6g}" for epoch, value in self.valid if epoch in wanted)
 
 
 def points_of(text: str) -> dict[int, float]:
-    """Return the validations that a cell holds, by their epochs."""
+    """Return the validations in a cell of results.csv by their epochs."""
     try:
         pairs = [cell.split(":") for cell in text.split()]
         return {int(epoch): float(value) for epoch, value in pairs}
@@ -67,14 +67,14 @@ def points_of(text: str) -> dict[int, float]:
 
 
 def pace_of(run: RunDir) -> tuple[float, int] | None:
-    """Return how long a run has trained up to its last checkpoint, in seconds, and for how many steps.
+    """Return the seconds and the steps that a run has trained up to its last checkpoint.
 
     None where there is no checkpoint that can be read.
     """
     from recurlab.training.checkpoint_file import Checkpoint
 
     for path in (run.next, run.last, run.previous):
-        with suppress(Exception):  # torch raises many types for a damaged file
+        with suppress(Exception):  # a damaged file makes torch raise errors of many classes
             found = Checkpoint.read(path)
             return found.seconds, found.steps
     return None

@@ -18,7 +18,7 @@ AFTER = (
     "device", "threads", "commit", "date", "job",
 )  # fmt: skip
 PUBLISHED = ("source", "metric", "value", "note")
-Levels = Mapping[str, str]  # of each factor
+Levels = Mapping[str, str]  # the level of each factor
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Measure:
     of: Optional[str] = None  # noqa: UP045
 
     def check(self, key: str) -> None:
-        """Raise unless it is one of the two kinds, and whole."""
+        """Raise unless exactly the keys of one of the two forms are given."""
         given = {name for name, value in vars(self).items() if value is not None}
         if given not in ({"first_step", "below"}, {"first_step", "above"}, {"at_seconds", "of"}):
             raise RecurlabError(
@@ -82,7 +82,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: its scale, its levels, its seed and the overrides that make it so."""
+    """One run of a study: its scale, levels and seed, and the overrides that make them."""
 
     scale: str
     levels: Levels
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells it from the others, as in a row of results.csv."""
+        """The cells of results.csv that tell it from other runs."""
         return (self.scale, *self.levels.values(), str(self.seed))
 
     def __str__(self) -> str:
@@ -135,10 +135,10 @@ class Study:
         for name, levels in self.factors.items():
             if not levels:
                 raise RecurlabError(f"factors.{name}={levels}: needs at least one level")
-        for place, adjust in enumerate(self.adjust):
-            self._check_levels(f"adjust[{place}].when", adjust.when)
-        for place, when in enumerate(self.skip):
-            self._check_levels(f"skip[{place}]", when)
+        for index, adjust in enumerate(self.adjust):
+            self._check_levels(f"adjust[{index}].when", adjust.when)
+        for index, when in enumerate(self.skip):
+            self._check_levels(f"skip[{index}]", when)
         for name, measure in self.measures.items():
             measure.check(f"measures.{name}")
         self._check_scales()
@@ -161,7 +161,7 @@ class Study:
             check_choice("figure.y", self.figure.y, [self.metric, *self.measures])
 
     def _check_levels(self, key: str, chosen: Mapping[str, Any]) -> None:
-        """Raise unless factors and their levels are named, and make lists of single levels."""
+        """Raise unless the keys are factors and the values levels of them, or lists of levels."""
         if not chosen and not key.endswith(".levels"):
             raise RecurlabError(f"{key}={{}}: must name a factor and its level")
         for factor, levels in chosen.items():
@@ -184,7 +184,7 @@ class Study:
         return self.metric
 
     def turn(self, run: Run) -> int:
-        """Return a number by which runs are ordered: those of a lower one are run first."""
+        """Return the rank of a run in the queue: runs of a lower rank go first."""
         return 0
 
     def combinations(self, scale: str) -> list[Levels]:
@@ -221,7 +221,7 @@ class Study:
 
 
 def holds(when: Mapping[str, Any], levels: Levels) -> bool:
-    """Return whether a combination of levels has all those, or one of the lists of those, that are named."""
+    """Return whether a combination has, for each factor in `when`, the level or one of the levels named there."""
     return all(levels[factor] in as_list(wanted) for factor, wanted in when.items())
 
 

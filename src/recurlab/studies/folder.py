@@ -1,4 +1,4 @@
-"""The studies under the current folder, and the reading of their definitions."""
+"""Finds and reads the studies under the current folder."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from recurlab.studies.definition import FILE, FOLDER, Study
 from recurlab.studies.reproduction import Reproduction
 from recurlab.studies.speed import SpeedStudy
 
-KINDS = {"bench": SpeedStudy, "benchmarks": Reproduction}  # by a key that they alone have; all others are a `Study`
-# What version 0.1.0 called the file, and studies of this project.
+SCHEMAS = {"bench": SpeedStudy, "benchmarks": Reproduction}  # by a key that only they have; the rest are a `Study`
+# The file's name, and two studies' names, in version 0.1.0.
 FORMER_FILE = "sweep.yaml"
 FORMER_NAMES = {"pixel-mnist": "mnist_pixel", "reset-gate": "reset_gate"}
 
@@ -30,7 +30,7 @@ def _paths() -> dict[str, Path]:
 
 
 def existing_study_names() -> list[str]:
-    """Return the studies under the current folder, of which there must be one."""
+    """Return the studies under the current folder; raise if there is none."""
     if not (found := study_names()):
         raise RecurlabError(f"study: there is none here, which would be {FOLDER}/*/{FILE}")
     return found
@@ -49,7 +49,7 @@ def load_study(name: str) -> Study | SpeedStudy:
     content = read_yaml(path)
     try:
         plain: Any = _texts(OmegaConf.to_container(content, resolve=False))
-        schema = next((kind for key, kind in KINDS.items() if key in plain), Study)
+        schema = next((found for key, found in SCHEMAS.items() if key in plain), Study)
         study: Any = OmegaConf.to_object(typed("", schema, OmegaConf.create(plain)))
     except RecurlabError as error:
         raise RecurlabError(f"{path}: {error}") from error
@@ -64,13 +64,13 @@ def former_words(name: str, study: Study | SpeedStudy) -> list[str]:
     return lines + [f"{study.path}: is called {FILE} now"] * (study.path.name == FORMER_FILE)
 
 
-def _texts(value: Any, place: tuple[str, ...] = ()) -> Any:
-    """Return what a YAML file holds with levels, which may look like numbers, as texts, and no interpolations."""
+def _texts(value: Any, keys: tuple[str, ...] = ()) -> Any:
+    """Return the content of a YAML file with levels as texts, even 100, and ``${`` as it is, no interpolation."""
     if isinstance(value, dict):
-        return {str(key): _texts(entry, (*place, str(key))) for key, entry in value.items()}
+        return {str(key): _texts(entry, (*keys, str(key))) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_texts(entry, place) for entry in value]
+        return [_texts(entry, keys) for entry in value]
     if isinstance(value, str):
         return value.replace("${", "\\${")
-    named = place[:1] in (("skip",), ("factors",)) or place[:2] == ("adjust", "when") or "levels" in place[2:3]
+    named = keys[:1] in (("skip",), ("factors",)) or keys[:2] == ("adjust", "when") or "levels" in keys[2:3]
     return str(value) if named and isinstance(value, int | float) else value

@@ -1,4 +1,4 @@
-"""What is known of each combination of levels over its seeds, and how numbers are said."""
+"""Runs that differ in their seed alone, and the text of their numbers."""
 
 from dataclasses import dataclass
 from math import floor, isfinite, log10
@@ -33,7 +33,7 @@ class Group:
 
 
 def group_rows(study: Study, rows: list[Row], scale: str) -> list[Group]:
-    """Return what is known of the combinations at a scale that have rows."""
+    """Return a group for each combination of levels at a scale that has rows."""
     found = []
     for levels in study.combinations(scale):
         own = [row for row in rows if row["scale"] == scale and all(row[name] == levels[name] for name in levels)]
@@ -49,21 +49,21 @@ def spread(values: list[float]) -> float:
 
 
 def mean_text(values: list[float]) -> str:
-    """Return mean ± standard deviation to the first digit of that, or the second where the first is a 1."""
+    """Return mean ± standard deviation, rounded to the deviation's first digit, or its second where that is a 1."""
     mean, deviation = fmean(values), spread(values)
     if not deviation:
         return number_text(mean)
     power = floor(log10(max(abs(mean), deviation)))
     if power >= -3:
-        places = _places(deviation)
-        return f"{_fixed(mean, places)} ± {_fixed(deviation, places)}"
+        decimals = _decimals(deviation)
+        return f"{_fixed(mean, decimals)} ± {_fixed(deviation, decimals)}"
     scale = 10.0**power
-    places = _places(deviation / scale)
-    return f"({_fixed(mean / scale, places)} ± {_fixed(deviation / scale, places)})e{power}"
+    decimals = _decimals(deviation / scale)
+    return f"({_fixed(mean / scale, decimals)} ± {_fixed(deviation / scale, decimals)})e{power}"
 
 
 def number_text(value: float) -> str:
-    """Return a number with four digits, a whole one with all."""
+    """Return a number with four digits, a whole number with all of its digits."""
     if not isfinite(value) or (value and abs(value) < 1e-3):
         return f"{value:.3g}"
     if value == round(value):
@@ -72,7 +72,7 @@ def number_text(value: float) -> str:
 
 
 def cost_text(rows: list[Row]) -> str:
-    """Return what finished runs took: their number, the time of cores or GPUs, and the devices; "" for no run."""
+    """Return what the finished runs cost: their number, core or GPU time, and devices; "" for none."""
     done = [row for row in rows if row["state"] == FINISHED]
     if not done:
         return ""
@@ -86,10 +86,10 @@ def cost_text(rows: list[Row]) -> str:
     return f"{runs}, {_fixed(amount, 1 if amount < 100 else 0)} {'GPU' if gpu else 'core'}-{unit} ({devices}{each})"
 
 
-def _places(deviation: float) -> int:
+def _decimals(deviation: float) -> int:
     power = floor(log10(deviation))
     return -power + (deviation / 10.0**power < 1.95)
 
 
-def _fixed(value: float, places: int) -> str:
-    return f"{round(value, places):,.{max(places, 0)}f}"
+def _fixed(value: float, decimals: int) -> str:
+    return f"{round(value, decimals):,.{max(decimals, 0)}f}"

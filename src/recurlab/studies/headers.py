@@ -1,4 +1,4 @@
-"""What was measured of each experiment, in the header of its file and in README.md, from studies' rows."""
+"""Writes what was measured of each experiment into the header of its file and into README.md."""
 
 import re
 import textwrap
@@ -56,7 +56,7 @@ def _put(path: Path, found: dict[str, list[Entry]], check: bool) -> bool:
 
 
 def _said(entry: Entry) -> str:
-    """Return what is known of a row in a few words, "" where it has not been run."""
+    """Return what a row's runs came to in a few words, "" where there are none."""
     changes = f"with {' '.join(entry.recipe.changes)} " if entry.recipe.changes else ""
     done = entry.of(FINISHED)
     if done:

@@ -1,4 +1,4 @@
-"""Tables in Markdown, and their place in a file."""
+"""Tables in Markdown, and putting them into a file between markers."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from recurlab.files import write_text
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -> str:
-    """Return a table without its empty columns; the first ones are `texts`, the others are set to the right."""
-    kept = [place for place in range(len(head)) if any(line[place] for line in lines)]
-    marks = ["---" if place < texts else "---:" for place in range(len(head))]
-    made = [" | ".join(_plain(line[place]) for place in kept) for line in (head, marks, *lines)]
+    """Return a table without its empty columns; after the first `texts` columns all are aligned to the right."""
+    kept = [column for column in range(len(head)) if any(line[column] for line in lines)]
+    marks = ["---" if column < texts else "---:" for column in range(len(head))]
+    made = [" | ".join(_plain(line[column]) for column in kept) for line in (head, marks, *lines)]
     return "\n".join(f"| {line} |" for line in made)
 
 
@@ -50,5 +50,5 @@ def put_between_markers(path: Path, name: str, text: str, check: bool = False, n
 
 
 def _plain(text: str) -> str:
-    """Return a text as a cell can hold it."""
+    """Return a text in one line, with the mark of a column's end escaped."""
     return " ".join(text.split()).replace("|", "\\|")

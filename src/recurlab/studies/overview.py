@@ -1,4 +1,4 @@
-"""All studies in a few lines."""
+"""All studies of the current folder: the table of README.md and the list of the command line."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FOUND = "## What was found"
 
 
 def overview_table() -> str:
-    """Return the table of the project's README.md: what each study asks, what was found, and what that took."""
+    """Return the table of the project's README.md: what each study asks, what was found and the cost."""
     lines = []
     for name in study_names():
         study = load_study(name)
@@ -27,7 +27,7 @@ def overview_table() -> str:
 
 
 def study_lines() -> list[str]:
-    """Return a line for each study: its question, and how many of its runs are there at each scale."""
+    """Return a line for each study: its question, and how many of its runs are finished at each scale."""
     lines = []
     for name in existing_study_names():
         study = load_study(name)

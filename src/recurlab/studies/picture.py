@@ -35,8 +35,8 @@ def draw_study(study: Study, mark: str) -> bytes:
     across = min(3, len(panels))
     figure = Figure(figsize=(5.0 * across, 1.2 + 3.6 * ceil(len(panels) / across)), layout="constrained")
     shared: list[Axes] = []
-    for place, (names, found) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(ceil(len(panels) / across), across, place)
+    for index, (names, found) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(ceil(len(panels) / across), across, index)
         _panel(study, axes, found, known)
         axes.set_title(", ".join(names), fontsize=10, parse_math=False)
         shared.append(axes)
@@ -46,7 +46,7 @@ def draw_study(study: Study, mark: str) -> bytes:
 
 
 def add_legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
-    """Put what the lines of all panels are below them, each once."""
+    """Put one legend of all panels below them."""
     named = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
         made = figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=8)
@@ -56,20 +56,19 @@ def add_legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
 
 def _panel(study: Study, axes: "Axes", found: list[Group], known: list[Row]) -> None:
     wanted, column = study.figure, study.figure.y or study.metric
-    places = {level: place for place, level in enumerate(study.factors[wanted.x])}
-    places = {level: place for level, place in places.items() if any(c.levels[wanted.x] == level for c in found)}
-    ticks = {level: place for place, level in enumerate(places)}
+    shown = [level for level in study.factors[wanted.x] if any(group.levels[wanted.x] == level for group in found)]
+    ticks = {level: tick for tick, level in enumerate(shown)}
     hues = list(study.factors[wanted.hue]) if wanted.hue else [""]
     for number, hue in enumerate(hues):
         own = [group for group in found if not wanted.hue or group.levels[wanted.hue] == hue]
         shift = 0.4 * ((number + 0.5) / len(hues) - 0.5)
-        _points(axes, study, own, column, {level: place + shift for level, place in ticks.items()}, hue, number)
+        _points(axes, study, own, column, {level: tick + shift for level, tick in ticks.items()}, hue, number)
         _lines(axes, study, own, [row for row in known if row["metric"] == column], ticks, hue, number)
     for group in found:
         chance = group.middle("chance", measure=False) if column == study.metric else None
         if chance is not None:
-            place = ticks[group.levels[wanted.x]]
-            axes.hlines(chance, place - 0.45, place + 0.45, colors="grey", linestyles=":", label="chance")
+            tick = ticks[group.levels[wanted.x]]
+            axes.hlines(chance, tick - 0.45, tick + 0.45, colors="grey", linestyles=":", label="chance")
     axes.set_xticks(list(ticks.values()), list(ticks), parse_math=False)
     axes.set_xlim(-0.6, len(ticks) - 0.4)
     axes.set_xlabel(wanted.x, parse_math=False)
@@ -98,16 +97,14 @@ def _points(
 def _lines(
     axes: "Axes", study: Study, own: list[Group], known: list[Row], ticks: dict[str, int], hue: str, number: int
 ) -> None:
-    """Draw published values over the levels that they are of."""
+    """Draw published values as lines over their levels."""
     for row in known:
         spans = {ticks[group.levels[study.figure.x]] for group in own if fits(row, group.levels)}
         of_hue = study.figure.hue is not None and bool(row.get(study.figure.hue))
         label = f"{hue} " * of_hue + f"published, {row['source']}"
         colour = COLOURS[number % len(COLOURS)] if of_hue else "black"
-        for place in sorted(spans):
-            axes.hlines(
-                float(row["value"]), place - 0.5, place + 0.5, colors=colour, linestyles="--", label=label, lw=1
-            )
+        for tick in sorted(spans):
+            axes.hlines(float(row["value"]), tick - 0.5, tick + 0.5, colors=colour, linestyles="--", label=label, lw=1)
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The table of a study in its README.md and its picture, from the CSV files alone; nothing here imports torch."""
+"""Writes the page and the picture of a study from its CSV files, without importing torch."""
 
 import hashlib
 from collections.abc import Callable
@@ -67,12 +67,12 @@ def report_studies(chosen: list[str], check: bool = False) -> list[Path]:
     changed += put_between_markers(Path("README.md"), "studies", overview_table(), check, needed=False)
     changed += write_measured(check)
     if not (chosen or changed):
-        existing_study_names()  # or nothing was there to be reported
+        existing_study_names()  # raises if there was none to report
     return changed
 
 
 class _Shown(NamedTuple):
-    """What a study's page holds: text and picture, what the picture is drawn from, and how."""
+    """A study's page: its text, what the picture is drawn from, and the function that draws it."""
 
     text: str
     drawn: str
@@ -114,7 +114,7 @@ def study_tables(study: Study) -> str:
 
 
 def _scale(study: Study, scale: str, found: list[Group], known: list[Row], used: list[Row]) -> str:
-    """Return the table of a scale; published rows that have a place in it are added to `used`."""
+    """Return the table of a scale; the published rows that it shows are added to `used`."""
     direction = "lower" if study.better == "min" else "higher"
     head = [*study.factors, f"{study.metric} ({direction} is better)", *study.measures, "parameters", "seconds"]
     lines = []
@@ -135,7 +135,7 @@ def _scale(study: Study, scale: str, found: list[Group], known: list[Row], used:
 
 
 def _measure(study: Study, group: Group, name: str) -> str:
-    """Return the median of a measure, and how many runs have it where it may be that some have not."""
+    """Return the median of a measure, with the number of runs that reached it where some may not."""
     values, of = group.values(name), len(group.rows)
     if not of:
         return ""
@@ -154,7 +154,7 @@ def _published(study: Study, row: Row) -> str:
 
 
 def _failures(found: list[Group]) -> list[str]:
-    """Return a line for each reason for which runs failed."""
+    """Return a line for each reason why runs failed."""
     reasons: dict[str, list[str]] = {}
     for group in found:
         for row in group.failed:
@@ -163,13 +163,13 @@ def _failures(found: list[Group]) -> list[str]:
 
 
 def _notes(study: Study, known: list[Row], used: list[Row]) -> list[str]:
-    """Return what is to be said of published numbers: those that are in no table, and the notes of the others."""
+    """Return the published numbers that no table shows, and the notes of those that one does."""
     lines = []
     for row in known:
         note = f": {row['note']}" if row.get("note") else ""
-        place = ", ".join(f"{name} {row[name]}" for name in study.factors if row.get(name))
+        where = ", ".join(f"{name} {row[name]}" for name in study.factors if row.get(name))
         if row not in used:
-            lines.append(f"- {place or 'all'}: {row['metric']} {row['value']}, {row['source']}{note}")
+            lines.append(f"- {where or 'all'}: {row['metric']} {row['value']}, {row['source']}{note}")
         elif note:
             lines.append(f"- {row['source']}{note}")
     return ["Published:\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []

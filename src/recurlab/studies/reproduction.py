@@ -7,9 +7,9 @@ from typing import Optional
 from recurlab.errors import RecurlabError, check_choice, check_number
 from recurlab.studies.definition import AFTER, BEFORE, Figure, Levels, Measure, Run, Study, check_given
 
-RESULT = "result"  # the column of what runs are judged by
+RESULT = "result"  # the column that runs are judged by
 COURSE = ("valid", "curve")  # columns of the best validation, and of validations at some epochs
-LONG = 1.0  # core-hours from which on a row has one seed
+LONG = 1.0  # core-hours; rows whose runs take as many have one seed
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Recipe:
 
     @property
     def changes(self) -> list[str]:
-        """The overrides that make it another one than the experiment as it ships."""
+        """The overrides that change the experiment."""
         return [word for word in self.overrides if not word.startswith("experiment=")]
 
 
@@ -122,7 +122,7 @@ class Reproduction(Study):
         ]
 
     def turn(self, run: Run) -> int:
-        """Return the place of a run's seed among those of its scale."""
+        """Return the position of a run's seed among the seeds of its scale."""
         return self.scales[run.scale].seeds.index(run.seed)
 
     def runs(self, scale: str) -> Iterator[Run]:

@@ -16,11 +16,11 @@ HEAD = (
     "benchmark", "model", "experiment", "published", "ours (runs)", "within", "epochs", "parameters", "core-hours",
 )  # fmt: skip
 COLOURS = {BETTER: "tab:green", INSIDE: "tab:blue", SHORT: "tab:red"}
-LINE, TITLE = 0.32, 0.75  # inches of a row, and of what is around the rows of a panel
+LINE, TITLE = 0.32, 0.75  # inches: the height of a row, and of a panel's title and axis
 
 
 def reproduction_text(study: Reproduction, picture: str) -> str:
-    """Return the sentence that sums a study up, its picture and its tables; "" where nothing has been run.
+    """Return the text of the page: a summary, the picture and the tables; "" where nothing has been run.
 
     Args:
         study: whose results.csv and published.csv are read.
@@ -54,7 +54,7 @@ def _line(entry: Entry) -> list[str]:
 
 
 def _logs(found: list[Entry]) -> list[str]:
-    """Return a table of validations beside those that the authors' logs have."""
+    """Return a table of our validations beside those in the authors' logs."""
     lines, epochs = [], sorted({epoch for entry in found for epoch in entry.log})
     for entry in found:
         ours = next((points_of(row["curve"]) for row in entry.rows if row.get("curve")), {})
@@ -90,22 +90,22 @@ def draw_reproduction(study: Reproduction, mark: str) -> bytes:
     heights = [len(shown) * LINE + TITLE for shown in panels.values()] or [TITLE]
     figure = Figure(figsize=(8.5, 0.8 + sum(heights)), layout="constrained")
     figure.suptitle(f"{study.title}: ours, by how much better", parse_math=False)
-    places = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (unit, shown) in zip(places, panels.items(), strict=False):
+    panes = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (unit, shown) in zip(panes, panels.items(), strict=False):
         _panel(axes, unit, shown)
     return png(figure, mark)
 
 
 def _panel(axes: "Axes", unit: str, shown: list[Entry]) -> None:
-    for place, entry in enumerate(shown):
+    for row, entry in enumerate(shown):
         gap, known, colour = entry.gap or 0.0, entry.known, COLOURS[entry.verdict]
         assert known is not None
-        axes.barh(place, 2 * entry.tolerance, left=-entry.tolerance, height=0.6, color="0.88")
-        axes.plot([0, gap], [place, place], color=colour, linewidth=1)
-        axes.plot(gap, place, "o", color=colour, markersize=6)
+        axes.barh(row, 2 * entry.tolerance, left=-entry.tolerance, height=0.6, color="0.88")
+        axes.plot([0, gap], [row, row], color=colour, linewidth=1)
+        axes.plot(gap, row, "o", color=colour, markersize=6)
         words = f"{number_text(sum(entry.values) / len(entry.values))} for {known['value']}"
         axes.annotate(
-            words, (gap, place), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, parse_math=False
+            words, (gap, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, parse_math=False
         )
     axes.axvline(0, color="black", linewidth=1)
     names = [f"{entry.levels['benchmark']}: {entry.levels['model']}" for entry in shown]

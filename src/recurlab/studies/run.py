@@ -1,4 +1,4 @@
-"""Running what is missing of a study."""
+"""Runs what is missing of a study."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ ALLOWED = tuple(key for key in WITHOUT_EFFECT if key != "resume")
 
 @dataclass
 class Done:
-    """What came of it.
+    """The outcome of `run_study`.
 
     Attributes:
         runs: how many there are at the scale, and of these:
@@ -76,7 +76,7 @@ def run_study(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
 
 
 def _built(study: Study, missing: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
-    """Return the runs, each row of which can be built: of published numbers those whose data are here."""
+    """Return the runs whose model can be built; in a study of published numbers those whose data are here."""
     rows = {tuple(run.levels.values()): job for run, job in missing}
     try:
         check_jobs(list(rows.values()))
@@ -103,7 +103,7 @@ def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_o
     by_name: dict[str, list[Run]] = {}
     for one, job in missing:
         by_name.setdefault(job.name, []).append(one)
-    place = failed = 0
+    ended = failed = 0
     hours = _hours(study, [one for one, _ in missing])
 
     def begun(job: Job) -> None:
@@ -113,16 +113,16 @@ def _run_here(study: Study, table: Results, missing: list[tuple[Run, Job]], at_o
 
     for job, outcome in run_all([job for _, job in missing], at_once, quiet=True, threads=threads, begun=begun):
         for one in by_name[job.name]:  # levels that make the same config share a run
-            place += 1
+            ended += 1
             if isinstance(study, Reproduction) and outcome.path is None:
-                say(f"{one}: left out: {outcome.reason}")  # nothing was begun, as where its data are not here
+                say(f"{one}: left out: {outcome.reason}")  # it did not begin, for example because its data are not here
                 continue
             row = _row_of(study, one, job, outcome)
             table.put([row])
             failed += row["state"] not in ENDED
             hours.pop(one.key, None)
             rest = f"; about {sum(hours.values()):.1f} h to go" if hours else ""
-            print(f"[{place}/{len(missing)}] {one}: {_said(study, row)}{rest}", flush=True)
+            print(f"[{ended}/{len(missing)}] {one}: {_said(study, row)}{rest}", flush=True)
     return failed
 
 
@@ -133,7 +133,7 @@ def _row_of(study: Study, run: Run, job: Job, outcome: Outcome) -> Row:
 
 
 def _said(study: Study, row: Row) -> str:
-    """Return what a run has come to, in a few words."""
+    """Return the outcome of a run in a few words."""
     if row["state"] != FINISHED:
         return f"{row['state']}: {row['reason']}"
     value = f"{float(row[study.metric]):.4g}" if row[study.metric] else "never"
@@ -141,7 +141,7 @@ def _said(study: Study, row: Row) -> str:
 
 
 def _hours(study: Study, runs: list[Run]) -> dict[tuple[str, ...], float]:
-    """Return how long each run takes a core, where a study knows it."""
+    """Return the core-hours of each run, {} in a study that does not tell."""
     return {run.key: study.recipe(run.levels).hours for run in runs} if isinstance(study, Reproduction) else {}
 
 
@@ -160,8 +160,8 @@ def jobs_of(study: Study, scale: str, words: Sequence[str] = ()) -> list[tuple[R
     """Return the runs of a study with their jobs; arguments and errors as of `run_study`."""
     _check(words)
     name = study.folder.name
-    places = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
-    folder = _folder(Path(places[-1] if places else "runs"), name) / scale
+    given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
+    folder = _folder(Path(given[-1] if given else "runs"), name) / scale
     rest = [word for word in words if not word.startswith("output_dir=")]
     jobs: list[tuple[Run, Job]] = []
     for one in study.runs(scale):
@@ -189,7 +189,7 @@ def _folder(top: Path, name: str) -> Path:
 
 
 def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:
-    """Return a job like another one but for its seed; to compose it anew would take a third of a second."""
+    """Return a job that differs from another one in its seed alone; composing it would take a third of a second."""
     resolved = job.resolved.copy()
     OmegaConf.update(resolved, "seed", seed)
     config = replace(job.config, seed=seed)
@@ -197,7 +197,7 @@ def _seeded(job: Job, seed: int, words: Sequence[str]) -> Job:
 
 
 def gather_rows(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> list[tuple[Run, Job]]:
-    """Put what is there of runs into the table, and return the runs that have not ended."""
+    """Put the rows of runs that are there into the table, and return the runs that have not ended."""
     rows, found, missing = table.rows(), list[Row](), list[tuple[Run, Job]]()
     for run, job in jobs:
         row, known = rows.get(run.key), run_of(job)
@@ -205,19 +205,19 @@ def gather_rows(study: Study, table: Results, jobs: list[tuple[Run, Job]]) -> li
         there = there and row is not None and all(name in row for name in study.columns)
         fresh = None if known is None else row_of_run(study, run, job.name, known)
         if fresh is not None and fresh["state"] in ENDED:
-            # Read anew: a measure may be another one by now.
+            # Read again, for the study may ask for another measure by now.
             if row is None or not there or (row["date"] == fresh["date"] and row != fresh):
                 found.append(fresh)
         elif not there:
             missing.append((run, job))
             found += [] if fresh is None else [fresh]
         elif row is not None and job.identity.data and not job.config.data.originals and row["job"] != job.name:
-            found.append({**row, "job": job.name})  # of a version that looked at no files
+            found.append({**row, "job": job.name})  # from a version whose jobs were not named by their files
     if found:
         table.put(found)
     return missing
 
 
 def _quoted(text: str) -> str:
-    """Return a text as an override has to hold it."""
+    """Return a text quoted for an override."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -51,7 +51,7 @@ def size_of(shape: Shape, size: str) -> int:
 
 
 def differing(base: Shape, shape: Shape) -> str:
-    """Return the size in which a shape is not like the first one; an error if that is not T, B or H alone."""
+    """Return the one size, T, B or H, in which a shape differs from the first one; raise for any other difference."""
     found = [size for size in SIZES if size_of(base, size) != size_of(shape, size)]
     if len(found) != 1 or shape.features != base.features:
         raise RecurlabError(f"bench: shapes={shape}: must differ from the first one, {base}, in one of T, B and H")

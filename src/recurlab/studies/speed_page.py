@@ -55,7 +55,7 @@ class Machine:
 
 
 def speed_tables(study: SpeedStudy) -> str:
-    """Return a table of times and one of memory for each machine that has measured; "" where there is none."""
+    """Return a table of times and one of memory for each machine with rows; "" where there is none."""
     parts = []
     for machine in _machines(study):
         base, *others = machine.settings.shapes
@@ -71,7 +71,7 @@ def speed_tables(study: SpeedStudy) -> str:
 
 
 def draw_speeds(study: SpeedStudy, mark: str) -> bytes:
-    """Return a PNG: a line of panels for each machine and number, a panel for each size; `mark` is kept in it."""
+    """Return a PNG: a row of panels for each machine and number, a panel for each size; it holds `mark`."""
     from matplotlib.figure import Figure
 
     from recurlab.results.figures import png
@@ -93,7 +93,7 @@ def _panel(axes: "Axes", machine: Machine, title: str, size: str) -> None:
     backends = sorted({backend for _, backend in machine.lines})
     for name, backend in machine.lines:
         found = {size_of(s, size): machine.value(title, (name, backend), s) for s in machine.over(size)}
-        points = [(place, value) for place, value in found.items() if value is not None]
+        points = [(x, y) for x, y in found.items() if y is not None]
         if points:
             colour, style = COLOURS[names.index(name) % len(COLOURS)], STYLES[backends.index(backend) % len(STYLES)]
             axes.plot(*zip(*points, strict=True), style, marker="o", ms=3, color=colour, label=f"{name}: {backend}")
@@ -105,13 +105,13 @@ def _panel(axes: "Axes", machine: Machine, title: str, size: str) -> None:
 
 
 def _measured(folder: Path) -> list[Row]:
-    """Return the rows of all processors and GPUs, of which each has a file; other CSV files of the folder are let be.
+    """Return the rows of all processors and GPUs, which have a file each; other CSV files are skipped.
 
-    Those of results.csv, where all were kept once, come first: newer ones of the same case take their place.
+    Older versions kept all of them in results.csv. Those come first, so that newer rows of the same case replace them.
     """
     files = [read_csv(path) for path in sorted(folder.glob("*.csv"), key=lambda path: (path.stem != "results", path))]
     found = [row for rows in files for row in rows if {"forward_backward_ms", "peak_mib"} <= row.keys()]
-    return [{"kind": "cpu"} | row for row in found]  # which older files do not tell
+    return [{"kind": "cpu"} | row for row in found]  # older files have no such column
 
 
 def _machines(study: SpeedStudy) -> Iterator[Machine]:

@@ -1,4 +1,4 @@
-"""How a study stands: what has ended, what is running, how far it is, and how long the rest will take."""
+"""The state of a study: which runs have ended or are running, their progress, and the time that is left."""
 
 from recurlab.launch.jobs import Job
 from recurlab.launch.queue import is_free, run_of
@@ -12,7 +12,7 @@ STATES = (FINISHED, DIVERGED, RUNNING, "stopped", "failed", AHEAD)
 
 
 def status_lines(study: Study, scale: str, jobs: list[tuple[Run, Job]]) -> list[str]:
-    """Return a line for each run of a study, and before them one that counts them.
+    """Return a line that counts the runs of a study by their state, then a line for each run.
 
     Args:
         study: whose results.csv and runs are looked at.
@@ -46,7 +46,7 @@ def _state(row: Row | None, found: RunDir | None) -> str:
 
 
 def _far(study: Study, run: Run, row: Row | None, found: RunDir | None) -> tuple[str, float]:
-    """Return what is said of a run, and the core-hours that it is yet to take."""
+    """Return the progress of a run in words, and the core-hours that are left."""
     if row is not None and row["state"] == FINISHED:
         return f": {row[study.metric] or 'never'}, {float(row['seconds']) / 3600:.2f} h", 0.0
     if not isinstance(study, Reproduction):

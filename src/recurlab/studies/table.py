@@ -12,11 +12,11 @@ from recurlab.locks import acquire
 from recurlab.studies.definition import PUBLISHED, Levels, Run, Study
 
 Row = dict[str, str]
-FINISHED, DIVERGED, RUNNING, AHEAD = "finished", "diverged", "running", "not begun"  # how a run stands
-ENDED = (FINISHED, DIVERGED)  # of runs that are not run again
+FINISHED, DIVERGED, RUNNING, AHEAD = "finished", "diverged", "running", "not begun"  # states of a run
+ENDED = (FINISHED, DIVERGED)  # such runs are not run again
 NUMBERS = ("chance", "parameters", "seconds", "steps", "threads")
-FURTHER = ("spread", "epoch")  # columns of published.csv
-NEEDED = ("seconds", "threads", "device")  # of a run that has finished
+FURTHER = ("spread", "epoch")  # columns that published.csv may have
+NEEDED = ("seconds", "threads", "device")  # columns that a finished run must have
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -48,7 +48,7 @@ class Results:
     def __init__(self, study: Study) -> None:
         self.path = study.folder / "results.csv"
         self._study, self._lock = study, study.path
-        self._order = {run.key: place for place, run in enumerate(r for s in study.scales for r in study.runs(s))}
+        self._order = {run.key: index for index, run in enumerate(r for s in study.scales for r in study.runs(s))}
 
     def rows(self) -> dict[tuple[str, ...], Row]:
         """Return the rows of the study's runs by `Run.key`, in the order of the runs; others are left out."""
@@ -59,9 +59,9 @@ class Results:
         return {key: found[key] for key in self._order if key in found}
 
     def put(self, rows: Iterable[Row]) -> None:
-        """Put rows in the place of older ones of the same runs, and write the file in one piece.
+        """Replace older rows of the same runs, and write the file in one piece.
 
-        Of the same job, a row stays where one of a run would come that has not come as far.
+        A row of the same job that has come further stays.
         """
         with self._locked():
             merged = self.rows()
@@ -76,7 +76,7 @@ class Results:
             write_text(self.path, text.getvalue())
 
     def _check(self, where: str, row: Row) -> None:
-        """Raise unless what is to be a number is one, and a run that has finished has what the tables need."""
+        """Raise unless the columns of numbers hold numbers, and a finished run has the columns that tables need."""
         for name in (self._study.metric, *self._study.measures, *NUMBERS):
             try:
                 float(row.get(name) or 0)
@@ -101,7 +101,7 @@ class Results:
 
 
 def _is_behind(row: Row, old: Row) -> bool:
-    """Return whether a run has not come as far as another row of it says."""
+    """Return whether a row is from an earlier moment of the run than another one."""
     if old["state"] == row["state"] == RUNNING:
         return int(row.get("steps") or 0) < int(old.get("steps") or 0)
     return old["state"] in ENDED and row["state"] not in ENDED[: ENDED.index(old["state"]) + 1]
@@ -126,16 +126,16 @@ def published_rows(study: Study) -> list[Row]:
         for name in PUBLISHED[:3]:
             if not row.get(name):
                 raise RecurlabError(f"{path}: row {line}: {name} is missing")
-        for name, kind in {"value": float, "spread": float, "epoch": int}.items():
+        for name, parse in {"value": float, "spread": float, "epoch": int}.items():
             try:
-                kind(row.get(name) or 0)
+                parse(row.get(name) or 0)
             except ValueError as error:
                 raise RecurlabError(f"{path}: row {line}: {name}={row[name]!r}: not a number") from error
     return rows
 
 
 def fits(row: Row, levels: Levels) -> bool:
-    """Return whether a published row is of a combination of levels: an empty cell is of all."""
+    """Return whether a published row belongs to a combination of levels; an empty cell stands for all levels."""
     return all(row.get(name) in (None, "", level) for name, level in levels.items())
 
 

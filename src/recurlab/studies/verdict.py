@@ -1,4 +1,4 @@
-"""What a study of published numbers found: each number beside ours, and whether it came out again."""
+"""What a study of published numbers found: each number beside ours, and whether we reproduced it."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,7 +16,7 @@ SPREADS = 2  # standard deviations over seeds
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: a model on a benchmark, what is published of it, and its runs.
+    """One row: a model on a benchmark, its published number, and our runs.
 
     Attributes:
         levels, target, recipe: of the study.
@@ -33,12 +33,12 @@ class Entry:
     rows: list[Row]
 
     def of(self, state: str) -> list[Row]:
-        """Return the rows of the runs of a state."""
+        """Return the rows of the runs that are in a state."""
         return [row for row in self.rows if row["state"] == state]
 
     @property
     def values(self) -> list[float]:
-        """What the finished runs came to; a measure that was not reached is left out."""
+        """The results of the finished runs, without those that never reached the measure."""
         return [float(row[RESULT]) for row in self.of(FINISHED) if row[RESULT]]
 
     @property
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def tolerance(self) -> float:
-        """By how much ours may differ from what is published and be the same.
+        """By how much ours may differ from the published number and count as the same.
 
         That is the spread of the published number, half a unit of its last digit, or two standard deviations of ours,
         whichever is the largest.
@@ -81,7 +81,7 @@ class Entry:
         return INSIDE if abs(self.gap) <= self.tolerance else BETTER if self.gap > 0 else SHORT
 
     def said(self) -> str:
-        """Return what ours is, in a few words."""
+        """Return our result in a few words."""
         done, values = self.of(FINISHED), self.values
         if done:
             never = "" if len(values) == len(done) else f"never in {len(done) - len(values)} of {len(done)}"
@@ -95,7 +95,7 @@ class Entry:
 
 
 def entries_of(study: Reproduction) -> list[Entry]:
-    """Return all rows of a study with what is there of them."""
+    """Return the rows of a study with their published numbers and our runs."""
     rows, known = list(Results(study).rows().values()), published_rows(study)
     found = []
     for levels in study.combinations(next(iter(study.scales))):
@@ -108,7 +108,7 @@ def entries_of(study: Reproduction) -> list[Entry]:
 
 
 def summary_sentence(found: list[Entry]) -> str:
-    """Return how many of how many published numbers came out again, and which did not, in a sentence."""
+    """Return a sentence: how many published numbers were reproduced, and which were not."""
     all_known = [entry for entry in found if entry.known is not None]
     by: dict[str, list[Entry]] = {}
     for entry in all_known:
