@@ -3,9 +3,11 @@
 import csv
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,51 +19,16 @@ SWEEP = """\
 title: A toy
 question: Does it come out again?
 scales:
-  paper: {seeds: [0, 1], overrides: ["plugins=[slow_toy]", "data={name: slow_toy}", trainer.max_epochs=10]}
+  paper: {seeds: [0, 1], overrides: ["plugins=[toy_study]", "data={name: toy_study}", trainer.max_epochs=10]}
 benchmarks:
   toy:
     metric: test/loss
     unit: squares
     models:
-      GRU: {overrides: [experiment=adding/gru, "data={name: slow_toy}", model.hidden_size=3], hours: 0.1}
-      LSTM: {overrides: [experiment=adding/gru, "data={name: slow_toy}", cell=lstm, model.hidden_size=3], hours: 2}
+      GRU: {overrides: [experiment=adding/gru, "data={name: toy_study}", model.hidden_size=3], hours: 0.1}
+      LSTM: {overrides: [experiment=adding/gru, "data={name: toy_study}", cell=lstm, model.hidden_size=3], hours: 2}
 """
-# Says which process makes an epoch of which run, which takes it some time.
-PLUGIN = """\
-import os, time
-from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-
-from recurlab import register_data
-from recurlab.data.data import Arrays, Data
-
-
-@register_data("slow_toy")
-@dataclass(frozen=True)
-class Slow(Data):
-    batch_size: int = 4
-    eval_batch_size: int = 4
-    length: int = 5  # and others that the experiment sets
-    markers: str = ""
-    train_size: int = 8
-    valid_size: int = 8
-    test_size: int = 8
-    problem: ClassVar = "regression"
-    fresh: ClassVar = True
-    input_size: ClassVar = 2
-    output_size: ClassVar = 1
-
-    def split(self, name, seed, epoch):
-        if name == "train" and epoch:
-            with open("epochs", "a") as file:
-                file.write(f"{os.getpid()} {epoch}\\n")
-            time.sleep(0.03)
-        rng = np.random.default_rng((len(name), epoch, seed))
-        inputs = rng.normal(size=(8, 5, 2)).astype(np.float32)
-        return Arrays(inputs, inputs.sum(1)[:, :1])
-"""
+PLUGIN = Path(__file__).parents[1] / "toy_study.py"
 WORDS = ["study", "run", "toy", "--scale", "paper"]
 RUNS = [("GRU", "0"), ("GRU", "1"), ("LSTM", "0")]
 
@@ -75,7 +42,7 @@ def make(folder):
     (study / "published.csv").write_text(
         "source,benchmark,model,metric,value,spread,epoch,note\nSomeone 2019,toy,GRU,test/loss,5,,,text\n"
     )
-    (folder / "slow_toy.py").write_text(PLUGIN)
+    shutil.copy(PLUGIN, folder)
     return folder
 
 
@@ -178,10 +145,10 @@ def test_rows_whose_data_are_not_here_are_left_out_with_their_reason(tmp_path, m
     monkeypatch.delenv("RECURLAB_DATA", raising=False)
     poor = make(tmp_path)
     text = SWEEP.replace(
-        '[experiment=adding/gru, "data={name: slow_toy}", model.hidden_size=3]', "[experiment=jsb/gru]"
+        '[experiment=adding/gru, "data={name: toy_study}", model.hidden_size=3]', "[experiment=jsb/gru]"
     )
     (poor / "experiments" / "toy" / "study.yaml").write_text(
-        text.replace(', "data={name: slow_toy}", trainer', ", trainer")
+        text.replace(', "data={name: toy_study}", trainer', ", trainer")
     )
     assert run(poor, WORDS) == 0
     for seed in (0, 1):

@@ -1,4 +1,5 @@
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ question: Does it run?
 metric: test/loss
 overrides:
   - plugins=[toy_study]
-  - "data={name: toy_fragile}"
+  - "data={name: toy_study}"
   - model.hidden_size=3
   - trainer.max_epochs=3
 factors:
@@ -31,36 +32,7 @@ scales:
 figure: {x: size, hue: cell}
 """
 README = "# A toy\n\n<!-- results:begin -->\n<!-- results:end -->\n\n## What was found\n\nIt runs,\nwell.\n\nMore.\n"
-# Fails in its second epoch as long as there is a file "broken".
-PLUGIN = """\
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
-
-import numpy as np
-
-from recurlab import RecurlabError, register_data
-from recurlab.data.data import Arrays, Data
-
-
-@register_data("toy_fragile")
-@dataclass(frozen=True)
-class Fragile(Data):
-    batch_size: int = 4
-    eval_batch_size: int = 2
-    problem: ClassVar = "regression"
-    fresh: ClassVar = True
-    chance: ClassVar = {"mse": 0.5}  # which is the loss
-    input_size: ClassVar = 2
-    output_size: ClassVar = 1
-
-    def split(self, name, seed, epoch):
-        if name == "train" and epoch == 1 and Path("broken").exists():
-            raise RecurlabError("the data are broken")
-        rng = np.random.default_rng((len(name), epoch, seed))
-        inputs = rng.normal(size=(8, 5, 2)).astype(np.float32)
-        return Arrays(inputs, inputs.sum(1)[:, :1])
-"""
+PLUGIN = Path(__file__).parents[1] / "toy_study.py"
 
 
 @pytest.fixture
@@ -70,7 +42,7 @@ def toy(recurlab, tmp_path) -> Path:
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(SWEEP)
     (folder / "README.md").write_text(README)
-    (tmp_path / "toy_study.py").write_text(PLUGIN)
+    shutil.copy(PLUGIN, tmp_path)
     (tmp_path / "README.md").write_text("# All\n<!-- studies:begin -->\nold\n<!-- studies:end -->\nend\n")
     return folder
 

@@ -45,7 +45,7 @@ def test_what_is_missing_is_run_and_nothing_else(recurlab, toy, edit, rows, tmp_
     before = (toy / "results.csv").read_bytes()
 
     assert "toy: 6 of 6 runs at scale cpu are there" in recurlab("study", "run", "toy")[1]
-    shutil.rmtree(tmp_path / "runs" / "toy" / "cpu" / "toy_fragile" / "rnn")  # what results.csv has is enough
+    shutil.rmtree(tmp_path / "runs" / "toy" / "cpu" / "toy_study" / "rnn")  # what results.csv has is enough
     assert "6 of 6" in recurlab("study", "run", "toy")[1]
     (toy / "results.csv").unlink()  # and so is a run that has finished
     edit("above: 0}", "above: 1000}")
@@ -127,7 +127,7 @@ def test_a_cluster_gets_what_is_missing(toy):
 
 def test_rows_are_of_the_data_that_gave_them(toy, edit, rows, tmp_path):
     """Those of a version that did not look at the files stay, and are of the files that are there from then on."""
-    edit("data={name: toy_fragile}", "data={name: text, dir: books, batch_size: 2, eval_batch_size: 2}")
+    edit("data={name: toy_study}", "data={name: text, dir: books, batch_size: 2, eval_batch_size: 2}")
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "input.txt").write_text("abc\n" * 200)
 
