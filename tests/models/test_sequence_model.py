@@ -1,6 +1,11 @@
+import dataclasses
+import inspect
+
 import pytest
 import torch
 
+import recurlab
+from recurlab.config import ModelConfig
 from recurlab.errors import RecurlabError
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.models.stacks import Steps
@@ -126,3 +131,11 @@ def test_an_embedding_encodes_symbols_and_refuses_numbers():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(RecurlabError, match=message):
         model_of(**options)
+
+
+def test_the_options_that_a_config_has_of_the_layer_have_the_layers_defaults():
+    arguments = inspect.signature(recurlab.RNN).parameters
+    own = {field.name: field.default for field in dataclasses.fields(ModelConfig) if field.name in arguments}
+    del own["hidden_size"]  # which the layer has no default for
+    assert len(own) > 10
+    assert own == {name: arguments[name].default for name in own}

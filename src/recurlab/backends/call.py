@@ -48,11 +48,13 @@ class Call:
         input: (T, B, I); finite also where masked.
         directions: the forward direction and, in a bidirectional layer, the reverse one.
         mask: boolean (T, B), False where a step is skipped, or None.
-        resets: boolean (T, B), True where a boundary lies between a step and the one before it, or None; see `cuts`.
+        resets: boolean (T, B), True where a boundary lies between a step and the one before it, or
+            None; see `cuts`.
         zoneout: per state, the probability of keeping the previous value.
         hold: whether a skipped step repeats the last output instead of giving 0.
         training: whether drawn masks are used; otherwise their expectation is.
-        lengths: int64 (B,) on the CPU, where `mask` is right padding and the host knows its lengths, or None.
+        lengths: int64 (B,) on the CPU, where `mask` is right padding and the host knows its
+            lengths, or None.
     """
 
     cell: Cell
@@ -102,9 +104,10 @@ class Call:
     def cuts(self, *, reverse: bool) -> Tensor | None:
         """Return (T, B), True where one direction takes step t from a zero state; None where it never does.
 
-        A boundary before step t cuts the reverse direction after step t. A boundary at a masked step takes effect at
-        the direction's next valid step, so that it never changes a final state. The reverse direction starts at the
-        last valid step, so that boundaries in the padding after that have no effect.
+        A boundary before step t cuts the reverse direction after step t. A boundary at a masked
+        step takes effect at the direction's next valid step, so that it never changes a final
+        state. The reverse direction starts at the last valid step, so that boundaries in the
+        padding after that have no effect.
         """
         if self.resets is None:
             return None

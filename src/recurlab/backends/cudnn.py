@@ -1,6 +1,7 @@
 """NVIDIA's cuDNN, called through PyTorch, for the layers that it computes exactly.
 
-As in `torch.nn.GRU`, its float32 products are in TF32 unless `torch.backends.cudnn.allow_tf32` is False.
+As in `torch.nn.GRU`, its float32 products are in TF32 unless `torch.backends.cudnn.allow_tf32` is
+False.
 """
 
 from collections.abc import Callable

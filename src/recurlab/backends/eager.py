@@ -52,8 +52,9 @@ def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, Stat
 def _steps_of(x: Tensor) -> list[Tensor]:
     """Return the steps (B, I) of an input (T, B, I), each at an address that is a multiple of 64 bytes.
 
-    That is where torch allocates a tensor of a single step. The rounding of a product may depend on the alignment of
-    its operands, as MKL's does on AMD's processors; so a single step and a whole sequence give the same numbers.
+    That is where torch allocates a tensor of a single step. The rounding of a product may depend on
+    the alignment of its operands, as MKL's does on AMD's processors; so a single step and a whole
+    sequence give the same numbers.
     """
     size = x.shape[1] * x.shape[2]
     spaced = F.pad(x.flatten(1), (0, -size % (LINE // x.element_size())))  # copies, even where no padding is needed

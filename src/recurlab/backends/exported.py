@@ -1,6 +1,7 @@
 """The loop over time in an exported graph: a scan of the reference's step, or an operator of ONNX.
 
-The graph runs where this package is not installed, so it can't contain a backend; T and B stay open in it.
+The graph runs where this package is not installed, so it can't contain a backend; T and B stay open
+in it.
 """
 
 from collections.abc import Callable

@@ -26,8 +26,8 @@ def scan(
     """Return the state after T steps and the output of each, (T, ...).
 
     Args:
-        step: maps a state, one row of each of `rows`, and `weights` to the next state and an output; it may use no
-            other tensors.
+        step: maps a state, one row of each of `rows`, and `weights` to the next state and an
+            output; it may use no other tensors.
         state: before the first step.
         rows: (T, ...) each.
         weights: the same at each step.

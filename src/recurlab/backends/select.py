@@ -20,8 +20,8 @@ def choose(name: str, call: Call) -> str:
     """Return the fastest backend that can serve a call, or the one named; in an exported graph always eager.
 
     Raises:
-        RecurlabError: if the backend named can't serve the call, as there is no fallback to another one; or for
-            tensors of different dtypes or devices.
+        RecurlabError: if the backend named can't serve the call, as there is no fallback to another
+            one; or for tensors of different dtypes or devices.
     """
     check(name)
     call.check()

@@ -24,10 +24,12 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (B, T, C) float32, or (B, T) int64 symbols; 0 where padded.
-        targets: (B, ...), or (B, T, ...) where there is one for each step: 0 where padded, `IGNORED` in whole numbers.
+        targets: (B, ...), or (B, T, ...) where there is one for each step: 0 where padded,
+            `IGNORED` in whole numbers.
         lengths: (B,) int64 on the CPU, where sequences are right-padded.
         resets: boolean (B, T), True where the state is zero before the step; None is nowhere.
-        counted: False for filler: sequences given to a rank that has no share of the last batch of an epoch.
+        counted: False for filler: sequences given to a rank that has no share of the last batch of
+            an epoch.
     """
 
     inputs: Tensor
@@ -121,13 +123,15 @@ class RaggedRows(Source):
 class Streams(Source):
     """A long text in parts of the same length, one for each sequence of a batch, that are read side by side.
 
-    The target of each step is its symbol, the input the symbol before it; at the start of a document that is `before`.
+    The target of each step is its symbol, the input the symbol before it; at the start of a
+    document that is `before`.
 
     Args:
         stream: the text.
         parts: how many parts it is cut into.
-        whole: whether every symbol is read: then some parts have one symbol more, and the step that the others lack
-            has the target `IGNORED`. Otherwise the rest that does not fill all parts is left out.
+        whole: whether every symbol is read: then some parts have one symbol more, and the step that
+            the others lack has the target `IGNORED`. Otherwise the rest that does not fill all
+            parts is left out.
         rank, world: this process takes the parts rank, rank + world, ...
 
     Raises:
@@ -169,8 +173,8 @@ def in_order(count: int, batch_size: int) -> list[Tensor]:
 def shuffled(count: int, batch_size: int, rng: np.random.Generator, lengths: Tensor | None) -> list[Tensor]:
     """Return the rows of each batch in random order.
 
-    With `lengths`, the sequences of each `POOL` batches are sorted by length, so that a batch needs little padding;
-    the order of the batches is random.
+    With `lengths`, the sequences of each `POOL` batches are sorted by length, so that a batch needs
+    little padding; the order of the batches is random.
     """
     order = torch.from_numpy(rng.permutation(count))
     if lengths is None:
@@ -189,7 +193,8 @@ def shares(batches: Sequence[Tensor], rank: int, world: int) -> list[tuple[Tenso
 def windows(steps: int, bptt: int, rng: np.random.Generator | None) -> list[tuple[int, int]]:
     """Return the first step of each batch and the step after its last; with `rng`, the lengths are random.
 
-    The lengths are N(bptt, 5), or one time in 20 N(bptt / 2, 5), at least 5 (Merity et al., arXiv 1708.02182).
+    The lengths are N(bptt, 5), or one time in 20 N(bptt / 2, 5), at least 5 (Merity et al., arXiv
+    1708.02182).
     """
     edges = [0]
     while edges[-1] < steps:

@@ -22,11 +22,13 @@ CHECKSUM = hashlib.sha256().digest_size  # bytes behind the end of the Arrow str
 def cached(identity: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Return the arrays of `make`, or those kept from an earlier call; one-dimensional, not to be written to.
 
-    Processes that start at once may each make them; an entry appears in one piece. A damaged entry is made anew. Where
-    the cache can't be written, or others could write to it, the arrays are made on each call.
+    Processes that start at once may each make them; an entry appears in one piece. A damaged entry
+    is made anew. Where the cache can't be written, or others could write to it, the arrays are made
+    on each call.
 
     Args:
-        identity: everything that the arrays depend on: contents of files, options, version of the code.
+        identity: everything that the arrays depend on: contents of files, options, version of the
+            code.
         make: called where the cache has no entry.
     """
     key = hashlib.sha256(f"{FORMAT}\0{identity}".encode()).hexdigest()

@@ -57,7 +57,8 @@ def classes_of(
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return what the classes are called, and for the code of each label its class, or -1.
 
-    The classes are the labels of the training rows: whole numbers by size, also with gaps, strings alphabetically.
+    The classes are the labels of the training rows: whole numbers by size, also with gaps, strings
+    alphabetically.
 
     Args:
         codes: of the labels in all splits.

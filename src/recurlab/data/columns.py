@@ -23,7 +23,8 @@ class Column(NamedTuple):
         split: "train", "valid" or "test".
         start: number of the first row in its split.
         array: the values, a pyarrow Array.
-        seen: by a column's name, what earlier rows have settled: the meaning of its commas, or the type of its labels.
+        seen: by a column's name, what earlier rows have settled: the meaning of its commas, or the
+            type of its labels.
     """
 
     key: str
@@ -48,7 +49,8 @@ def columns(table: Any, split: str, wanted: Sequence[tuple[str, str]], level: st
         level: of texts, None for numbers.
 
     Raises:
-        RecurlabError: for a column that is not there, a table without rows, or a row without a value.
+        RecurlabError: for a column that is not there, a table without rows, or a row without a
+            value.
     """
     import pyarrow as pa
 

@@ -17,9 +17,10 @@ BLANK, DELIMITER = 0, 9
 class CopyMemory(GeneratedData):
     """Inputs (T + 20,): 10 digits from 1 to 8, T - 1 blanks (0), 11 delimiters (9); targets: T + 10 blanks, the digits.
 
-    So each digit is the target T + 10 steps after it was read. This is the form of Arjovsky et al. (arXiv 1511.06464)
-    with the symbols and counts of Bai et al. (arXiv 1803.01271). The loss is the cross-entropy over all steps, the
-    accuracy that of the last 10. As there, the classes are the 10 symbols, although no target is a delimiter.
+    So each digit is the target T + 10 steps after it was read. This is the form of Arjovsky et al.
+    (arXiv 1511.06464) with the symbols and counts of Bai et al. (arXiv 1803.01271). The loss is the
+    cross-entropy over all steps, the accuracy that of the last 10. As there, the classes are the 10
+    symbols, although no target is a delimiter.
 
     Training data are new in every epoch; validation and test are the same in every run.
 

@@ -19,7 +19,8 @@ class Arrays(NamedTuple):
 
     Attributes:
         inputs: (N, T, C) float32, or (N, T) whole numbers, symbols.
-        targets: (N, ...), or (N, T, ...) where there is one for each step; float32 or whole numbers.
+        targets: (N, ...), or (N, T, ...) where there is one for each step; float32 or whole
+            numbers.
     """
 
     inputs: NDArray[np.generic]
@@ -66,7 +67,8 @@ class Data:
         problem: a name of `recurlab.problems.PROBLEMS`: what the loss and the metrics are.
         fresh: whether every epoch has new training data, so that `split` is called again.
         ahead: whether targets are future inputs; a bidirectional model would see them.
-        answer_steps: where there is a target for each step: the accuracy is of the last so many steps; None is of all.
+        answer_steps: where there is a target for each step: the accuracy is of the last so many
+            steps; None is of all.
     """
 
     batch_size: int = 32
@@ -105,8 +107,8 @@ class Data:
     def units(self) -> Moments:
         """Mean and standard deviation in training of each number to be predicted, where targets are standardised.
 
-        () where the targets are learnt as they are, as in data sets with published results: their learning rates and
-        thresholds belong to the scale of the targets.
+        () where the targets are learnt as they are, as in data sets with published results: their
+        learning rates and thresholds belong to the scale of the targets.
         """
         return ()
 
@@ -133,7 +135,8 @@ class Data:
     def sources(self) -> Mapping[str, Path]:
         """Return the files that are read, by names that are the same wherever the files are; {} where there are none.
 
-        Runs of the same content belong together. By default these are all files below the folder `dir`, if any.
+        Runs of the same content belong together. By default these are all files below the folder
+        `dir`, if any.
 
         Raises:
             RecurlabError: for a file that is missing.
@@ -163,7 +166,8 @@ class GeneratedData(Data):
     """A data set that is drawn at random, in any number of sequences.
 
     Attributes:
-        train_size, valid_size, test_size: sequences in a split; of training data that are `fresh`, in an epoch.
+        train_size, valid_size, test_size: sequences in a split; of training data that are `fresh`,
+            in an epoch.
     """
 
     train_size: int = 10_000
@@ -197,7 +201,8 @@ class RaggedData(Data):
     """A data set whose sequences have different lengths.
 
     Attributes:
-        buckets: whether training batches hold sequences of about the same length, which saves padding.
+        buckets: whether training batches hold sequences of about the same length, which saves
+            padding.
     """
 
     buckets: bool = True
@@ -209,8 +214,8 @@ class StreamData(Data):
 
     Attributes:
         bptt: steps of a batch, through which the gradient is propagated back.
-        random_bptt: whether the steps of each training batch are drawn: N(bptt, 5), or one time in 20 N(bptt / 2, 5),
-            at least 5 (Merity et al., arXiv 1708.02182).
+        random_bptt: whether the steps of each training batch are drawn: N(bptt, 5), or one time in
+            20 N(bptt / 2, 5), at least 5 (Merity et al., arXiv 1708.02182).
     """
 
     batch_size: int = 20

@@ -22,9 +22,10 @@ NUMBERS = rf"^\s*(?:{NUMBER}(?:\s+{NUMBER})*)?\s*$"
 def read_delimited(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any:
     """Return a pyarrow Table of strings, the rows of one file after another; empty lines are left out.
 
-    A quoted field may hold separators and line ends. That can't be meant where a quote is never closed or, in a TSV,
-    where a field would swallow whole rows. If each line is then a row by itself, only a field that is quoted as a whole
-    counts as quoted, and other quotes are characters like any other.
+    A quoted field may hold separators and line ends. That can't be meant where a quote is never
+    closed or, in a TSV, where a field would swallow whole rows. If each line is then a row by
+    itself, only a field that is quoted as a whole counts as quoted, and other quotes are characters
+    like any other.
 
     Args:
         key: of the config, for messages.

@@ -115,7 +115,8 @@ def fetched(key: str, url: str, sha256: str, timeout: float = 30) -> Path:
         timeout: seconds to wait for an answer.
 
     Raises:
-        RecurlabError: if the download fails, has another sha256, or is forbidden by ``HF_HUB_OFFLINE``.
+        RecurlabError: if the download fails, has another sha256, or is forbidden by
+            ``HF_HUB_OFFLINE``.
     """
     local = "; for a local file set data.dir or RECURLAB_DATA"
     try:

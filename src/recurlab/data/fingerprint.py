@@ -19,7 +19,8 @@ RECENT = 2.0  # seconds within which a file system's clock may not tell two chan
 def fingerprint(data: Data) -> str:
     """Return 12 letters and digits that are the same for files of the same content.
 
-    "" where the config alone settles the content: generated data, data of the hub, and original files.
+    "" where the config alone settles the content: generated data, data of the hub, and original
+    files.
 
     Raises:
         RecurlabError: for a file that is missing or can't be read.

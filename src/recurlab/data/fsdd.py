@@ -39,14 +39,14 @@ class Recordings(NamedTuple):
 class FSDD(Files, RaggedData):
     """Recordings as 24 log-mel bands each 10 ms, 12 to 226 frames; the target is the digit.
 
-    Takes 0 to 4 of each digit and speaker are the test split, as the data set says, and the others are for training.
-    Each band has mean 0 and variance 1 over the frames of training.
+    Takes 0 to 4 of each digit and speaker are the test split, as the data set says, and the others
+    are for training. Each band has mean 0 and variance 1 over the frames of training.
 
     Attributes:
         valid_takes: how many takes, from the fifth on, are put aside for validation.
-        dir: folder of fsdd_logmel24.npz, or of the original recordings, as 7_theo_12.wav, or above their folder
-            "recordings". Their bands are computed (`recurlab.data.log_mel`) and differ from the numbers in the npz.
-            Without one, ``$RECURLAB_DATA/fsdd``.
+        dir: folder of fsdd_logmel24.npz, or of the original recordings, as 7_theo_12.wav, or above
+            their folder "recordings". Their bands are computed (`recurlab.data.log_mel`) and differ
+            from the numbers in the npz. Without one, ``$RECURLAB_DATA/fsdd``.
     """
 
     valid_takes: int = 5

@@ -27,7 +27,8 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
 
     Args:
         key: of the config, whose value is the name.
-        name: of the data set, or the path of a local folder; a name that looks like a path is not sought on the hub.
+        name: of the data set, or the path of a local folder; a name that looks like a path is not
+            sought on the hub.
         local: how to do without the hub; ends the error.
         options: as those of `datasets.load_dataset`.
 
@@ -62,7 +63,8 @@ def load_hub(key: str, name: str, /, *, local: str | None = None, **options: Any
 def kept_apart(files: Mapping[str, Path]) -> str:
     """Return the cache folder for `datasets` when it reads files, a different one for each content.
 
-    By itself `datasets` goes by paths and times, which a changed file may share with the file before.
+    By itself `datasets` goes by paths and times, which a changed file may share with the file
+    before.
     """
     import datasets
 

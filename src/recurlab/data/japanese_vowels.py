@@ -28,9 +28,12 @@ class JapaneseVowels(Files, RaggedData):
     270 of them are for training, 30 by each speaker, and 370 for test.
 
     Attributes:
-        standardise: whether each coefficient gets mean 0 and variance 1 over the frames of training.
-        valid_size: training utterances put aside for validation, drawn with `split_seed`, of each speaker alike.
-        dir: folder of JapaneseVowels_TRAIN.ts and _TEST.ts; without one, ``$RECURLAB_DATA/japanese-vowels``.
+        standardise: whether each coefficient gets mean 0 and variance 1 over the frames of
+            training.
+        valid_size: training utterances put aside for validation, drawn with `split_seed`, of each
+            speaker alike.
+        dir: folder of JapaneseVowels_TRAIN.ts and _TEST.ts; without one,
+            ``$RECURLAB_DATA/japanese-vowels``.
     """
 
     standardise: bool = True

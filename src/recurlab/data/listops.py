@@ -27,15 +27,17 @@ PATIENCE = 100  # times without a new sequence before drawing ends with an error
 class ListOps(GeneratedData, RaggedData):
     """Inputs (T,): a list such as ``[MAX 2 9 [MIN 4 7 ] 0 ]``, a symbol for each token; the target is its value.
 
-    The symbols are indices of `TOKENS`: digits, ``[MIN``, ``[MAX``, ``[MED``, ``[SM`` (the sum modulo 10) and ``]``.
-    The parentheses with which the original files mark a binary tree are left out; the brackets, which say the same,
-    stay. The median of an even number of arguments is the mean of the two in the middle, cut to a whole number. A list
-    has 2 to `max_args` arguments, each of them a list with probability 1/4 and else a digit, as in Long Range Arena
-    (arXiv 2011.04006); sequences are drawn until their length is in the range. No sequence is in two splits, or twice
+    The symbols are indices of `TOKENS`: digits, ``[MIN``, ``[MAX``, ``[MED``, ``[SM`` (the sum
+    modulo 10) and ``]``. The parentheses with which the original files mark a binary tree are left
+    out; the brackets, which say the same, stay. The median of an even number of arguments is the
+    mean of the two in the middle, cut to a whole number. A list has 2 to `max_args` arguments, each
+    of them a list with probability 1/4 and else a digit, as in Long Range Arena (arXiv 2011.04006);
+    sequences are drawn until their length is in the range. No sequence is in two splits, or twice
     in one.
 
-    The data are the same in every run, whatever its seed; they are made once and kept. With a larger `train_size` the
-    other splits stay as they are. Long Range Arena has 96,000 / 2,000 / 2,000 sequences of 501 to 1,999 tokens.
+    The data are the same in every run, whatever its seed; they are made once and kept. With a
+    larger `train_size` the other splits stay as they are. Long Range Arena has 96,000 / 2,000 /
+    2,000 sequences of 501 to 1,999 tokens.
 
     Attributes:
         min_length, max_length: tokens of a sequence.

@@ -19,7 +19,8 @@ def read_wav(path: Path, rate: int) -> NDArray[np.float64]:
     """Return the samples of a recording, scaled to [-1, 1).
 
     Raises:
-        RecurlabError: unless the file holds one channel of 16 bit at `rate` samples a second, whole and not empty.
+        RecurlabError: unless the file holds one channel of 16 bit at `rate` samples a second, whole
+            and not empty.
     """
     try:
         with open_file(path) as file, wave.open(file) as sound:
@@ -41,8 +42,9 @@ def read_wav(path: Path, rate: int) -> NDArray[np.float64]:
 def log_mel(samples: NDArray[np.float64], rate: int, bands: int = 24) -> NDArray[np.float32]:
     """Return ln(energy + 1e-6) in `bands` triangular bands between 0 and rate/2, (T, bands).
 
-    Frames are Hann windows of 25 ms every 10 ms, as many as fit; a recording shorter than one is padded with silence.
-    A band's corners are the middles of its neighbours, evenly spaced in 2595 log10(1 + f/700) with f in Hz.
+    Frames are Hann windows of 25 ms every 10 ms, as many as fit; a recording shorter than one is
+    padded with silence. A band's corners are the middles of its neighbours, evenly spaced in 2595
+    log10(1 + f/700) with f in Hz.
     """
     window, hop = round(WINDOW * rate), round(HOP * rate)
     padded = np.pad(samples, (0, max(0, window - len(samples))))

@@ -1,7 +1,7 @@
 """Cell arrays of matrices in MATLAB files of version 5, the format of the piano rolls.
 
-The format is that of "MAT-File Format" (The MathWorks). SciPy reads it too, but its compiled reader can be brought down
-by a damaged file, and the process with it.
+The format is that of "MAT-File Format" (The MathWorks). SciPy reads it too, but its compiled reader
+can be brought down by a damaged file, and the process with it.
 """
 
 import math
@@ -26,7 +26,8 @@ def read_cells(path: Path, variable: str) -> list[NDArray[np.generic]]:
     """Return the matrices of a cell array, in MATLAB's order; nothing but numbers is read from the file.
 
     Raises:
-        RecurlabError: if the file is damaged or of another version, or the variable missing or no cell array.
+        RecurlabError: if the file is damaged or of another version, or the variable missing or no
+            cell array.
     """
     try:
         raw = memoryview(content_of(path))

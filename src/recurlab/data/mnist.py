@@ -28,19 +28,18 @@ REPLACEMENT_SEED = 1  # our choice: the seeds behind the published numbers are n
 class MNIST(Files):
     """Digits as sequences, pixels scaled to [-1, 1].
 
-    The files are the four original ones in `dir`, or else in ``$RECURLAB_DATA/mnist``; where neither is named, the data
-    come from the hub.
+    The files are the four original ones in `dir`, or else in ``$RECURLAB_DATA/mnist``; where
+    neither is named, the data come from the hub.
 
     Attributes:
         view: "pixel" is (784, 1), "row" is (28, 28).
-        order: of the pixels.
-            "scan": by rows.
-            "permuted": by one fixed random permutation, that of ``numpy.random.RandomState(92916)``.
-            "bit_reversed": by numbers of 10 bits, read backwards; those below 784 are kept.
-            "with_replacement": 784 pixels drawn with replacement, so that about 63 % of the pixels are seen, many of
-            them repeatedly. The released code of recurrent batch normalisation (arXiv 1603.09025) does so, and
-            the results of Zoneout (arXiv 1606.01305) called "permuted" are of it. It is not the problem of a true
-            permutation, and the numbers can't be compared. The seed is our own choice.
+        order: of the pixels. "scan": by rows. "permuted": by one fixed random permutation, that of
+            ``numpy.random.RandomState(92916)``. "bit_reversed": by numbers of 10 bits, read
+            backwards; those below 784 are kept. "with_replacement": 784 pixels drawn with
+            replacement, so that about 63 % of the pixels are seen, many of them repeatedly. The
+            released code of recurrent batch normalisation (arXiv 1603.09025) does so, and the
+            results of Zoneout (arXiv 1606.01305) called "permuted" are of it. It is not the problem
+            of a true permutation, and the numbers can't be compared. The seed is our own choice.
         valid_size: training images put aside for validation, drawn with `split_seed`.
         hub: name of the data set on the `datasets` hub, or a local folder that `datasets` reads.
     """

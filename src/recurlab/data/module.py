@@ -19,7 +19,8 @@ KEPT_ON_DEVICE = 2 << 30  # bytes of a split that is kept on the device
 class DataModule(LightningDataModule):
     """Batches of a data set. The order of the training data is a function of the seed and the epoch alone.
 
-    Batch sizes are totals: with several processes, each takes its share of every batch, and no sequence twice.
+    Batch sizes are totals: with several processes, each takes its share of every batch, and no
+    sequence twice.
 
     Args:
         data: the data set.
@@ -40,7 +41,8 @@ class DataModule(LightningDataModule):
         """Read all splits, or for the stage "test" that one, so that a missing file is found before anything starts.
 
         Raises:
-            RecurlabError: for a file that is missing or damaged, or a batch that can't be shared among the processes.
+            RecurlabError: for a file that is missing or damaged, or a batch that can't be shared
+                among the processes.
         """
         for key in ("batch_size", "eval_batch_size"):
             size = getattr(self.data, key)

@@ -23,12 +23,14 @@ VARIABLES = {"train": "traindata", "valid": "validdata", "test": "testdata"}
 class Music(Files, RaggedData):
     """At each step the keys that sound in the next frame are predicted from all frames so far.
 
-    A piece of T frames gives inputs 0 to T-2 and targets 1 to T-1, as in Bai et al., arXiv 1803.01271. The split is
-    that of the files.
+    A piece of T frames gives inputs 0 to T-2 and targets 1 to T-1, as in Bai et al., arXiv
+    1803.01271. The split is that of the files.
 
     Attributes:
-        collection: "jsb" (chorales of J. S. Bach; 229, 76 and 77 pieces) or "nottingham" (folk tunes; 694, 173, 170).
-        dir: folder of JSB_Chorales.mat or Nottingham.mat; without one, ``$RECURLAB_DATA/polymusic``.
+        collection: "jsb" (chorales of J. S. Bach; 229, 76 and 77 pieces) or "nottingham" (folk
+            tunes; 694, 173, 170).
+        dir: folder of JSB_Chorales.mat or Nottingham.mat; without one,
+            ``$RECURLAB_DATA/polymusic``.
     """
 
     collection: str = "jsb"

@@ -13,19 +13,26 @@ class TableOptions(RaggedData):
     """Where the rows of a table are, and which columns hold the sequences and what is to be predicted.
 
     Attributes:
-        path: name of a data set on the hub, a local folder, or a file: .csv, .tsv, .parquet, .json or .jsonl.
+        path: name of a data set on the hub, a local folder, or a file: .csv, .tsv, .parquet, .json
+            or .jsonl.
         config: of the data set on the hub, where it has several.
-        train, valid, test: names of splits, or of files in the folder, also as a pattern. A null `valid` or `test` is
-            the split of that name or, where there is none, rows of `train` that are put aside.
-        valid_size, test_size: rows put aside, drawn with `split_seed`; below 1, their share of all rows.
-        sequence: a column of lists of numbers, (T,), of lists of lists, (T, C), of strings of numbers between blanks or
-            commas, or of texts; or several columns of lists or strings of numbers, each of which is a channel.
+        train, valid, test: names of splits, or of files in the folder, also as a pattern. A null
+            `valid` or `test` is the split of that name or, where there is none, rows of `train`
+            that are put aside.
+        valid_size, test_size: rows put aside, drawn with `split_seed`; below 1, their share of all
+            rows.
+        sequence: a column of lists of numbers, (T,), of lists of lists, (T, C), of strings of
+            numbers between blanks or commas, or of texts; or several columns of lists or strings of
+            numbers, each of which is a channel.
         length: column that says how many steps of a padded sequence count.
-        label: column of the classes, whole numbers or names; or of a number, or a list of numbers, to predict.
-        problem: "classification", or "regression", whose numbers are learnt with mean 0 and variance 1 over the
-            training rows; what is predicted and the metrics are in their own units.
+        label: column of the classes, whole numbers or names; or of a number, or a list of numbers,
+            to predict.
+        problem: "classification", or "regression", whose numbers are learnt with mean 0 and
+            variance 1 over the training rows; what is predicted and the metrics are in their own
+            units.
         level: of texts, "char" or "word"; null: the sequences are numbers.
-        min_count: symbols rarer than this in training become ``<unk>``; above 1, so do symbols unknown to training.
+        min_count: symbols rarer than this in training become ``<unk>``; above 1, so do symbols
+            unknown to training.
         standardise: whether each channel gets mean 0 and variance 1 over the steps of training.
     """
 

@@ -28,15 +28,20 @@ class Text(StreamData, Files):  # in this order, so that the batch sizes are tho
     """A corpus in UTF-8 files. The symbols are those of the training text; each line end is one.
 
     Attributes:
-        level: "char", or "word": words are separated by white space; a line end is the word ``<eos>``.
-        train, valid, test: names of the files; without `valid` and `test`, `train` is cut into the three in order.
-        valid_fraction, test_fraction: shares of the tokens that are cut off; a document is never cut.
-        documents: at whose first token the state is reset: a whole file ("stream"), each "line", or each "paragraph",
-            which blank lines separate.
+        level: "char", or "word": words are separated by white space; a line end is the word
+            ``<eos>``.
+        train, valid, test: names of the files; without `valid` and `test`, `train` is cut into the
+            three in order.
+        valid_fraction, test_fraction: shares of the tokens that are cut off; a document is never
+            cut.
+        documents: at whose first token the state is reset: a whole file ("stream"), each "line", or
+            each "paragraph", which blank lines separate.
         separated: whether a file of characters has a blank between any two, and ``_`` for a space.
-        min_count: tokens rarer than this in the training text become ``<unk>``; above 1, so do tokens unknown to it.
+        min_count: tokens rarer than this in the training text become ``<unk>``; above 1, so do
+            tokens unknown to it.
         corpus: name of the folder under ``$RECURLAB_DATA``, where there is no `dir`.
-        url: address of `train`, the whole corpus, which is downloaded if there is no folder; its sha256 must be known.
+        url: address of `train`, the whole corpus, which is downloaded if there is no folder; its
+            sha256 must be known.
         sha256: of the original files, by their names.
     """
 

@@ -134,7 +134,8 @@ def vocabulary_of(types: Sequence[str], counts: NDArray[Any], level: str, min_co
         types: the tokens that may occur.
         counts: how often each one occurs; those of count 0 are left out.
         level: "char" or "word".
-        min_count: rarer tokens become `UNKNOWN`, except line ends; above 1 the vocabulary always has `UNKNOWN`.
+        min_count: rarer tokens become `UNKNOWN`, except line ends; above 1 the vocabulary always
+            has `UNKNOWN`.
 
     A vocabulary of words has `EOS` even if no line ends in the training text.
     """

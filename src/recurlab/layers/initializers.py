@@ -1,8 +1,8 @@
 """How weights start. Each initialiser is a dataclass of its options and fills a weight in place.
 
-A weight comes as (gates, heads, rows, columns): (G, 1, H, I) for an input weight, (G, 1, H, H) dense, (G, H, 1, 1)
-diagonal, (G, heads, H/heads, H/heads) block, and (G, 1, H, 1) for a bias. torch is imported where it is used, so that a
-config can be checked without it.
+A weight comes as (gates, heads, rows, columns): (G, 1, H, I) for an input weight, (G, 1, H, H)
+dense, (G, H, 1, 1) diagonal, (G, heads, H/heads, H/heads) block, and (G, 1, H, 1) for a bias. torch
+is imported where it is used, so that a config can be checked without it.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,8 @@ class Constant(Initializer):
 class Glorot(Initializer):
     """U(-a, a), a = gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010, equation 16).
 
-    With `per_gate` fan_out is H, a gate's own; otherwise G*H as in Keras, where a kernel is one matrix for all gates.
+    With `per_gate` fan_out is H, a gate's own; otherwise G*H as in Keras, where a kernel is one
+    matrix for all gates.
     """
 
     gain: float = 1.0

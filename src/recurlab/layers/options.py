@@ -17,7 +17,8 @@ class Weights:
     Attributes:
         init: fills the weights; None draws them as torch does, from U(-1/sqrt(H), 1/sqrt(H)).
         last_init: fills those of the last layer; None is `init`.
-        constraint: holds the weights in bounds when `RNN.constrain` is called; None leaves them free.
+        constraint: holds the weights in bounds when `RNN.constrain` is called; None leaves them
+            free.
         regularizer: is added to `RNN.penalty`; None adds nothing.
 
     Raises:

@@ -1,6 +1,7 @@
 """What is added to the loss for large weights or outputs. Each regulariser is a dataclass of its options.
 
-A weight comes as (gates, heads, rows, columns), as `recurlab.layers.initializers` says; an output as it is.
+A weight comes as (gates, heads, rows, columns), as `recurlab.layers.initializers` says; an output
+as it is.
 """
 
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ class L1L2(Regularizer):
 class Orthogonal(Regularizer):
     """value * the mean of |cos| over the pairs of columns of a head's weight, all gates below each other.
 
-    A column is what one input or unit sends to all gates: a row for Keras, whose OrthogonalRegularizer with mode="rows"
-    this is.
+    A column is what one input or unit sends to all gates: a row for Keras, whose
+    OrthogonalRegularizer with mode="rows" this is.
     """
 
     value: float = 0.01

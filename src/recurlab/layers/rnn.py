@@ -25,45 +25,51 @@ from recurlab.layers.sequence import Sequence, arrange
 class RNN(CarryingLayer):
     """A recurrent layer that stands where `torch.nn.GRU`, `LSTM` or `RNN` stood.
 
-    Parameter names, shapes and gate order are those of torch, so state_dicts can be exchanged both ways; a diagonal
-    recurrence has ``weight_hh_l0`` of shape (G*H,), a block one (G*H, H/heads).
+    Parameter names, shapes and gate order are those of torch, so state_dicts can be exchanged both
+    ways; a diagonal recurrence has ``weight_hh_l0`` of shape (G*H,), a block one (G*H, H/heads).
 
     Args:
         input_size: I, features of the input.
         hidden_size: H, units of each layer and direction.
         num_layers: layers on top of each other.
         bias: whether there are ``bias_ih`` and ``bias_hh``.
-        batch_first: input and output are (B, T, ...), masks and resets (B, T); states are not affected.
+        batch_first: input and output are (B, T, ...), masks and resets (B, T); states are not
+            affected.
         dropout: probability of dropout between layers.
         bidirectional: adds a reverse direction to each layer; the outputs are concatenated.
         device, dtype: of the parameters.
-        cell: a name (rnn, gru, lstm, indrnn, indy_gru, indy_lstm, cudnn_gru, or registered) or a `Cell`.
-        recurrence: dense, diagonal or block; None takes the cell's own, which is dense but for the indy presets.
+        cell: a name (rnn, gru, lstm, indrnn, indy_gru, indy_lstm, cudnn_gru, or registered) or a
+            `Cell`.
+        recurrence: dense, diagonal or block; None takes the cell's own, which is dense but for the
+            indy presets.
         heads: blocks of a block recurrence.
-        layer_norm: normalises each step's input projection and recurrence, and the LSTM's c (Ba et al., arXiv
-            1607.06450), each over all its gates together, before the biases; parameters ``gain_ih``, ``gain_hh``
-            (G*H,) and, of c, ``gain_state``, ``bias_state`` (H,).
+        layer_norm: normalises each step's input projection and recurrence, and the LSTM's c (Ba et
+            al., arXiv 1607.06450), each over all its gates together, before the biases; parameters
+            ``gain_ih``, ``gain_hh`` (G*H,) and, of c, ``gain_state``, ``bias_state`` (H,).
         backend: auto or a backend's name; a named one never falls back to another.
-        variational: one dropout mask between layers for all steps (Gal and Ghahramani, arXiv 1512.05287).
-        recurrent_dropout: probability that a unit of h is masked where it enters the recurrence, with one mask for all
-            steps (the same paper).
-        zoneout: probability that a unit keeps its previous value (Krueger et al., arXiv 1606.01305); one number, or one
-            for each state of the cell, as (h, c).
-        dropconnect: probability that an element of the recurrent weight is masked, drawn once a call (Merity et al.,
-            arXiv 1708.02182).
+        variational: one dropout mask between layers for all steps (Gal and Ghahramani, arXiv
+            1512.05287).
+        recurrent_dropout: probability that a unit of h is masked where it enters the recurrence,
+            with one mask for all steps (the same paper).
+        zoneout: probability that a unit keeps its previous value (Krueger et al., arXiv
+            1606.01305); one number, or one for each state of the cell, as (h, c).
+        dropconnect: probability that an element of the recurrent weight is masked, drawn once a
+            call (Merity et al., arXiv 1708.02182).
         stateful: sample b of a batch starts where sample b of the last batch ended, detached. Under
             `torch.utils.checkpoint` give the state as ``hx``.
         masked_output: output at a masked step: "zero", or "hold" to repeat the last one.
-        go_backwards: reads the sequence from its end; the outputs are in the order in which they are computed. With
-            `lengths`, or packed, each sample is reversed within its length and stays padded at the right.
-        input_weights, recurrent_weights, biases: their initialisers, constraints and regularisers, e.g.
-            ``recurrent_weights=Weights(init=Orthogonal(), constraint=MaxAbs(1.0))``; see `recurlab.layers.Weights`.
-            Each is also an argument of its own: input_init, recurrent_init, last_recurrent_init, bias_init,
-            input_constraint, recurrent_constraint, bias_constraint, input_regularizer, recurrent_regularizer,
-            bias_regularizer.
-        gate_bias: initial total bias of gates by name, as {"forget": 1.0}; it is put into ``bias_ih``, or into
-            ``bias_hh`` where the cell's step uses no input of that gate.
-        activity_regularizer: of the outputs of each layer in training; `penalty` has its sum, divided by B.
+        go_backwards: reads the sequence from its end; the outputs are in the order in which they
+            are computed. With `lengths`, or packed, each sample is reversed within its length and
+            stays padded at the right.
+        input_weights, recurrent_weights, biases: their initialisers, constraints and regularisers,
+            e.g. ``recurrent_weights=Weights(init=Orthogonal(), constraint=MaxAbs(1.0))``; see
+            `recurlab.layers.Weights`. Each is also an argument of its own: input_init,
+            recurrent_init, last_recurrent_init, bias_init, input_constraint, recurrent_constraint,
+            bias_constraint, input_regularizer, recurrent_regularizer, bias_regularizer.
+        gate_bias: initial total bias of gates by name, as {"forget": 1.0}; it is put into
+            ``bias_ih``, or into ``bias_hh`` where the cell's step uses no input of that gate.
+        activity_regularizer: of the outputs of each layer in training; `penalty` has its sum,
+            divided by B.
         options: those of a cell given by its name, as reset="before" or activation="relu".
 
     Raises:
@@ -133,20 +139,23 @@ class RNN(CarryingLayer):
 
         Args:
             input: (T, B, I), (B, T, I) with `batch_first`, unbatched (T, I), or a PackedSequence.
-            hx: initial state (num_layers * directions, B, H), a tuple of them for a cell of several states, without
-                B for an unbatched input; None is zero, or what a stateful layer carries.
+            hx: initial state (num_layers * directions, B, H), a tuple of them for a cell of several
+                states, without B for an unbatched input; None is zero, or what a stateful layer
+                carries.
             lengths: (B,) whole numbers in [1, T], for sequences padded at the right.
-            mask: boolean, shaped as the input without its features; a step where it is False keeps the state.
-            resets: boolean of the same shape; where True the sample's state is zero before the step. The reverse
-                direction is cut at the same boundary, between that step and the one before it; at a masked step the
-                boundary lies between the valid steps around it.
+            mask: boolean, shaped as the input without its features; a step where it is False keeps
+                the state.
+            resets: boolean of the same shape; where True the sample's state is zero before the
+                step. The reverse direction is cut at the same boundary, between that step and the
+                one before it; at a masked step the boundary lies between the valid steps around it.
 
         Returns:
-            The output, in the form of the input with H * directions features, and the state after each sample's last
-            valid step, in the form of `hx`.
+            The output, in the form of the input with H * directions features, and the state after
+            each sample's last valid step, in the form of `hx`.
 
         Raises:
-            RecurlabError: for a wrong shape or dtype, lengths out of range, an empty sequence or a changed batch.
+            RecurlabError: for a wrong shape or dtype, lengths out of range, an empty sequence or a
+                changed batch.
         """
         sequence = arrange(
             input,
@@ -163,14 +172,15 @@ class RNN(CarryingLayer):
     def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
         """Run the layer over one step of each sequence, as for an agent or a stream.
 
-        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with backend="eager" on a
-        CPU in float32 and float64 (on one machine with as many threads), up to rounding otherwise. In training each
-        step draws its own masks. "auto" is eager here: a single step has no loop to fuse. Hooks of the layer see a
-        sequence of one step.
+        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with
+        backend="eager" on a CPU in float32 and float64 (on one machine with as many threads), up to
+        rounding otherwise. In training each step draws its own masks. "auto" is eager here: a
+        single step has no loop to fuse. Hooks of the layer see a sequence of one step.
 
         Args:
             input: (B, I), or (I,).
-            hx: the state that the last step returned, as in `forward`; None is zero, or what a stateful layer carries.
+            hx: the state that the last step returned, as in `forward`; None is zero, or what a
+                stateful layer carries.
 
         Returns:
             The output, (B, H) or (H,), and the state after the step.
@@ -198,7 +208,8 @@ class RNN(CarryingLayer):
         """Return, for each layer, its cell, the backend taken and the reason why each other one is not.
 
         Args:
-            source: whether to add the arithmetic that was generated for the layer, once where layers share it.
+            source: whether to add the arithmetic that was generated for the layer, once where
+                layers share it.
             batch_size: B of the call that is explained: on a GPU "auto" takes it into account.
         """
         check_integer("batch_size", batch_size)

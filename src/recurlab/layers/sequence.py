@@ -92,8 +92,8 @@ def arrange(
 def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> tuple[Tensor, dict[str, Tensor | None]]:
     """Return an input (T, B, I) with its mask and resets, reversed in time: as a whole, or each sample in its length.
 
-    A boundary between steps t - 1 and t stays between them, so that t - 1 is marked instead of t; one before step 0
-    would lie after the last step and is dropped.
+    A boundary between steps t - 1 and t stays between them, so that t - 1 is marked instead of t;
+    one before step 0 would lie after the last step and is dropped.
     """
     mask, resets = rows["mask"], rows["resets"]
     if not by_sample:

@@ -29,8 +29,8 @@ def start_weights(
         weights: the tensors by these names.
         cell: of G gates.
         recurrence: of the layer, which gives ``weight_hh`` its layout.
-        inits: the initialisers of "input", "recurrent" and "bias"; None is U(-1/sqrt(n), 1/sqrt(n)) with n = H or, for
-            ``weight_hh``, the number of units that feed a unit.
+        inits: the initialisers of "input", "recurrent" and "bias"; None is U(-1/sqrt(n), 1/sqrt(n))
+            with n = H or, for ``weight_hh``, the number of units that feed a unit.
         gate_bias: the start of a gate's total bias; it overrides the initialiser of the biases.
     """
     gates = cell.gates

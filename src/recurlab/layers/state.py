@@ -53,7 +53,8 @@ def check_not_repeated(states: State) -> State:
     """Return the states that a stateful layer starts from, unless this call repeats an earlier one.
 
     Raises:
-        RecurlabError: within a backward pass, when the state that the first call started from is gone.
+        RecurlabError: within a backward pass, when the state that the first call started from is
+            gone.
     """
     if torch.compiler.is_compiling() and not exporting():
         return tuple(_not_repeated(s) for s in states)  # an operator checks in each run, not only while compiling

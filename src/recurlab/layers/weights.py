@@ -30,7 +30,8 @@ class RecurrentWeights(nn.Module):
     """The weights of all layers and directions, named as torch names them: ``weight_ih_l0``, ``bias_hh_l1_reverse``.
 
     Args:
-        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm, gate_bias, device,
+        input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm,
+        gate_bias, device,
             dtype: as `recurlab.RNN`.
         weights: a `Weights` for each of the arguments input_weights, recurrent_weights and biases.
     """
@@ -101,8 +102,8 @@ class RecurrentWeights(nn.Module):
         """Apply the constraints; to be called after each step of the optimiser.
 
         Raises:
-            RecurlabError: for a constraint of a weight that `torch.nn.utils.parametrize` or a hook computes from
-                others.
+            RecurlabError: for a constraint of a weight that `torch.nn.utils.parametrize` or a hook
+                computes from others.
         """
         for name, kind in self._kinds():
             constraint = self._rules[kind].constraint

@@ -63,8 +63,8 @@ class OneHotEncoder(nn.Module):
 class EmbeddingEncoder(nn.Module):
     """A vector per symbol: (T, B) whole numbers below C to (T, B, encoder_size); encoder_size None is C.
 
-    With `dropout` p, a symbol's whole vector is 0 with probability p, in all of the batch (Gal and Ghahramani, arXiv
-    1512.05287; Merity et al., arXiv 1708.02182, section 4.3).
+    With `dropout` p, a symbol's whole vector is 0 with probability p, in all of the batch (Gal and
+    Ghahramani, arXiv 1512.05287; Merity et al., arXiv 1708.02182, section 4.3).
     """
 
     symbols = True

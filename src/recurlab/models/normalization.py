@@ -7,8 +7,9 @@ from torch import Tensor, nn
 class BatchNormOverTime(nn.Module):
     """Batch normalisation with statistics over batch and time together (Li et al., arXiv 1910.06251).
 
-    Masked steps are left out of the statistics and are 0 in the output. In evaluation, with the statistics of training,
-    all steps are normalised and the masked ones set to 0 afterwards, so that shapes do not depend on the mask.
+    Masked steps are left out of the statistics and are 0 in the output. In evaluation, with the
+    statistics of training, all steps are normalised and the masked ones set to 0 afterwards, so
+    that shapes do not depend on the mask.
     """
 
     def __init__(self, features: int) -> None:

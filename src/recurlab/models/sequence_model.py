@@ -36,12 +36,14 @@ class SequenceModel(nn.Module):
         stack: a name in `STACKS`.
         layer: arguments of `recurlab.RNN`, without input_size and batch_first.
         embedding_dropout: probability of dropping whole symbols, where the encoder is an embedding.
-        input_dropout, output_dropout: probabilities before the first and after the last layer; one mask for all steps
-            if the layer is `variational`.
-        tie_weights: whether the head's weight is the embedding's (Press and Wolf, arXiv 1608.05859).
-        encoder_init, head_init: initialisers of the weight matrices; None is torch's. With head_init the bias is 0.
-        units: mean and standard deviation of each number in an answer, by which the head's output is scaled; () leaves
-            it as it is.
+        input_dropout, output_dropout: probabilities before the first and after the last layer; one
+            mask for all steps if the layer is `variational`.
+        tie_weights: whether the head's weight is the embedding's (Press and Wolf, arXiv
+            1608.05859).
+        encoder_init, head_init: initialisers of the weight matrices; None is torch's. With
+            head_init the bias is 0.
+        units: mean and standard deviation of each number in an answer, by which the head's output
+            is scaled; () leaves it as it is.
 
     Raises:
         RecurlabError: for an unknown name, a value out of range or weights that can't be tied.
@@ -108,8 +110,10 @@ class SequenceModel(nn.Module):
         """Return (B, O), or (B, T, O) with head="every".
 
         Args:
-            inputs: (B, T, C), or (B, T) symbols for an embedding; or packed, with lengths of its own.
-            lengths: (B,) for right-padded sequences; best on the CPU, where reading them waits for no device.
+            inputs: (B, T, C), or (B, T) symbols for an embedding; or packed, with lengths of its
+                own.
+            lengths: (B,) for right-padded sequences; best on the CPU, where reading them waits for
+                no device.
             resets: boolean (B, T), True where a sample's state is zero before the step.
         """
         return self.answers(self.features(inputs, lengths, resets))

@@ -80,8 +80,8 @@ class BatchNormStack(_Layers):
 class ResidualStack(_Layers):
     """A layer, pre-activation blocks of two with an identity around each, a layer (arXiv 1803.04831).
 
-    Each layer but the first is preceded by its normalisation and followed by dropout, and the last one is followed by
-    the normalisation that is left; twelve layers have five blocks.
+    Each layer but the first is preceded by its normalisation and followed by dropout, and the last
+    one is followed by the normalisation that is left; twelve layers have five blocks.
     """
 
     def __init__(self, input_size: int, options: Mapping[str, Any]) -> None:
