@@ -38,8 +38,8 @@ def states_for():
     """Return the maker of random initial states, in the form that a layer takes."""
 
     def draw(layer, batch):
-        places = layer.num_layers * layer.num_directions
-        states = tuple(torch.randn(places, batch, layer.hidden_size, dtype=torch.float64) for _ in layer.cell.states)
+        rows = layer.num_layers * layer.num_directions
+        states = tuple(torch.randn(rows, batch, layer.hidden_size, dtype=torch.float64) for _ in layer.cell.states)
         return states if len(states) > 1 else states[0]
 
     return draw

@@ -140,8 +140,8 @@ class SomeEntries(recurlab.Cell):
 @pytest.mark.parametrize("gate", ["both", "recurrent", "input", "compared"])
 def test_a_gate_starts_from_the_bias_that_its_step_looks_at(gate, layer_norm):
     layer = recurlab.RNN(FEATURES, H, cell=SomeEntries(), gate_bias={gate: 1.5}, layer_norm=layer_norm)
-    place = SomeEntries.gates.index(gate)
-    biases = {name: getattr(layer, name).detach().view(5, H)[place] for name in ("bias_ih_l0", "bias_hh_l0")}
+    index = SomeEntries.gates.index(gate)
+    biases = {name: getattr(layer, name).detach().view(5, H)[index] for name in ("bias_ih_l0", "bias_hh_l0")}
     seen, rest = ("bias_hh_l0", "bias_ih_l0") if gate == "recurrent" else ("bias_ih_l0", "bias_hh_l0")
     assert biases[seen].unique().tolist() == [1.5]
     assert not biases[rest].any()

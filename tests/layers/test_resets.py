@@ -19,8 +19,8 @@ FORM = st.sampled_from(list(forms(activations=False).values()))
 
 def flags_of(cuts):
     resets = torch.zeros(T, len(cuts), dtype=torch.bool)
-    for b, places in enumerate(cuts):
-        resets[places, b] = True
+    for b, steps in enumerate(cuts):
+        resets[steps, b] = True
     return resets
 
 
@@ -37,12 +37,12 @@ def run_pieces(layer, x, states, cuts):
     """Run one sample (T, 1, I) of a one-layer network piece by piece; states is a list of (directions, 1, H)."""
     pieces = pieces_of(cuts)
     outputs, finals = [], []
-    for place, (begin, end) in enumerate(pieces):
+    for i, (begin, end) in enumerate(pieces):
         starts = [torch.zeros_like(s) for s in states]
         for start, state in zip(starts, states, strict=True):
-            if place == 0 and 0 not in cuts:
+            if i == 0 and 0 not in cuts:
                 start[0] = state[0]
-            if place == len(pieces) - 1 and layer.bidirectional:
+            if i == len(pieces) - 1 and layer.bidirectional:
                 start[1] = state[1]  # the reverse direction begins in the last piece
         output, final = layer(x[begin:end], many(layer, starts))
         outputs.append(output)

@@ -57,15 +57,15 @@ def test_a_dropped_symbol_has_no_gradient(symbols):
     assert 0 < silent.sum() < SYMBOLS
 
 
-@pytest.mark.parametrize("place", ["input_dropout", "output_dropout"])
+@pytest.mark.parametrize("rate", ["input_dropout", "output_dropout"])
 @pytest.mark.parametrize("variational", [False, True])
-def test_input_and_output_dropout_share_their_mask_over_time_where_variational(symbols, place, variational):
-    model = model_of(**{place: 0.5}, layer={"variational": variational})
+def test_input_and_output_dropout_share_their_mask_over_time_where_variational(symbols, rate, variational):
+    model = model_of(**{rate: 0.5}, layer={"variational": variational})
     seen = []
     layer = model.stack.rnn
     layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     features = model.features(symbols)
-    before, after = (model.encoder(symbols.T), seen[0]) if place == "input_dropout" else features[:2]
+    before, after = (model.encoder(symbols.T), seen[0]) if rate == "input_dropout" else features[:2]
     dropped = after == 0
     torch.testing.assert_close(after, before.masked_fill(dropped, 0) * 2, rtol=1e-14, atol=0)
     assert 0.3 < dropped.double().mean() < 0.7

@@ -88,8 +88,8 @@ def test_a_residual_stack_with_silent_blocks_is_its_first_and_last_layer():
     model = model_of(layers=6, stack="residual", cell="rnn")
     stack, x = model.stack, torch.randn(T, B, C, dtype=torch.float64)
     with torch.no_grad():
-        for place in (2, 4):  # the second layer of each block says nothing
-            for p in stack.layers[place].parameters():
+        for layer in (2, 4):  # the second layer of each block says nothing
+            for p in stack.layers[layer].parameters():
                 p.zero_()
     model.eval()
     first = stack.layers[0](x)[0]
