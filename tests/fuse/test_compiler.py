@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from compiling import ANSWER, COMPILER, entry, needs_compiler, run
+from compiling import ANSWER, ASK, COMPILER, entry, needs_compiler, run
 from recurlab.errors import RecurlabError
 from recurlab.fuse.cpu import compiler
 
@@ -19,6 +19,11 @@ def test_a_source_becomes_a_library_and_the_same_one_each_time(cache):
     assert library.half(3.0) == 1.5
     assert compiler.load(source) is library
     assert compiler.unavailable() is None
+
+
+@needs_compiler
+def test_a_kernel_is_compiled_without_torch(cache):
+    run(ASK + "import sys\nassert 'torch' not in sys.modules\n")  # which takes longer to import
 
 
 @needs_compiler

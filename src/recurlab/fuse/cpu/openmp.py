@@ -5,8 +5,6 @@ import functools
 import os
 import warnings
 
-import torch
-
 HARD = 2  # omp_pause_hard
 ADVICE = (
     "forked from a process whose OpenMP threads could not be ended: set to one thread, for torch's products wait "
@@ -29,6 +27,8 @@ def _end_threads() -> None:
 
 def _do_without() -> None:
     """Use one thread in a forked process, where those of its parent could not be ended."""
+    import torch  # here, so that a kernel can be compiled without it
+
     if not _ended and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         warnings.warn(ADVICE, RuntimeWarning, stacklevel=2)
