@@ -1,16 +1,20 @@
 """Kernels for other CPUs, and processes of their own that ask for one and what they leave in the cache."""
 
 import ctypes
+import functools
 import platform
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from recurlab.fuse import scan
 from recurlab.fuse.cpu import compiler
 
 COMPILER = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
@@ -49,6 +53,21 @@ def for_march(source: str, march: str, directory: Path) -> ctypes.CDLL:
 def start(code: str = ASK) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "always", "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+_toolchains = {}
+
+
+@contextmanager
+def compiled_with(level: str) -> Iterator[None]:
+    """Let kernels be compiled with another level of optimisation, e.g. -O0; those made before are left aside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "FLAGS", tuple(level if flag == "-O3" else flag for flag in compiler.FLAGS))
+        toolchain, loaded = _toolchains.setdefault(level, (functools.cache(compiler._toolchain.__wrapped__), {}))
+        patch.setattr(compiler, "_toolchain", toolchain)
+        patch.setattr(compiler, "_loaded", loaded)
+        patch.setattr(scan, "_kernels", {})
+        yield
 
 
 def run(code: str = ASK, *, seconds: float = 60) -> tuple[str, str]:

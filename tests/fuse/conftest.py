@@ -2,7 +2,8 @@
 
 import pytest
 
-from compiling import COMPILER, WRAPPER
+from cell_runs import RECURRENCES
+from compiling import COMPILER, WRAPPER, compiled_with
 from emulated_gpu import EmulatedGPU
 from variants import VARIANTS
 
@@ -15,6 +16,18 @@ def variant(request):
 @pytest.fixture
 def able(skip_unless_able):
     skip_unless_able("fused")
+
+
+@pytest.fixture(params=RECURRENCES)
+def recurrence(request):
+    return RECURRENCES[request.param]
+
+
+@pytest.fixture(scope="module")
+def quick_kernels():
+    """Compile without optimisation, in a quarter of the time: for what a step computes on a few numbers."""
+    with compiled_with("-O0"):
+        yield
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import functools
 import torch
 
 import users_cells
-from recurlab.cells.build import build_cell
+from package_cells import FORMS
 from recurlab.fuse.abi import Structs
 from recurlab.fuse.cuda import nvrtc, plan
 from recurlab.fuse.cuda.faults import Fault
@@ -13,12 +13,7 @@ from recurlab.fuse.cuda.source import cuda_source
 from recurlab.fuse.step.generate import generate
 from recurlab.fuse.step.trace import trace
 
-BUILT_IN = {
-    "rnn": ("rnn", {}), "rnn_relu": ("rnn", {"activation": "relu"}), "gru_after": ("gru", {"reset": "after"}),
-    "gru_before": ("gru", {"reset": "before"}), "lstm": ("lstm", {}), "lstm_relu": ("lstm", {"activation": "relu"}),
-}  # fmt: skip
-CELLS = {name: build_cell(cell, "dense", 1, options)[0] for name, (cell, options) in BUILT_IN.items()}
-CELLS |= {name: users_cells.CELLS[name] for name in ("mingru", "two_phases_and_peepholes")}
+CELLS = FORMS | {name: users_cells.CELLS[name] for name in ("mingru", "two_phases_and_peepholes")}
 # Bytes and place of a type of storage, and the product.
 STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "float16": (2, 2, 0)}
 

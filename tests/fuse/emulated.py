@@ -5,6 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from compiling import compiled_with
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.headers import template
 
@@ -45,7 +46,8 @@ class Emulated:
         assert DEVICE in source
         self.text = source.replace(DEVICE, EMULATION)
         self.seed, self.room, self.seconds = seed, room, seconds
-        self._library = compiler.load(self.text)
+        with compiled_with("-O1"):  # to compile a kernel takes longer than to run it
+            self._library = compiler.load(self.text)
         self._library.attach(_engine())
 
     def launch(

@@ -6,6 +6,7 @@ from layer_cases import Case, assert_near, run
 
 TOLERANCE = 2e-5  # of float32: a part of the largest magnitude of each tensor
 SMALL = {"units": 16, "samples": 8, "chunk": 8, "warps": 4}  # of a dense kernel
+PLAIN_LOOP = {"VECTOR": 1, "AHEAD": 4, "THREADS": 32}  # of a diagonal kernel, for any number of units
 WIDTH = 20  # units of a head: two blocks of that layout
 PLAIN = {
     "bidirectional": False, "bias": True, "batch_first": False, "stateful": False, "masked_output": "zero",

@@ -11,15 +11,15 @@ from recurlab.fuse.cuda import dense_plan, diagonal_plan
 GHZ = 1.98  # an H200's highest clock
 # Steps of some points, and the most cycles that they may take: a tenth more than they did when they were put here.
 POINTS = {
-    ("diagonal", "rnn_relu", "float32", 32, 1024): (30, 80),
-    ("diagonal", "gru_before", "float32", 32, 1024): (175, 185),
+    ("diagonal", "indrnn", "float32", 32, 1024): (30, 80),
+    ("diagonal", "indy_gru", "float32", 32, 1024): (175, 185),
     ("diagonal", "lstm", "float32", 32, 1024): (200, 275),
-    ("dense", "gru_after", "tf32", 16, 128): (960, 1320),
-    ("dense", "gru_after", "bfloat16", 16, 128): (900, 1410),
+    ("dense", "gru", "tf32", 16, 128): (960, 1320),
+    ("dense", "gru", "bfloat16", 16, 128): (900, 1410),
     ("dense", "lstm", "bfloat16", 16, 512): (1410, 1600),
-    ("dense", "gru_after", "tf32", 64, 512): (2580, 4640),
-    ("dense", "gru_after", "bfloat16", 64, 512): (1670, 2590),
-    ("dense", "gru_after", "bfloat16", 128, 1024): (5500, 7960),
+    ("dense", "gru", "tf32", 64, 512): (2580, 4640),
+    ("dense", "gru", "bfloat16", 64, 512): (1670, 2590),
+    ("dense", "gru", "bfloat16", 128, 1024): (5500, 7960),
 }  # recurrence, cell, storage, batch and units; cycles forward and backward
 
 

@@ -13,12 +13,11 @@ os.environ.pop("LD_PRELOAD", None)  # the compiler goes without
 import torch
 
 import recurlab
-from cuda_programs import BUILT_IN
+from package_cells import FORMS
 from recurlab.fuse.cpu import compiler
 from users_cells import CELLS as USERS
 
-LAYERS = {name: {"cell": cell, **options} for name, (cell, options) in BUILT_IN.items()}
-LAYERS |= {name: {"cell": cell} for name, cell in USERS.items()}
+LAYERS = {name: {"cell": cell} for name, cell in {**FORMS, **USERS}.items()}
 LOOPS = {"diagonal": ("diagonal",), "dense": ("dense", "block")}  # the recurrences that each loop over time serves
 WATCHED = "-fsanitize=address,undefined"
 # Units, steps and samples: one of each, about the sizes of vectors and of items of work, and several of these.
@@ -50,7 +49,7 @@ def watch() -> None:
 def main(loop: str, *names: str) -> None:
     watch()
     for name, recurrence in product(names, LOOPS[loop]):
-        for dtype in (torch.float32, torch.float64) if name in BUILT_IN else (torch.float32,):
+        for dtype in (torch.float32, torch.float64) if name in FORMS else (torch.float32,):
             for (units, steps, batch), options in product(SHAPES, OPTIONS):
                 heads = {"heads": next(n for n in (3, 2, 1) if units % n == 0)} if recurrence == "block" else {}
                 torch.manual_seed(7)

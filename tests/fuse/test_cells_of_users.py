@@ -1,108 +1,22 @@
-"""Cells that users write, from the literature and odd ones: each runs as a kernel and gives the reference's numbers."""
+"""Cells that users write: what their kernels say, what tells one from another, and how they are copied and sent."""
 
 import copy
 import gc
 import io
-import multiprocessing
-import statistics
-import time
 import weakref
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import tanh
-from torch.autograd import gradcheck
-from torch.func import functional_call
 from torch.testing import assert_close
 
 import recurlab
+from cell_runs import FEATURES, B, T, assert_same, everything, make, point_of
 from recurlab.fuse import scan
-from users_cells import CELLS, PUBLISHED, IgnoredGate, Janet, MinimalGatedUnit, Unhashable
+from users_cells import CELLS, IgnoredGate, Janet, MinimalGatedUnit, Unhashable
 
-pytestmark = pytest.mark.usefixtures("able")
-
-
-RECURRENCES = {"dense": {}, "diagonal": {"recurrence": "diagonal"}, "block": {"recurrence": "block", "heads": 3}}
-T, B, FEATURES, H = 5, 3, 2, 9
-
-
-@pytest.fixture(params=CELLS)
-def cell(request):
-    return CELLS[request.param]
-
-
-@pytest.fixture(params=RECURRENCES)
-def recurrence(request):
-    return RECURRENCES[request.param]
-
-
-def make(cell, backend="fused", units=H, **options):
-    torch.manual_seed(3)
-    return recurlab.RNN(FEATURES, units, cell=cell, backend=backend, dtype=torch.float64, **options)
-
-
-def point_of(layer, steps=T, batch=B):
-    """Return an input and initial states, both to be differentiated by."""
-    torch.manual_seed(4)
-    shape = (layer.num_layers * layer.num_directions, batch, layer.hidden_size)
-    states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in layer.cell.states]
-    return torch.randn(steps, batch, FEATURES, dtype=torch.float64, requires_grad=True), states
-
-
-def everything(layer, **flags):
-    """Return outputs, final states and all gradients; all noise from one seed."""
-    x, states = point_of(layer)
-    torch.manual_seed(5)
-    output, final = layer(x, tuple(states) if len(states) > 1 else states[0], **flags)
-    finals = final if isinstance(final, tuple) else (final,)
-    sum((p * torch.cos(torch.arange(p.numel()) + 1.0).view(p.shape)).sum() for p in (output, *finals)).backward()
-    gradients = {name: p.grad for name, p in layer.named_parameters()}
-    gradients |= {"x": x.grad, **{f"start{k}": s.grad for k, s in enumerate(states)}}
-    # A leaf that nothing depends on may have no gradient instead of zeros.
-    leaves = dict(layer.named_parameters())
-    gradients = {name: torch.zeros_like(leaves[name]) if g is None else g for name, g in gradients.items()}
-    return {"output": output, **dict(zip(layer.cell.states, finals, strict=True)), **gradients}
-
-
-def assert_same(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        assert_close(found[name], wanted[name], rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
-
-
-FLAGS = {
-    "mask": torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]], dtype=torch.bool),
-    "resets": torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.bool),
-}
-
-
-def test_auto_takes_the_kernel_and_it_gives_the_numbers_of_the_reference(cell, recurrence):
-    layer = make(cell, "auto", **recurrence)
-    found = everything(layer)
-    assert layer.backends_used == {0: "fused"}
-    assert_same(found, everything(make(cell, "eager", **recurrence)))
-
-
-@pytest.mark.parametrize("options", [{"masked_output": "hold"}, {"zoneout": 0.4, "bidirectional": True}])
-def test_masks_resets_noise_and_two_directions_are_those_of_the_reference(cell, recurrence, options):
-    options = {"num_layers": 2, "recurrent_dropout": 0.3, "dropconnect": 0.2, **options, **recurrence}
-    assert_same(everything(make(cell, **options), **FLAGS), everything(make(cell, "eager", **options), **FLAGS))
-
-
-@pytest.mark.parametrize("flags", [{}, FLAGS], ids=["plain", "masked"])
-def test_gradients_are_those_of_finite_differences(cell, recurrence, flags):
-    layer = make(cell, units=3, **recurrence)
-    x, states = point_of(layer)
-    names, weights = zip(*((n, p.detach().requires_grad_()) for n, p in layer.named_parameters()), strict=True)
-    count = len(states)
-
-    def run(x, *rest):
-        given = rest[:count] if count > 1 else rest[0]
-        output, final = functional_call(layer, dict(zip(names, rest[count:], strict=True)), (x, given), flags)
-        return (output, *final) if count > 1 else (output, final)
-
-    assert gradcheck(run, (x, *states, *weights), fast_mode=True)
+pytestmark = pytest.mark.usefixtures("able", "quick_kernels")
 
 
 SAID = {"mgu": "f n", "mingru": "z", "janet": "s candidate", "ligru": "z inner", "cfn": "θ eta"}
@@ -244,32 +158,3 @@ def test_copies_of_a_layer_run_the_kernel(name):
     for other in (copy.deepcopy(layer), copy.copy(layer), torch.load(stream, weights_only=False)):
         assert torch.equal(other(x)[0], wanted)
         assert other.backends_used == {0: "fused"}
-
-
-def test_a_layer_sent_to_a_new_process_runs_the_kernel_there():
-    layer = recurlab.RNN(FEATURES, H, cell="indy_gru", backend="fused", dtype=torch.float64)
-    layer.requires_grad_(False)  # a result that hangs on a graph can't be sent back
-    x, _ = point_of(layer)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        output, _ = pool.apply_async(layer, (x.detach(),)).get(timeout=120)
-    assert torch.equal(output, layer(x)[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_diagonal_cell_runs_four_times_as_fast_as_the_reference(name):
-    steps, batch, features, units = 784, 32, 64, 128
-    layers = {
-        backend: recurlab.RNN(features, units, cell=CELLS[name], recurrence="diagonal", backend=backend)
-        for backend in ("fused", "eager")
-    }
-    x = torch.randn(steps, batch, features)
-    seconds = {backend: [] for backend in layers}
-    for turn in range(4):
-        for backend, layer in layers.items():
-            start = time.perf_counter()
-            layer(x)[0].sum().backward()
-            if turn:  # the first compiles
-                seconds[backend].append(time.perf_counter() - start)
-    fused, eager = (statistics.median(seconds[backend]) for backend in ("fused", "eager"))
-    assert eager > 4 * fused, f"{eager:.3f} s against {fused:.3f} s"

@@ -9,6 +9,7 @@ import pytest
 
 from cuda_programs import CELLS, STORAGES, compiled, task_of
 from emulated_gpu import GPUS
+from package_cells import FORMS
 from recurlab.fuse.cuda import nvrtc
 from recurlab.fuse.cuda.dense_plan import dense
 from recurlab.fuse.cuda.diagonal_plan import diagonal
@@ -61,25 +62,29 @@ def diagonal_plan(cell, storage, program):
     return plan
 
 
-# The suite has each built-in cell, each program and each architecture of another kind, but not each with each.
+# The suite has each cell, each program and each architecture, but not each with each. Every program holds the whole
+# text of a step: for each cell of the package one is compiled, a dense one where it has a recurrence. The test of local
+# memory below has all diagonal programs of the largest cell.
+
+RECURRENT = [name for name, cell in CELLS.items() if cell.phases]
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "backward"),
     quick(
-        [("rnn",), ("gru_after",), ("gru_before",), ("lstm",)], [(name,) for name, cell in CELLS.items() if cell.phases]
+        [(name, i % 2 == 1) for i, name in enumerate(RECURRENT) if name in FORMS],
+        [*product(RECURRENT, (False, True))],
     ),
 )
-def test_dense_kernels_compile_for_each_cell(name):
+def test_dense_kernels_compile_for_each_cell(name, backward):
     cell, storage = CELLS[name], list(STORAGES)[list(CELLS).index(name) % 4]
-    for backward in (False, True):
-        assert compiled(cell, dense(task_of(cell, storage, backward=backward), GPUS["h100"]), (9, 0))
+    assert compiled(cell, dense(task_of(cell, storage, backward=backward), GPUS["h100"]), (9, 0))
 
 
 @pytest.mark.parametrize(
     ("name", "program"),
     quick(
-        [("lstm", "diagonal_forward"), ("gru_before", "diagonal_backward"), ("rnn", "diagonal_chunks")],
+        [(name, "diagonal_backward") for name in ("indy_gru", *sorted(FORMS.keys() - RECURRENT))],
         [*product(CELLS, PLANS)],
     ),
 )
@@ -90,7 +95,7 @@ def test_diagonal_kernels_compile_for_each_cell(name, program):
 
 @pytest.mark.parametrize("capability", quick([((8, 0),), ((12, 0),)], [(each,) for each in DENSE]))
 def test_dense_kernels_compile_for_each_architecture(capability):
-    cell, storage = CELLS["gru_before"], list(STORAGES)[DENSE.index(capability) % 4]
+    cell, storage = CELLS["indy_gru"], list(STORAGES)[DENSE.index(capability) % 4]
     device = next(each for each in reversed(GPUS.values()) if each.capability <= capability)
     for backward in (False, True):
         assert compiled(cell, dense(task_of(cell, storage, backward=backward), device), capability)
@@ -105,7 +110,7 @@ def test_dense_kernels_compile_for_each_architecture(capability):
 )
 def test_diagonal_kernels_compile_for_each_architecture(capability, program):
     storage = ("bfloat16", "float16", "float32")[DIAGONAL.index(capability) % 3]
-    assert compiled(CELLS["gru_after"], diagonal_plan(CELLS["gru_after"], storage, program), capability)
+    assert compiled(CELLS["gru"], diagonal_plan(CELLS["gru"], storage, program), capability)
 
 
 LOCAL = """
@@ -124,7 +129,7 @@ def test_local_memory_is_told():
 
 @pytest.mark.parametrize(
     ("name", "noisy"),
-    quick([("lstm", True)], [*product(["rnn", "gru_before", "lstm"], [False, True])]),
+    quick([("lstm", True)], [*product(["rnn", "indy_gru", "lstm"], [False, True])]),
 )
 def test_diagonal_kernels_of_one_unit_a_thread_need_no_local_memory(name, noisy):
     cell = CELLS[name]

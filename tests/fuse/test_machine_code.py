@@ -17,7 +17,7 @@ from recurlab.fuse.cuda import nvrtc
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring what is needed
     pytest.skip("no nvdisasm for this machine", allow_module_level=True)
 
-BUILT_IN = ("rnn", "gru_after", "gru_before", "lstm")
+BUILT_IN = ("rnn", "gru", "indy_gru", "lstm")
 SHAPES = [(1, 128), (16, 128), (64, 256), (16, 512), (64, 512), (128, 1024), (16, 1024), (33, 250), (128, 515)]
 # Each cell, storage, direction and kind of noise, with one of the shapes.
 DENSE = [
@@ -147,8 +147,8 @@ def test_a_step_takes_few_cycles(point):
 
 
 ALONE, CLUSTER, CACHE = [
-    ("diagonal", "gru_before", "float32", 32, 1024), ("dense", "gru_after", "tf32", 16, 128),
-    ("dense", "gru_after", "tf32", 64, 512),
+    ("diagonal", "indy_gru", "float32", 32, 1024), ("dense", "gru", "tf32", 16, 128),
+    ("dense", "gru", "tf32", 64, 512),
 ]  # fmt: skip
 FAULTS = {
     "an index that is not known": (ALONE, "read(in.x[k]", "read(in.x[(k + at.b) % AHEAD]", "local memory"),

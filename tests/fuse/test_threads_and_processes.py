@@ -89,6 +89,14 @@ class Encoded(Dataset):
         return self.layer(self.x[:, place])[0].detach()
 
 
+def test_a_layer_sent_to_a_new_process_runs_the_kernel_there():
+    layer = make(cell="indy_lstm").requires_grad_(False)  # a result that hangs on a graph can't be sent back
+    x = draw(5, 3, FEATURES)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        output, _ = pool.apply_async(layer, (x,)).get(timeout=120)
+    assert torch.equal(output, layer(x)[0])
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
 @pytest.mark.parametrize("name", ["gru", "indy_lstm"])
 def test_workers_forked_after_the_kernel_ran_in_threads_do_not_hang(name, threads):
