@@ -7,9 +7,9 @@ from pathlib import Path
 
 from compiling import compiled_with
 from recurlab.fuse.cpu import compiler
-from recurlab.fuse.headers import template
+from recurlab.fuse.headers import header
 
-DEVICE = template("cuda/device")
+DEVICE = header("cuda", "device")
 _abandoned: list[ctypes.Structure] = []
 
 

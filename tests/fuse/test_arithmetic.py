@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compiling import MARCHES, for_march
-from recurlab.fuse.headers import template
+from recurlab.fuse.headers import header
 
 DTYPES = {"float": np.float32, "double": np.float64}
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
@@ -37,7 +37,7 @@ def source(kind):
         f"typedef {kind} real;",
         f"#define REAL_IS_FLOAT {int(kind == 'float')}",
         "#define INLINE inline __attribute__((always_inline))",
-        template("cpu/arithmetic"),
+        header("cpu", "arithmetic"),
     ]
     calls = [f"UNARY({name})" for name in SMOOTH + EXACT] + [f"BINARY({name})" for name in BINARY]
     return "\n".join([*head, SHIM, *calls, ""])

@@ -14,16 +14,14 @@ from emulated_gpu import AMPERE, HOPPER
 from gpu_cases import SMALL, WIDTH, case_of
 from layer_cases import run
 from recurlab.bench.machine import tf32
-from recurlab.fuse.headers import template
+from recurlab.fuse.headers import header
 
 SEEDS = range(1, 7)
 BARRIER = re.compile(r"\b(?:block_barrier|cluster_barrier|await|signal|copies_arrived|arrivals_\w+)\([^;]*\);")
 BARRIERS = [
-    (name, place, template(name)[found.start() :].partition(";")[0])
-    for name in (
-        f"cuda/{part}" for part in ("dense", "dense_exchange", "dense_product", "dense_forward", "dense_backward")
-    )
-    for place, found in enumerate(BARRIER.finditer(template(name)))
+    (name, place, header("cuda", name)[found.start() :].partition(";")[0])
+    for name in ("dense", "dense_exchange", "dense_product", "dense_forward", "dense_backward")
+    for place, found in enumerate(BARRIER.finditer(header("cuda", name)))
 ]
 # How a team exchanges; a barrier is for one of these, or for all.
 TEAMS = {
@@ -41,14 +39,14 @@ def _all_bits():
 
 def without(name, place):
     """Return what drops a barrier of a template from the text of a kernel."""
-    whole = template(name)
+    whole = header("cuda", name)
     found = list(BARRIER.finditer(whole))[place]
     return lambda text: text.replace(whole, whole[: found.start()] + ";" + whole[found.end() :])
 
 
 def likely(name, place):
     """Return the teams, the one first that a barrier seems to be for."""
-    whole = template(name)
+    whole = header("cuda", name)
     before = whole[: list(BARRIER.finditer(whole))[place].start()]
     functions = re.findall(r"exchange_in_(\w+)\(Team", before)
     first = "alone" if before.endswith("if (TEAM == 1) ") else functions[-1] if functions else "cluster"

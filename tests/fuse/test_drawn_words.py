@@ -8,7 +8,7 @@ import torch
 from compiling import MARCHES, for_march
 from recurlab.cells.zoneout import LOW, philox
 from recurlab.fuse.abi import Structs
-from recurlab.fuse.headers import template
+from recurlab.fuse.headers import header
 
 DTYPES = {"float": torch.float32, "double": torch.float64}
 SHIM = """
@@ -36,11 +36,12 @@ def library(request, tmp_path_factory):
         f"typedef {kind} real, Store;",
         f"#define REAL_IS_FLOAT {int(kind == 'float')}",
         "#define INLINE inline __attribute__((always_inline))",
-        template("cpu/arithmetic"),
+        header("cpu", "arithmetic"),
         "struct Step { static constexpr int GATES = 1, STATES = 2, PHASES = 1; };",
-        template("philox"),
+        header("cpu", "philox"),
         Structs("cpu", 2, 1, DTYPES[kind]).text,
-        *map(template, ("cpu/problem", "cpu/zoneout")),
+        header("cpu", "problem"),
+        header("cpu", "zoneout"),
         SHIM,
     ]
     return for_march("\n".join(text), march, tmp_path_factory.mktemp("shim"))

@@ -74,7 +74,7 @@ def stages(device: str, tiny: bool, output: Path, since: str) -> list[Stage]:
 
 def _sanitized(tool: str, device: str) -> Stage:
     found = shutil.which("compute-sanitizer")
-    entries = sorted({name for _, names in PROGRAMS.values() for name in names})
+    entries = sorted({name for names in PROGRAMS.values() for name in names})
     watched = [word for name in entries for word in ("--kernel-name", f"kne={name}")]  # not torch's own kernels
     command = [found or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20", *watched,
                sys.executable, "tests/parity/one_pass.py", device]  # fmt: skip

@@ -8,6 +8,7 @@ import struct
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -182,6 +183,11 @@ class Structs:
         values += self._absent * (DIRECTIONS - len(passes))
         problem: ctypes.Structure = self.problem.from_buffer_copy(self._packer.pack(*values))
         return problem
+
+
+def enumeration(codes: type[IntEnum]) -> str:
+    """Return the same enumeration in C++."""
+    return f"enum {codes.__name__} {{ {', '.join(f'{code.name} = {code:d}' for code in codes)} }};"
 
 
 def address(tensor: Tensor | None) -> int:

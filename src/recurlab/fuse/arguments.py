@@ -1,4 +1,4 @@
-"""What the operators of a scan are given, the tensors that they fill, and both as the kernels take them."""
+"""What the operators of a scan take, the tensors that they fill, and how both are handed to the kernels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class Arguments:
         bias_ih, bias_hh: (D, G*H) or None.
         start: (D, S, B, H), the states before the sequence.
         dropout: (D, B, H), a factor on what enters the recurrence, or None.
-        seed: int64, (D,), what zoneout draws is computed from; None where it draws nothing.
+        seed: int64, (D,), from which zoneout's random numbers are computed; None where it draws none.
         mask: boolean (T, B), True where a step counts, or None.
         cuts: boolean (D, T, B), True where a step is taken from a zero state, or None.
         zoneout: S probabilities.
         hold: whether a masked step repeats the last output instead of giving 0.
-        training: whether zoneout uses what is drawn, or the expectation.
+        training: whether zoneout uses random numbers, or the expectation.
         grad: whether to keep what the gradient needs.
     """
 
@@ -65,23 +65,23 @@ class Arguments:
         return (tensor.transpose(0, 1) if self.batch_first else tensor).flatten(0, 1)
 
     def empty(self, features: int, dtype: torch.dtype) -> Tensor:
-        """Return an empty (T, B, features) in the memory order of the input."""
+        """Return an empty tensor (T, B, features) in the memory order of the input."""
         return empty(self.start, *self.input.shape[:2], features, dtype=dtype, swapped=self.batch_first)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a scan gives, and what its gradient needs of it; all but `end` and `origin` in the kernel's storage type.
+    """What a scan returns, and what its gradient needs; all but `end` and `origin` in the kernel's storage type.
 
     Attributes:
         output: (T, B, D*H).
         end: (D, S, B, H), the states after the sequence.
         x: (T, B, D*G*H), the projected input, or what the gradient needs in its place.
         saved: (D, S-1, T, B, H), the other states after each step.
-        recur: (D, T, B, n*H), products of the gates for which x is not enough.
+        recur: (D, T, B, n*H), R h of the gates that use W x and R h separately.
         entering: (D, n, T, B, H), what entered the phases whose operand is not simply the last output.
-        origin: int32, (D, T, B), where the state before each step came from, see `Origin` in the template problem.h;
-            (0,) of kernels that need none, and where nothing is masked or cut.
+        origin: int32, (D, T, B), where the state before each step came from, see `Origin` in cuda/templates/problem.h;
+            (0,) for kernels that need none, and where nothing is masked or cut.
     """
 
     output: Tensor
@@ -123,7 +123,7 @@ def passes(made: Kernel, given: Arguments, results: Results) -> list[Pass]:
         return None if tensor is None else tensor[d]
 
     def all_of(d: int, tensor: Tensor) -> list[Tensor]:
-        return [*tensor[d].unbind(0)]  # sooner than an iteration over a tensor gives them
+        return [*tensor[d].unbind(0)]  # faster than iterating over a tensor
 
     return [
         Pass(

@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: made once, and read back only if they are whole and ours."""
+"""Compiled kernels on disk: made once, and read back only if they are complete and this user's own."""
 
 import hashlib
 import os
@@ -29,8 +29,8 @@ _warned = False
 _spellings = count(1)
 
 if hasattr(os, "register_at_fork"):
-    # A fork waits until other threads have compiled: a child born in between would keep their lock for good, and hold
-    # the pipes open whose end the parent waits for.
+    # A fork waits until no thread compiles. A child forked in between would inherit a lock that nobody releases, and
+    # the pipes of the compiler, whose end its parent waits for.
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
@@ -45,7 +45,7 @@ def obtain(
 
     Args:
         source: the text of the kernel.
-        identity: all else that the kernel depends on: the compiler, its flags, the machine.
+        identity: all else that the compiled kernel depends on: the compiler, its flags, the machine.
         suffixes: of the source and of the compiled kernel, e.g. ``(".cpp", ".so")``.
         build: is given a directory where ``kernel.cpp`` lies, and makes ``kernel.so`` there.
         load: is given the content of a kernel that is whole and ours, and a path that leads to the very file which was
@@ -64,7 +64,7 @@ def obtain(
         return kernel, None
     except (OSError, RuntimeError, RecurlabError) as error:
         problem = f"can't keep compiled kernels in {cache_root()}: {one_line(error)}"
-    # Who could exchange the folder while the compiler runs there could choose what it compiles.
+    # Whoever can swap the folder while the compiler runs there can choose what is compiled.
     try:
         with tempfile.TemporaryDirectory(prefix="recurlab-") as work, opened(Path(work)) as folder:
             return _read(folder, _made(source, suffixes, build, folder.path), load), problem
@@ -82,7 +82,7 @@ def holds(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> bo
 
 
 def warn(problem: str) -> None:
-    """Warn, in the name of the caller's caller and once a process, that kernels can't be kept."""
+    """Warn once a process that kernels can't be kept; the warning points at the caller's caller."""
     global _warned
     if not _warned:
         _warned = True
@@ -97,7 +97,7 @@ def _entry(source: str, identity: Iterable[str], suffixes: tuple[str, str]) -> s
 
 
 def _folder() -> AbstractContextManager[Folder]:
-    """Open the folder of the cache; raise RuntimeError if its name stands for the home of nobody."""
+    """Open the folder of the cache; raise RuntimeError if its path begins with the home of an unknown user."""
     return opened(Path(cache_root()).expanduser() / "kernels")
 
 
@@ -113,16 +113,17 @@ def _read(folder: Folder, name: str, load: Callable[[bytes, str], T]) -> T:
 
 
 def _path_of(file: BinaryIO, path: Path) -> str:
-    """Return a path that leads to an open file, whatever has become of the one that it was opened by.
+    """Return a path to an open file that stays right even if its own path now leads to another file.
 
-    A loader takes a name that it has met before for what it found there then, and numbers of files are used again: each
-    time it is another spelling, in blanks of two kinds.
+    The dynamic loader recognises libraries by their paths, and file descriptors are used again. So each call spells the
+    path anew: "/" and "/." in it are the digits of a number that counts up.
     """
     spelling = f"{next(_spellings):b}".replace("0", "/").replace("1", "/.")
     found = f"/proc/self/fd{spelling}/{file.fileno()}"
     try:
-        return found if os.path.samestat(os.stat(found), os.fstat(file.fileno())) else str(path)  # noqa: PTH116
-    except OSError:  # no such files but on Linux; elsewhere only this user can have changed what lies there
+        there = os.stat(found)  # noqa: PTH116  a Path would shorten the spelling
+        return found if os.path.samestat(there, os.fstat(file.fileno())) else str(path)
+    except OSError:  # only Linux has them; elsewhere only this user can have changed the file
         return str(path)
 
 
@@ -139,12 +140,12 @@ def _made(source: str, suffixes: tuple[str, str], build: Callable[[Path], None],
     text, kernel = (work / f"kernel{suffix}" for suffix in suffixes)
     text.write_text(source, encoding="utf-8")
     build(work)
-    # A loader passes over what follows the last section, so that one file holds the kernel and its checksum.
+    # A loader ignores what follows the last section, so one file holds both the kernel and its checksum.
     with kernel.open("r+b") as file:
         file.write(hashlib.sha256(file.read()).digest())
         file.flush()
         os.fsync(file.fileno())
-    kernel.chmod(kernel.stat().st_mode & ~0o022)  # a compiler leaves it to the umask whether others can write it
+    kernel.chmod(kernel.stat().st_mode & ~0o022)  # the umask may have let others write it
     return kernel.name
 
 
@@ -156,12 +157,12 @@ def _build(
     _sweep(folder.path)
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder.path, ignore_cleanup_errors=True) as work:
         made = _made(source, suffixes, build, Path(work))
-        place = Path(work).name
-        kernel = _read(folder, f"{place}/{made}", load)
+        inner = Path(work).name
+        kernel = _read(folder, f"{inner}/{made}", load)
         if (folder.path / entry).is_dir():
             shutil.rmtree(folder.path / entry)
-        os.replace(f"{place}/{made}", entry, src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
-        with suppress(OSError):  # there for the curious only
+        os.replace(f"{inner}/{made}", entry, src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
+        with suppress(OSError):  # only for people to read
             (Path(work) / f"kernel{suffixes[0]}").replace((folder.path / entry).with_suffix(suffixes[0]))
     return kernel
 

@@ -19,7 +19,7 @@ def gradients(
         made: the kernels.
         given, results: the scan.
         d_output, d_end: the gradients of the output and of the states after the sequence; None where there is none.
-        input_grad: whether that of the input is asked for; an empty tensor stands for it where not.
+        input_grad: whether the gradient of the input is asked for; if not, an empty tensor is returned for it.
     """
     if d_output is not None and d_output.stride(2) != 1:
         d_output = d_output.contiguous()
@@ -54,7 +54,7 @@ def gradients(
 def _add_gradients(
     made: Kernel, given: Arguments, one: Pass, d: int, d_state: Tensor, d_output: Tensor | None, parts: int
 ) -> None:
-    """Give a pass the tensors that the backward reads and fills, but that of the projected input."""
+    """Give a pass the tensors that the backward reads and fills, except the gradient of the projected input."""
     steps, batch, rows = one.x.shape
     units = one.output.shape[2]
     one.d_output = None if d_output is None else d_output[..., d * units : (d + 1) * units]
@@ -94,14 +94,14 @@ def _runs(made: Kernel, one: Pass, phase: tuple[str, ...]) -> list[tuple[int, in
     units, runs = one.output.shape[2], []
     for own in (False, True):
         source, names = (one.d_recur, made.own_gates) if own else (one.d_x, made.cell.gates)
-        places = [(made.cell.gates.index(g), names.index(g)) for g in phase if (g in made.own_gates) == own]
-        while places:
-            row, column = places[0]
+        pairs = [(made.cell.gates.index(g), names.index(g)) for g in phase if (g in made.own_gates) == own]
+        while pairs:
+            row, column = pairs[0]
             count = 1
-            while count < len(places) and places[count] == (row + count, column + count):
+            while count < len(pairs) and pairs[count] == (row + count, column + count):
                 count += 1
             runs.append((row, row + count, source[..., column * units : (column + count) * units]))
-            places = places[count:]
+            pairs = pairs[count:]
     return runs
 
 

@@ -1,4 +1,4 @@
-"""How long the fused kernels take beside cuDNN's on a GPU: the rows of measured.csv, which a bench has measured."""
+"""How long the fused kernels take beside cuDNN's on a GPU: the rows of measured.csv, measured by the bench."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from pathlib import Path
 from recurlab.errors import INT64, RecurlabError, check_number, one_line
 
 PATH = Path(__file__).with_name("measured.csv")
-# A row says nothing of a layer or a batch further from its own than these factors.
+# A row says nothing about a hidden size or a batch that differs from its own by more than these factors.
 HIDDEN_WITHIN, BATCH_WITHIN = 2, 4
 Point = tuple[str, str, str, str, int, int]
 
@@ -91,13 +91,13 @@ def in_reach(cell: str, recurrence: str, capability: str, dtype: str, hidden: in
 
 
 @lru_cache
-def _in_reach(path: Path, kind: tuple[str, ...], hidden: int) -> tuple[Reach, ...]:
+def _in_reach(path: Path, case: tuple[str, ...], hidden: int) -> tuple[Reach, ...]:
     def far(size: int) -> float:
         return max(size / hidden, hidden / size)
 
-    sizes = {row.hidden for row in _read_once(path) if row.point[:4] == kind and far(row.hidden) <= HIDDEN_WITHIN}
+    sizes = {row.hidden for row in _read_once(path) if row.point[:4] == case and far(row.hidden) <= HIDDEN_WITHIN}
     nearest = min(sorted(sizes), key=far, default=0)
-    found = sorted(row for row in _read_once(path) if row.point[:5] == (*kind, nearest))  # by the batch
+    found = sorted(row for row in _read_once(path) if row.point[:5] == (*case, nearest))  # by the batch
     # Of two batches the nearer one changes at the root of their product.
     roots = [isqrt(row.batch * after.batch) for row, after in pairwise(found)]
     return tuple(

@@ -1,4 +1,4 @@
-"""Memory for the tensors of a scan: large ones, and those whose place decides how a product rounds."""
+"""Memory for the tensors of a scan: large ones, and those whose address decides how a product rounds."""
 
 import ctypes
 import sys
@@ -33,9 +33,9 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: 
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """Return a tensor that begins where torch would have placed it, with a copy only where it does not.
+    """Return the tensor, copied if its address is not aligned as torch aligns what it allocates.
 
-    A product may round otherwise where its operands lie otherwise, as MKL's does on AMD's processors; memory that torch
-    did not allocate, NumPy's for one, lies elsewhere from run to run.
+    A product may round differently where its operands are aligned differently, as MKL's does on AMD's processors, and
+    the alignment of memory that torch did not allocate, such as NumPy's, varies from run to run.
     """
     return tensor.clone() if tensor.data_ptr() % LINE else tensor

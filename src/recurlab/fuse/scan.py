@@ -16,16 +16,16 @@ from recurlab.cells.cell import Cell, cell_of
 from recurlab.errors import RecurlabError
 from recurlab.fuse.arguments import SCHEMA, Arguments, Results, allocate, passes, work
 from recurlab.fuse.cpu.kernel import CpuKernel
-from recurlab.fuse.cuda.kernel import CudaKernel
+from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.gradients import gradients
 from recurlab.fuse.kernel import Kernel
 from recurlab.fuse.memory import aligned
 
-# The types of the sequences in memory, by the kind of device; on a GPU half precision is stored, never computed in.
-STORAGES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
+# The types of the sequences in memory, by device type; on a GPU half precision is stored, never computed in.
+STORAGES = {"cpu": (torch.float32, torch.float64), "cuda": tuple(cuda.STORAGES)}
 MAKERS: dict[str, Callable[[Cell, str, torch.dtype, torch.device], Kernel]] = {
     "cpu": lambda cell, loop, storage, device: CpuKernel(cell, loop, storage),
-    "cuda": CudaKernel,
+    "cuda": cuda.CudaKernel,
 }
 NAMES = tuple(field.name for field in fields(Arguments))
 GIVEN, FILLED = len(NAMES), len(fields(Results))
@@ -37,7 +37,7 @@ Made = Kernel | RecurlabError
 _kernels: dict[tuple[Hashable, str, torch.dtype, torch.device], Made | ReferenceType[Made]] = {}
 
 
-# Kernels are made in one thread for all: what a caller has set for his own (hooks, modes) does not matter there.
+# Kernels are made in one thread for all callers: hooks and modes that a caller has set for its thread have no effect.
 _maker = ThreadPoolExecutor(1, "recurlab-kernels")
 
 
@@ -84,7 +84,7 @@ def kernel(token: str, kind: str, storage: torch.dtype, device: torch.device) ->
 def _made(cell: Cell, loop: str, storage: torch.dtype, device: torch.device) -> Kernel | RecurlabError:
     try:
         return _maker.submit(MAKERS[device.type], cell, loop, storage, device).result()
-    except RecurlabError as error:  # a step that has no kernel is not traced anew in every call
+    except RecurlabError as error:  # so that a step without a kernel is not traced anew in every call
         return error
 
 
@@ -149,7 +149,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _watched(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what counts the changes in place of an output, and the output to be saved, which torch does not watch."""
+    """Return a tensor whose version counts in-place changes of an output, and the output as it is to be saved."""
     watch = output.detach()
     if type(output) is Tensor and not is_in_torch_dispatch_mode():  # others may look at each call of torch
         watch.data = watch.new_empty(0)  # the count is shared, the memory is not held

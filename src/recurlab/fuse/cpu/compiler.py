@@ -40,7 +40,7 @@ _loaded: dict[str, ctypes.CDLL] = {}
 
 @dataclass(frozen=True)
 class _Toolchain:
-    """A compiler that works: its command, its flags, and what tells it from any other compiler."""
+    """A compiler that works: its command, its flags, and what distinguishes it from any other compiler."""
 
     command: tuple[str, ...]
     flags: tuple[str, ...]
@@ -105,7 +105,7 @@ def _first_working(command: tuple[str, ...]) -> _Toolchain | str:
     For this machine's own instructions, unless the command names others: CXX="g++ -march=x86-64-v3".
     """
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
-    # Apple's driver refuses -fopenmp, its compiler takes it. Without OpenMP a kernel runs in one thread.
+    # Apple's driver refuses -fopenmp, but its compiler accepts it. Without OpenMP a kernel runs in one thread.
     openmp = [("-Xclang", "-fopenmp") if sys.platform == "darwin" else ("-fopenmp",), ()]
     try:
         version = _execute((*command, "--version"), Path(command[0]).parent)
@@ -163,7 +163,7 @@ def _obtain(tool: _Toolchain, source: str) -> tuple[ctypes.CDLL, str | None]:
 
 
 def first_core() -> list[str]:
-    """Return what Linux tells of the first core, "key : value" a line, [] elsewhere; all of many are slow to read."""
+    """Return what Linux says of the first core, one "key : value" a line; [] elsewhere. Reading all cores is slow."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return list(takewhile(str.strip, file))
@@ -173,9 +173,9 @@ def first_core() -> list[str]:
 
 @functools.cache
 def _cpu() -> str:
-    """Return what tells this CPU from one that could not run the same code."""
+    """Return what distinguishes this CPU from one that could not run the same code."""
     names = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU implementer", "CPU part")
-    # Where Linux does not tell, nothing does but the host that it is in.
+    # Without Linux's description the name of the host is all that distinguishes it.
     lines = first_core() or [f"model: {platform.node()}"]
-    told = [one_line(line) for line in lines if line.partition(":")[0].strip() in names]
-    return "\n".join((platform.machine(), platform.processor(), *told))
+    known = [one_line(line) for line in lines if line.partition(":")[0].strip() in names]
+    return "\n".join((platform.machine(), platform.processor(), *known))

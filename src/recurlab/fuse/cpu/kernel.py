@@ -26,13 +26,13 @@ class CpuKernel(Kernel):
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
         self.library = load(cpu_source(self.text, self.structs.text, kind, dtype))
 
-    def forward(self, work: Work) -> None:  # noqa: D102
+    def forward(self, work: Work) -> None:
         self.library.forward(ctypes.byref(self._problem(work)))
 
-    def backward(self, work: Work) -> None:  # noqa: D102
+    def backward(self, work: Work) -> None:
         self.library.backward(ctypes.byref(self._problem(work)))
 
-    def parts(self, work: Work) -> int:  # noqa: D102
+    def parts(self, work: Work) -> int:
         return -(-work.passes[0].x.shape[1] // (PART if self.kind == "dense" else SAMPLES))
 
     def steps_at_a_time(self, work: Work) -> int:

@@ -1,4 +1,4 @@
-"""The threads of the OpenMP runtime, which torch brings and the kernels share, and what a fork makes of them."""
+"""The OpenMP runtime, which torch loads and the kernels share, and what becomes of its threads at a fork."""
 
 import ctypes
 import functools
@@ -15,10 +15,10 @@ _ended = True
 
 
 def _end_threads() -> None:
-    """End the idle threads of the one that is about to fork; parent and child start new ones when they need them.
+    """End the runtime's idle threads before a fork; parent and child start new ones when they need them.
 
-    GCC's runtime takes no notice of a fork: in torch's products as in a kernel, the child would wait forever for
-    threads that only its parent has.
+    GCC's runtime does not notice a fork: in torch's products as in a kernel, the child would wait forever for threads
+    that only its parent has.
     """
     global _ended
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)  # GCC 9 and newer, LLVM
@@ -26,7 +26,7 @@ def _end_threads() -> None:
 
 
 def _do_without() -> None:
-    """Use one thread in a forked process, where those of its parent could not be ended."""
+    """Use one thread in a forked process if its parent's threads could not be ended."""
     import torch  # here, so that a kernel can be compiled without it
 
     if not _ended and torch.get_num_threads() > 1:
@@ -36,13 +36,13 @@ def _do_without() -> None:
 
 @functools.cache
 def prepare_forks() -> None:
-    """See to it, once a process, that a child which is forked from now on can use threads of its own."""
+    """Let each process that is forked from now on use threads of its own; done once a process."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_end_threads, after_in_child=_do_without)
 
 
 def load_runtime(compiler: str) -> None:
-    """See to it that the process has the OpenMP runtime that a compiler's code calls; `compiler` is its version."""
+    """Load the OpenMP runtime that a compiler's code calls, if the process has none; `compiler` is its version text."""
     # The two kinds of compilers call runtimes of two kinds; GCC's gives its licence with its version.
     symbol, names = "GOMP_parallel", ["libgomp.so.1"]
     if "Free Software Foundation" not in compiler:

@@ -2,14 +2,9 @@
 
 import torch
 
-from recurlab.fuse.headers import template
+from recurlab.fuse.headers import assemble
 
-SHARED = ("cpu/problem", "cpu/zoneout")
-# The templates of the loop over time, in the order in which they build on each other.
-LOOPS = {
-    "diagonal": ("stages", "cpu/diagonal"),
-    "dense": tuple(f"cpu/dense_{part}" for part in ("products", "group", "forward", "backward", "run")),
-}
+LOOPS = {"diagonal": "diagonal", "dense": "dense_run"}  # the header of the loop over time
 # The kernels and their callers agree on these.
 SAMPLES = 8  # of an item of the diagonal kernel: they share what they load, and their sums
 BLOCKS = 8  # the most vectors of units of such an item
@@ -23,25 +18,29 @@ def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype) -> str:
 
     Args:
         step: the generated struct `Step`.
-        structs: what the kernels are called with, see `Structs`.
+        structs: the definitions of what the kernels are called with, see `Structs`.
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         dtype: float32 or float64.
     """
-    head = [
-        f"typedef {REALS[dtype]} real, Store;",
-        f"#define REAL_IS_FLOAT {int(dtype == torch.float32)}",
-        "#define INLINE inline __attribute__((always_inline))",
-        # Names without linkage: the loader would take equal ones of two kernels for one and the same.
-        "namespace {",
-        "template <int K> struct Phase {};",
-        f"constexpr int SAMPLES = {SAMPLES}, BLOCKS = {BLOCKS}, GROUP = {GROUP}, PART = {PART};",
-    ]
+    parts = assemble("cpu", LOOPS[kind], {"constants": constants(dtype), "generated": f"{step}\n{structs}"})
+    # Names without linkage: the loader would take equal ones of two kernels for one and the same.
+    first = [parts.pop("constants"), "namespace {"]
     entries = [
         "}  // namespace",
         'extern "C" void forward(const Problem *p) { run_forward(*p); }',
         'extern "C" void backward(const Problem *p) { run_backward(*p); }',
         "",
     ]
-    loop = map(template, (*SHARED, *LOOPS[kind]))
-    parts = [*head, template("cpu/arithmetic"), step, template("philox"), structs, *loop, *entries]
-    return "\n".join(parts)
+    return "\n".join([*first, *parts.values(), *entries])
+
+
+def constants(dtype: torch.dtype) -> str:
+    """Return what the headers take for granted: the type that is computed in, and the constants above."""
+    lines = [
+        f"typedef {REALS[dtype]} real, Store;  // of numbers, and of sequences in memory",
+        f"#define REAL_IS_FLOAT {int(dtype == torch.float32)}",
+        "#define INLINE inline __attribute__((always_inline))",
+        f"static constexpr int SAMPLES = {SAMPLES}, BLOCKS = {BLOCKS}, GROUP = {GROUP}, PART = {PART};",
+        "",
+    ]
+    return "\n".join(lines)

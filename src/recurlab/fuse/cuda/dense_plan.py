@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from recurlab.fuse.cuda.gpu import CLUSTERS, Properties
-from recurlab.fuse.cuda.plan import WARP, Plan, Task
+from recurlab.fuse.cuda.plan import WARP, Multiplication, Plan, Task
 
 THREADS, WARPS = 256, 256 // WARP  # of a block
 REGISTERS, WEIGHTS = 200, 128  # of a thread: in all, and for weights
@@ -108,7 +108,7 @@ class Layout:
         gates, states = self.task.gates, self.task.states
         of_element = 6 * gates + 4 * states + 4 if self.task.backward else 4 * gates + 2 * states + 4
         sums = max(p.tiles_of_warp for p in self.products) * self.chunk // 8 * 4
-        split = 8 * self.chunk // 8 + 8 if self.task.product == 2 else 0
+        split = 8 * self.chunk // 8 + 8 if self.task.product == Multiplication.SPLIT else 0
         return self.share * (self.samples // self.chunk) * of_element + sums + 4 * self.chunk // 8 + split
 
     @cached_property
@@ -240,11 +240,11 @@ class Product:
         """Floats of a row of sums."""
         return self.tiles * FRAGMENT + 4
 
-    def cycles(self, samples: int, chunk: int, product: int) -> float:
+    def cycles(self, samples: int, chunk: int, product: Multiplication) -> float:
         """Return about how long a step's product takes: the longer of multiplication and reads, and the sums."""
         sums_at_once = self.tiles_of_warp * chunk / 8
         # A sum that waits for the one before it takes 24 cycles; else two warps share a tensor core.
-        tile = 80 + 50 * sums_at_once if product == 2 else max(24, 13 * sums_at_once)
+        tile = 80 + 50 * sums_at_once if product == Multiplication.SPLIT else max(24, 13 * sums_at_once)
         multiply = self.groups_of_warp * TILES_OF_GROUP * tile * samples / chunk
         read = samples * self.warps * self.stride * 4 / 128
         return max(multiply, read) + samples * 2 * (WARPS // self.warps) * self.sums * 4 / 128

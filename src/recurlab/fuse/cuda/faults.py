@@ -1,4 +1,4 @@
-"""Kernels that have waited in vain: what a GPU has written of it before it gave up, in a line."""
+"""Kernels that waited in vain: what the GPU recorded before it gave up, told in one line."""
 
 import atexit
 import ctypes
@@ -12,13 +12,13 @@ from recurlab.errors import say
 
 
 class Fault(ctypes.Structure):
-    """Where a kernel that waits in vain says so, and what it says of itself: see the template device.h."""
+    """Where a kernel that waits in vain records it, and how the kernel names itself: see `Fault` in device.h."""
 
     _fields_ = (("record", ctypes.c_void_p), *((name, ctypes.c_int) for name in ("kernel", "steps", "batch", "units")))
 
 
 class Record(ctypes.Structure):
-    """What it says."""
+    """What it records: see `FaultRecord` in device.h."""
 
     _fields_ = (
         ("set", ctypes.c_uint),
@@ -32,14 +32,14 @@ _kernels: dict[int, tuple[str, str]] = {}
 
 
 def watch(name: str, source: str) -> int:
-    """Return the number by which a kernel of this name and source says who it is."""
+    """Return the number by which a kernel of this name and source names itself."""
     number = next(_numbers)
     _kernels[number] = (name, source)
     return number
 
 
 def fault_of(kernel: int, steps: int, batch: int, units: int) -> Fault:
-    """Return what a launch of a kernel is given."""
+    """Return the struct that a launch of a kernel is given."""
     return Fault(ctypes.addressof(record()), kernel, steps, batch, units)
 
 
@@ -52,10 +52,10 @@ def fault() -> str | None:
     if not found.set:
         return None
     name, source = _kernels[found.kernel]
-    place = source.splitlines()[found.line - 1].strip()
+    code = source.splitlines()[found.line - 1].strip()
     signals = f": {found.seen} of {found.wanted} signals" if found.wanted else ""
     sizes = f"T={found.steps}, B={found.batch}, H={found.units}"
-    return f"kernel {name} ({sizes}): block {found.block} waited in vain at `{place}`{signals}"
+    return f"kernel {name} ({sizes}): block {found.block} waited in vain at `{code}`{signals}"
 
 
 @functools.cache
@@ -70,6 +70,6 @@ def record() -> Any:
 
 
 def _tell() -> None:
-    """Say it once more at the end of the process: torch's own error has no place."""
+    """Say it once more at the end of the process, since torch's own error names no kernel."""
     if (what := fault()) is not None:
         say(what)

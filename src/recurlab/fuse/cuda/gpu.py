@@ -17,10 +17,10 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse.cuda.faults import fault, record
 from recurlab.fuse.cuda.nvrtc import cubin
 
-# What a kernel may have without asking: bytes of dynamic shared memory, blocks of a cluster.
+# What a kernel may have without asking for more: bytes of dynamic shared memory, and blocks of a cluster.
 SHARED, CLUSTER = 48 * 1024, 8
 CLUSTERS = (2, 4, 8, 16)  # their sizes
-# The least of a kernel: what it says of clusters holds for all that leave a multiprocessor room for one block alone.
+# The smallest kernel: as many clusters of it fit as of any kernel of which one block fills a multiprocessor.
 LEAST = 'extern "C" __global__ void least() {}'
 
 

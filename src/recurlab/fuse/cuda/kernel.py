@@ -16,11 +16,11 @@ from recurlab.fuse.abi import Structs, address
 from recurlab.fuse.cuda import dense_plan, diagonal_plan, gpu, nvrtc
 from recurlab.fuse.cuda.faults import Fault, fault_of, watch
 from recurlab.fuse.cuda.gpu import dotted
-from recurlab.fuse.cuda.plan import Plan, Task, phases_of
+from recurlab.fuse.cuda.plan import Multiplication, Plan, Storage, Task, phases_of
 from recurlab.fuse.cuda.source import cuda_source
 from recurlab.fuse.kernel import Kernel, Work
 
-STORAGES = (torch.float32, torch.bfloat16, torch.float16)  # in the order in which the templates count them
+STORAGES = {torch.float32: Storage.FLOAT32, torch.bfloat16: Storage.BFLOAT16, torch.float16: Storage.FLOAT16}
 OLDEST, OLDEST_DENSE = (7, 5), (8, 0)
 
 
@@ -56,13 +56,13 @@ class CudaKernel(Kernel):
         self.structs = Structs("cuda", len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault})
         self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[gpu.Module, int]] = {}
 
-    def forward(self, work: Work) -> None:  # noqa: D102
+    def forward(self, work: Work) -> None:
         plan = self._plan(work, backward=False)
         problem, kept = self._problem(work, plan)
         self._launch(plan, "forward", problem)
         del kept  # what a kernel on the same stream still reads is not given away before it has run
 
-    def backward(self, work: Work) -> None:  # noqa: D102
+    def backward(self, work: Work) -> None:
         plan = self._plan(work, backward=True)
         if plan.chunks > 1:
             variables = len(self.cell.states) + int(_noisy(work))
@@ -80,13 +80,13 @@ class CudaKernel(Kernel):
         for one in work.passes:
             one.transfer = one.carry = None
 
-    def parts(self, work: Work) -> int:  # noqa: D102
+    def parts(self, work: Work) -> int:
         return self._plan(work, backward=True).parts
 
-    def steps_at_a_time(self, work: Work) -> int:  # noqa: D102
+    def steps_at_a_time(self, work: Work) -> int:
         return len(work.passes[0].x)
 
-    def unfit(self, units: int, width: int) -> str | None:  # noqa: D102
+    def unfit(self, units: int, width: int) -> str | None:
         if self.kind == "diagonal":
             return None
         device = gpu.properties(self.device)
@@ -112,14 +112,13 @@ class CudaKernel(Kernel):
         return [self._source(plan) for plan in plans]
 
     def _task(self, steps: int, batch: int, units: int, width: int, directions: int, **others: Any) -> Task:
-        product = 0
+        product = Multiplication.STORED
         if self.storage == torch.float32:
-            product = 1 if tf32_allowed() else 2
+            product = Multiplication.TF32 if tf32_allowed() else Multiplication.SPLIT
         phases = phases_of(self.cell.phases)
-        storage = STORAGES.index(self.storage)
         return Task(
             len(self.cell.gates), len(self.cell.states), phases, steps, batch, units, width, directions,
-            self.storage.itemsize, storage, product=product, **others,
+            self.storage.itemsize, STORAGES[self.storage], product=product, **others,
         )  # fmt: skip
 
     def _plan(self, work: Work, *, backward: bool) -> Plan:

@@ -2,8 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 WARP = 32  # threads of a warp
+
+
+class Storage(IntEnum):
+    """The types that sequences have in memory."""
+
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    FLOAT16 = 2
+
+
+class Multiplication(IntEnum):
+    """How the dense kernels multiply: in the half-precision type stored, in TF32, or in TF32 three times, by parts."""
+
+    STORED = 0
+    TF32 = 1
+    SPLIT = 2
 
 
 @dataclass(frozen=True)
@@ -42,11 +59,11 @@ class Task:
     Attributes:
         gates, states, phases: of the cell; of the phases, how many gates each has.
         steps, batch, units, width, directions: of the call; `width` units are a head.
-        itemsize, storage: bytes of a number of a sequence, and which type it is, as the templates count them.
+        itemsize, storage: bytes of a number of a sequence, and its type.
         noisy: whether there are masks, resets, zoneout or recurrent dropout.
         backward: whether the plan is for the gradient.
         aligned: how many numbers all rows in memory are aligned to.
-        product: how the dense kernels multiply: see the template dense_product.h.
+        product: how the dense kernels multiply.
     """
 
     gates: int
@@ -58,11 +75,11 @@ class Task:
     width: int
     directions: int
     itemsize: int
-    storage: int
+    storage: Storage
     noisy: bool
     backward: bool
     aligned: int
-    product: int = 0
+    product: Multiplication = Multiplication.STORED
 
     @property
     def elements(self) -> int:

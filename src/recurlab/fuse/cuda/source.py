@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 
-from recurlab.fuse.headers import template
+from recurlab.fuse.abi import enumeration
+from recurlab.fuse.cuda.plan import Multiplication, Storage
+from recurlab.fuse.headers import assemble
 
-# Before and after the generated step; those of the folder `cuda` are not for CPUs.
-BEFORE = ("cuda/storage", "cuda/arithmetic", "philox")
-AFTER = ("cuda/problem", "stages")
-# Of each program: the templates of its loop, in the order in which they build on each other, and its entry points.
-PROGRAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "diagonal_forward": (("diagonal", "diagonal_forward"), ("forward",)),
-    "diagonal_backward": (("diagonal", "diagonal_backward"), ("backward",)),
-    "diagonal_chunks": (("diagonal", "diagonal_backward", "diagonal_chunks"), ("transfer", "combine", "backward")),
-    "dense_forward": (("dense", "dense_product", "dense_exchange", "dense_forward"), ("forward",)),
-    "dense_backward": (("dense", "dense_product", "dense_exchange", "dense_backward"), ("backward",)),
+# Of each program, which is a header, the entry points.
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "diagonal_forward": ("forward",),
+    "diagonal_backward": ("backward",),
+    "diagonal_chunks": ("transfer", "combine", "backward"),
+    "dense_forward": ("forward",),
+    "dense_backward": ("backward",),
 }
 
 
@@ -22,13 +21,20 @@ def cuda_source(step: str, structs: str, program: str, constants: Mapping[str, i
 
     Args:
         step: the generated struct `Step`.
-        structs: what the kernels are called with, see `Structs`.
+        structs: the definitions of what the kernels are called with, see `Structs`.
         program: a name of `PROGRAMS`.
-        constants: what the program is compiled for; STORAGE, NOISY and THREADS, and those that its templates name.
+        constants: what the program is compiled for; STORAGE, NOISY and THREADS, and those that its headers name.
     """
-    loops, entries = PROGRAMS[program]
-    head = [f"#define {name} {value}" for name, value in constants.items()]
-    after = (*AFTER, *(f"cuda/{name}" for name in loops))
-    body = ["namespace {", *map(template, BEFORE), step, structs, *map(template, after), "}  // namespace"]
-    ends = [f"ENTRY({name}) {{ run_{name}(p); }}" for name in entries]
-    return "\n".join([*head, template("cuda/device"), *body, *ends, ""])
+    generated = {"constants": definitions(constants), "generated": f"{step}\n{structs}"}
+    parts = assemble("cuda", program, generated)
+    first = [parts.pop("constants"), parts.pop("device"), "namespace {"]
+    entries = [f"ENTRY({name}) {{ run_{name}(p); }}" for name in PROGRAMS[program]]
+    return "\n".join([*first, *parts.values(), "}  // namespace", *entries, ""])
+
+
+def definitions(constants: Mapping[str, int]) -> str:
+    """Return the constants that a program is compiled for, and the codes in them."""
+    lines = [f"#define {name} {value:d}" for name, value in constants.items()]
+    return "\n".join(
+        [*lines, "// The values of STORAGE and of PRODUCT.", *map(enumeration, (Storage, Multiplication)), ""]
+    )

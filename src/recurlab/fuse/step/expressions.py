@@ -35,7 +35,7 @@ FOLDED: dict[str, Callable[..., float]] = {
     "div": lambda a, b: a / b if b else math.copysign(math.inf, a) * math.copysign(1, b) if a else math.nan,
     "neg": lambda a: -a,
 }
-# Operands that leave the other one as it is: (operation, place of the operand) -> its value.
+# Operands that leave the other one as it is: (operation, index of the operand) -> its value.
 NEUTRAL = {("add", 0): 0.0, ("add", 1): 0.0, ("sub", 1): 0.0, ("mul", 0): 1.0, ("mul", 1): 1.0, ("div", 1): 1.0}
 
 
@@ -58,9 +58,9 @@ class Expressions:
         nodes = [arg if isinstance(arg, Node) else self.constant(arg) for arg in args]
         if op in FOLDED and all(node.is_constant for node in nodes):
             return self.constant(FOLDED[op](*(node.args[0] for node in nodes)))
-        for place, node in enumerate(nodes):
-            if node.is_constant and NEUTRAL.get((op, place)) == node.args[0]:
-                return nodes[1 - place]
+        for index, node in enumerate(nodes):
+            if node.is_constant and NEUTRAL.get((op, index)) == node.args[0]:
+                return nodes[1 - index]
         if op == "neg" and nodes[0].op == "neg":
             inner: Node = nodes[0].args[0]
             return inner

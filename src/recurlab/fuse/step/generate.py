@@ -9,11 +9,12 @@ from recurlab.fuse.step.expressions import Node
 from recurlab.fuse.step.spelling import BINARY, PREFIX, TAKEN
 from recurlab.fuse.step.trace import Gradients, Step
 
+EFFECTS = NOTHING, SET, ADD = ("NOTHING", "SET", "ADD")  # of a stage of the backward on a gradient
 WIDTH = 70  # a longer expression is cut into statements
 
 
 def generate(step: Step) -> str:
-    """Return the struct `Step`: the cell's own arithmetic, free of any device, layout or loop."""
+    """Return the struct `Step`: the cell's arithmetic alone, which is the same for every device, layout and loop."""
     return "\n".join([*_tables(step), "", *_functions(step), "};", ""])
 
 
@@ -28,39 +29,38 @@ def _tables(step: Step) -> list[str]:
         "RECUR": _effects([stage.recur for stage in stages], gates),
         "STATE": _effects([stage.states for stage in stages], step.cell.states),
     }
-    # The repr of a plain object holds its address, which would make each instance a kernel of its own.
+    # The repr of a plain object holds its address: each instance would then have a kernel of its own.
     title = ascii(step.cell) if is_dataclass(step.cell) else type(step.cell).__name__
     title = " ".join(title.split()).rstrip("\\")
-    own = own_gates(step)
-    kept = kept_gates(step)
-    kept_places = [kept.index(gate) if gate in kept else -1 for gate in gates]
-    places = [own.index(gate) if gate in own else -1 for gate in gates]
+    own, kept = own_gates(step), kept_gates(step)
     return [
         f"// {title}",
         "struct Step {",
         f"    static constexpr int GATES = {len(gates)}, STATES = {len(step.cell.states)}, PHASES = {len(phases)};",
-        f"    // gates: {', '.join(gates)}; those of phase k, which share one operand, are "
-        "SLOTS[START[k]] to SLOTS[START[k + 1] - 1]",
+        f"    // The gates are {', '.join(gates)}.",
+        "    // Those of phase k, which share one operand, are SLOTS[START[k]] to SLOTS[START[k + 1] - 1].",
         f"    static constexpr int RECURRENT = {len(slots)};",
         f"    static constexpr int SLOTS[] = {_list(slots or [-1])}, START[] = {_list(starts)};",
         f"    static constexpr int PHASE[] = {_list(owner.get(gate, -1) for gate in gates)};",
         f"    static constexpr bool OPERAND_IS_STATE = {'true' if operand_is_state(step) else 'false'};",
-        "    // whether the gradients of a gate's projection and of its recurrence are the same number",
+        "    // Whether a gate's projection W x and its recurrence R h have the same gradient.",
         f"    static constexpr bool SAME[] = {_list(int(_is_same(step, gate)) for gate in gates)};",
-        f"    static constexpr int OWN = {len(own)}, OWN_PLACE[] = {_list(places)};  // those for which they are not",
-        "    // those whose projection and recurrence are used otherwise than as their sum",
-        f"    static constexpr int KEPT = {len(kept)}, KEPT_PLACE[] = {_list(kept_places)};",
-        "    // what a stage of the backward does to a gradient: 0 nothing, 1 set, 2 add; stage 0 is",
-        "    // advance_gradient, stage k + 1 operand_gradient of phase k; they run in the order 0, PHASES, ..., 1",
+        "    // The gates for which they differ: how many, and the index of each among them, or -1.",
+        f"    static constexpr int OWN = {len(own)}, OWN_INDEX[] = {_indices(gates, own)};",
+        "    // The gates that use W x and R h separately, not just their sum; likewise.",
+        f"    static constexpr int KEPT = {len(kept)}, KEPT_INDEX[] = {_indices(gates, kept)};",
+        "    // What a stage of the backward does to a gradient. Stage 0 is advance_gradient, stage k + 1 is",
+        "    // operand_gradient of phase k; they run in the order 0, PHASES, ..., 1.",
+        f"    enum Effect {_list(EFFECTS)};",
         *(
-            f"    static constexpr int {name}_EFFECT[][{len(rows[0])}] = {_list(_list(row) for row in rows)};"
+            f"    static constexpr Effect {name}_EFFECT[][{len(rows[0])}] = {_list(_list(row) for row in rows)};"
             for name, rows in effects.items()
         ),
     ]
 
 
 def kept_gates(step: Step) -> tuple[str, ...]:
-    """Return the gates whose projection and recurrence are used otherwise than as their sum."""
+    """Return the gates that use W x and R h separately, so that the backward needs both and not just their sum."""
     stages = _stages(step)
     outputs = [*step.operands, *step.states, *(v for s in stages for d in (s.x, s.recur, s.states) for v in d.values())]
     apart: set[str] = set()
@@ -90,12 +90,12 @@ def operand_is_state(step: Step) -> bool:
 
 
 def own_gates(step: Step) -> tuple[str, ...]:
-    """Return the gates whose recurrence has another gradient than their input projection."""
+    """Return the gates for which W x and R h have different gradients."""
     return tuple(gate for phase in step.cell.phases for gate in phase if not _is_same(step, gate))
 
 
 def _stages(step: Step) -> list[Gradients]:
-    """Return the gradients by stage; a gradient that no stage gives is 0 from stage 0."""
+    """Return the gradients by stage; one that no stage computes is set to 0 by stage 0."""
     stages = [step.state_gradients, *step.operand_gradients]
 
     def missing(kind: str, names: Iterable[str]) -> dict[str, Node]:
@@ -111,19 +111,23 @@ def _stages(step: Step) -> list[Gradients]:
     return stages
 
 
-def _effects(given: list[dict[str, Node]], names: tuple[str, ...]) -> list[list[int]]:
+def _effects(given: list[dict[str, Node]], names: tuple[str, ...]) -> list[list[str]]:
     order = [0, *range(len(given) - 1, 0, -1)]
-    rows = [[0] * len(names) for _ in given]
+    rows = [[NOTHING] * len(names) for _ in given]
     for column, name in enumerate(names):
         giving = [stage for stage in order if name in given[stage]]
         for stage in giving:
-            rows[stage][column] = 1 if stage == giving[0] else 2
+            rows[stage][column] = SET if stage == giving[0] else ADD
     return rows
 
 
 def _is_same(step: Step, gate: str) -> bool:
     stages = [step.state_gradients, *step.operand_gradients]
     return all(stage.x.get(gate) is stage.recur.get(gate) for stage in stages)
+
+
+def _indices(gates: tuple[str, ...], some: tuple[str, ...]) -> str:
+    return _list(some.index(gate) if gate in some else -1 for gate in gates)
 
 
 def _list(items: Iterable[object]) -> str:

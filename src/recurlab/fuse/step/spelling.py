@@ -9,7 +9,7 @@ FUNCTIONS = {
     "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf", "floor", "ceil",
     "trunc", "round", "minimum", "maximum", "where", "pow",
 }  # fmt: skip
-# What the arithmetic and the kernels call their own.
+# Names that the arithmetic and the kernels use.
 OWN = {
     "vec", "real", "mask", "splat", "load", "store", "x", "state", "recur", "next", "d_x", "d_recur", "d_state",
     "d_next", "d_operand", "W", "Step", "Phase", "INLINE", "LIBM", "PER_TYPE", "MASKED", "LANE_BY_LANE",

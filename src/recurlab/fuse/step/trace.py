@@ -30,7 +30,7 @@ class UnfusableError(RecurlabError):
 
 @dataclass(frozen=True)
 class Gradients:
-    """What one piece of the step gives for the gradient of what; absent where it gives nothing.
+    """What one piece of the step contributes to each gradient; absent where it contributes nothing.
 
     Attributes:
         x, recur: by gate, the gradient of the input projection and of the recurrence's result.
@@ -74,7 +74,7 @@ def trace(cell: Cell, dtype: torch.dtype) -> Step:
 
 @cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return what torch's operations are made of; to collect it takes longer than to trace a step."""
+    """Return how torch's operations decompose; collecting that takes longer than tracing a step."""
     return dict(core_aten_decompositions())
 
 
@@ -92,12 +92,12 @@ class _Tracer:
             found: dict[str, Tensor] = {}
             with _locals_of(type(self.cell).step.__code__, found):
                 results = [*self._operands_and_states(inputs)]
-            local.update({name: len(results) + place for place, name in enumerate(found)})
+            local.update({name: index for index, name in enumerate(found, len(results))})
             return results + list(found.values())
 
         values = self._graph(forward, self.inputs)
         phases = len(self.cell.phases)
-        names = {values[place]: name for name, place in local.items() if values[place].op not in ("input", "constant")}
+        names = {values[index]: name for name, index in local.items() if values[index].op not in ("input", "constant")}
         return Step(
             self.cell,
             tuple(values[:phases]),
@@ -122,7 +122,7 @@ class _Tracer:
         return [*(operands[phase[0]] for phase in cell.phases), *states]
 
     def _gradients(self, wanted: slice, names: list[str]) -> Gradients:
-        """Return what the outputs `wanted`, whose gradients are called `names`, give for those of the inputs."""
+        """Return the gradients of the inputs due to the outputs `wanted`, whose own gradients are called `names`."""
         size = len(self.inputs)
 
         def backward(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -142,12 +142,12 @@ class _Tracer:
         )
 
     def _graph(self, function: Callable[..., Any], names: list[str]) -> list[Node]:
-        """Return the outputs of a function of the inputs `names`."""
+        """Return the outputs of a function as expressions of its inputs, which are called `names`."""
         examples = [torch.zeros(SHAPE, dtype=self.dtype) for _ in names]
         try:
             with torch.autocast("cpu", enabled=False), torch.autograd.set_detect_anomaly(False):
                 graph = make_fx(function, decomposition_table=_decompositions())(*examples)
-        except Exception as error:  # whatever tracing trips over is a reason to stay with the reference
+        except Exception as error:  # whatever tracing fails at, the eager backend may still run
             raise UnfusableError(f"the step of {self._name()} can't be traced: {one_line(error)}") from error
         return self._read(graph, names)
 

@@ -1,5 +1,8 @@
-// Arithmetic on vectors of `real`. The lines above this text say whether that is float or double, and what INLINE is.
-// Nothing is included: what the compiler has built in suffices, and a kernel then compiles in a blink.
+#pragma once
+#include "constants.h"
+
+// Arithmetic on vectors of `real`, which is float or double. No system header is included: the compiler's built-in
+// functions suffice, and a kernel compiles fast.
 // A NaN stays in its lane and comes out of every function but sign, comparisons and masks.
 
 #if defined(__AVX512F__)
@@ -21,6 +24,8 @@ typedef __UINT64_TYPE__ natural;
 #define LIBM(name) __builtin_##name
 #define PER_TYPE(of_float, of_double) of_double
 #endif
+
+template <int K> struct Phase {};  // the number of a phase, as a type
 
 constexpr int W = BYTES / sizeof(real);
 typedef real vec __attribute__((vector_size(BYTES)));
@@ -49,11 +54,10 @@ constexpr real EXPM1_LOWEST = -40.0, EXPM1_HIGHEST = 710.0;
 constexpr real TANH_HIGHEST = 20.0;
 constexpr real LN2_HIGH = 0.69314718055989033, LN2_LOW = 5.497923018708371e-14;
 // as above, errors 2.5e-17 and 1.3e-18
-constexpr real EXP_TAIL[] = {0.5, 0.16666666666666602, 0.04166666666661985, 0.008333333333388565,
-                             0.0013888888920576023, 0.0001984126970902638, 2.480151624734674e-05,
-                             2.755742523767234e-06, 2.7622273215680865e-07, 2.504590029932748e-08};
+constexpr real EXP_TAIL[] = {0.5, 0.16666666666666602, 0.04166666666661985, 0.008333333333388565, 0.0013888888920576023,
+    0.0001984126970902638, 2.480151624734674e-05, 2.755742523767234e-06, 2.7622273215680865e-07, 2.504590029932748e-08};
 constexpr real LOG_TAIL[] = {0.6666666666666735, 0.3999999999941039, 0.28571428743392574, 0.2222219846439211,
-                             0.18183570277871758, 0.15313890726170984, 0.14797623200369012};
+    0.18183570277871758, 0.15313890726170984, 0.14797623200369012};
 #endif
 constexpr real LOG2_E = real(1.4426950408889634);
 constexpr natural ONE_BITS = natural(BIAS) << MANTISSA, MANTISSA_BITS = (natural(1) << MANTISSA) - 1;
@@ -68,13 +72,13 @@ INLINE vec where(mask choose, vec yes, vec no) { return choose ? yes : no; }
 
 typedef vec unaligned_vec __attribute__((aligned(sizeof(real)), may_alias));
 
-INLINE vec load(const real* from) { return *(const unaligned_vec*)from; }
-INLINE void store(real* to, vec x) { *(unaligned_vec*)to = x; }
+INLINE vec load(const real *from) { return *(const unaligned_vec *)from; }
+INLINE void store(real *to, vec x) { *(unaligned_vec *)to = x; }
 
 #if defined(__AVX512F__)
 #define MASKED(action) PER_TYPE(__builtin_ia32_##action##ups512_mask, __builtin_ia32_##action##upd512_mask)
-INLINE vec load(const real* from, int n) { return MASKED(load)(from, vec{}, (1u << n) - 1); }
-INLINE void store(real* to, vec x, int n) { MASKED(store)(to, x, (1u << n) - 1); }
+INLINE vec load(const real *from, int n) { return MASKED(load)(from, vec{}, (1u << n) - 1); }
+INLINE void store(real *to, vec x, int n) { MASKED(store)(to, x, (1u << n) - 1); }
 #elif defined(__AVX__)
 #define MASKED(action) PER_TYPE(__builtin_ia32_mask##action##ps256, __builtin_ia32_mask##action##pd256)
 typedef PER_TYPE(int, long long) choice __attribute__((vector_size(BYTES)));
@@ -83,15 +87,15 @@ INLINE choice first(int n) {
     for (int i = 0; i < W; i++) lane[i] = i;
     return (choice)(lane < n);
 }
-INLINE vec load(const real* from, int n) { return MASKED(load)((const vec*)from, first(n)); }
-INLINE void store(real* to, vec x, int n) { MASKED(store)((vec*)to, first(n), x); }
+INLINE vec load(const real *from, int n) { return MASKED(load)((const vec *)from, first(n)); }
+INLINE void store(real *to, vec x, int n) { MASKED(store)((vec *)to, first(n), x); }
 #else
-INLINE vec load(const real* from, int n) {
+INLINE vec load(const real *from, int n) {
     real lanes[W] = {};
     for (int i = 0; i < n; i++) lanes[i] = from[i];
     return load(lanes);
 }
-INLINE void store(real* to, vec x, int n) {
+INLINE void store(real *to, vec x, int n) {
     real lanes[W];
     store(lanes, x);
     for (int i = 0; i < n; i++) to[i] = lanes[i];
@@ -154,8 +158,7 @@ INLINE vec sqrt(vec x) {
 }
 
 // Even and odd powers apart: two chains of operations, each half as long as one.
-template <int N>
-INLINE vec polynomial(vec x, const real (&coefficients)[N]) {
+template <int N> INLINE vec polynomial(vec x, const real (&coefficients)[N]) {
     vec square = x * x, sum[2];
     for (int i = N - 1; i >= 0; i--)
         sum[i % 2] = i < N - 2 ? sum[i % 2] * square + coefficients[i] : splat(coefficients[i]);
@@ -165,10 +168,11 @@ INLINE vec polynomial(vec x, const real (&coefficients)[N]) {
 // ---- exponentials ----------------------------------------------------------------------------------------
 
 // x = n ln 2 + r with |r| <= ln(2)/2: `part` is e^r - 1, and the lowest bits of `power` are n + OFFSET.
-struct Exponential { vec part, power; };
+struct Exponential {
+    vec part, power;
+};
 
-template <int OFFSET>
-INLINE Exponential exponential(vec x) {
+template <int OFFSET> INLINE Exponential exponential(vec x) {
     // adding 1.5 * 2^MANTISSA rounds to a whole number and leaves it in the lowest bits
     constexpr real SHIFT = UNIT_STEP + UNIT_STEP / 2 + OFFSET;
     vec power = x * LOG2_E + SHIFT, n = power - SHIFT;
@@ -244,10 +248,10 @@ INLINE vec log1p(vec x) {
 
 // ---- one lane after the other, by the C library ------------------------------------------------------------
 
-#define LANE_BY_LANE(name)                                            \
-    INLINE vec name(vec x) {                                          \
-        for (int i = 0; i < W; i++) x[i] = LIBM(name)(x[i]);          \
-        return x;                                                     \
+#define LANE_BY_LANE(name)                                   \
+    INLINE vec name(vec x) {                                 \
+        for (int i = 0; i < W; i++) x[i] = LIBM(name)(x[i]); \
+        return x;                                            \
     }
 
 LANE_BY_LANE(sin)

@@ -1,7 +1,11 @@
+#pragma once
+#include "dense_group.h"
+
 // The backward of a group of samples.
-// Sets or adds to a gradient in memory, as an effect says.
-template <bool FULL> static INLINE void give(int effect, real *to, vec v, int n) {
-    if (effect) put<FULL>(to, effect == 1 ? v : get<FULL>(to, n) + v, n);
+
+// Sets a gradient in memory or adds to it, as the effect says.
+template <bool FULL> static INLINE void give(Step::Effect effect, real *to, vec v, int n) {
+    if (effect) put<FULL>(to, effect == Step::SET ? v : get<FULL>(to, n) + v, n);
 }
 
 // Sums of the gradients of the biases over the samples of a part.
@@ -13,14 +17,15 @@ static INLINE real *d_recur_of(const Group &group, int g, long t, int m) {
     const Problem &p = group.p;
     const long b = group.sample + m;
     if (Step::SAME[g]) return group.d.d_x + at_d_x(p, t, b) + g * p.units;
-    return group.d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_PLACE[g]) * p.units;
+    return group.d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_INDEX[g]) * p.units;
 }
 
-// Hands on what a stage of the backward gives: to the gradients in memory, which the products read, and to the sums.
-template <int STAGE, bool FULL> static INLINE void give_all(Group &group, const vec *x, const vec *recur, Sums &sums, long t, int m, long j, int n) {
+// Writes what a stage of the backward gives to the gradients in memory, which the products read, and to the sums.
+template <int STAGE, bool FULL>
+static INLINE void give_all(Group &group, const vec *x, const vec *recur, Sums &sums, long t, int m, long j, int n) {
     const Problem &p = group.p;
     for (int g = 0; g < G; g++) {
-        const int effect = Step::X_EFFECT[STAGE][g], own = Step::RECUR_EFFECT[STAGE][g];
+        const Step::Effect effect = Step::X_EFFECT[STAGE][g], own = Step::RECUR_EFFECT[STAGE][g];
         give<FULL>(effect, group.d.d_x + at_d_x(p, t, group.sample + m) + g * p.units + j, x[g], n);
         if (effect) sums.ih[g] += x[g];
         if (Step::SAME[g] || Step::PHASE[g] < 0 || !own) continue;
@@ -38,13 +43,15 @@ template <int STAGE, bool FULL, class F> static INLINE void each_sample(Group &g
         const long row = (group.sample + first) / PART * G;
         for (int g = 0; g < G; g++) {
             const long at = (row + g) * group.p.units + j;
-            if (Step::X_EFFECT[STAGE][g]) give<FULL>(2, group.d.d_bias_ih + at, sums.ih[g], n);
-            if (Step::RECUR_EFFECT[STAGE][g] && !Step::SAME[g]) give<FULL>(2, group.d.d_bias_hh + at, sums.hh[g], n);
+            if (Step::X_EFFECT[STAGE][g]) give<FULL>(Step::ADD, group.d.d_bias_ih + at, sums.ih[g], n);
+            if (Step::RECUR_EFFECT[STAGE][g] && !Step::SAME[g])
+                give<FULL>(Step::ADD, group.d.d_bias_hh + at, sums.hh[g], n);
         }
     }
 }
 
-template <bool FULL> static INLINE void read_states_before(const Group &group, long t, int m, long j, int n, Inputs &in) {
+template <bool FULL>
+static INLINE void read_states_before(const Group &group, long t, int m, long j, int n, Inputs &in) {
     const long b = group.sample + m;
     states_before<FULL>(group.p, group.d, group.s.previous[m], is_cut(group.p, group.d, t, b), b, j, n, in.state);
 }
@@ -58,7 +65,7 @@ template <bool FULL> static INLINE void advance_back(Group &group, Sums &sums, l
     real *const held = s.held + m * s.stride + j;
     const vec d_output = get_or_zero<FULL>(d.d_output, at_d(p, t, b) + j, n);
     if (!counts(p, t, b)) {
-        if (p.hold) give<FULL>(2, held, d_output, n);
+        if (p.hold) give<FULL>(Step::ADD, held, d_output, n);
         for (int g = 0; g < G; g++) put<FULL>(d.d_x + at_d_x(p, t, b) + g * p.units + j, splat(0), n);
         for (int slot = 0; slot < R; slot++) put<FULL>(d_recur_of(group, Step::SLOTS[slot], t, m) + j, splat(0), n);
         return;
@@ -76,10 +83,11 @@ template <bool FULL> static INLINE void advance_back(Group &group, Sums &sums, l
     zoneout_gradient(p, d, t, d_next, kept, [&](int i) { return (bits)load(drawn_at(group, i, t, m, j)); });
     Step::advance_gradient(in.x, in.state, in.recur, d_next, x, recur, state);
     give_all<0, FULL>(group, x, recur, sums, t, m, j, n);
-    for (int i = 0; i < S; i++) put<FULL>(s.d_state[i] + m * s.stride + j, Step::STATE_EFFECT[0][i] ? kept[i] + state[i] : kept[i], n);
+    for (int i = 0; i < S; i++)
+        put<FULL>(s.d_state[i] + m * s.stride + j, Step::STATE_EFFECT[0][i] ? kept[i] + state[i] : kept[i], n);
 }
 
-// One tile of stage K + 1: the gradient of what entered phase K, and where it goes from there.
+// One tile of stage K + 1: the gradient of what entered phase K, and what it adds to other gradients.
 template <int K> static INLINE void backward_tile(Group &group, const real *pack, long t, long head, long tile) {
     const Problem &p = group.p;
     Scratch &s = group.s;
@@ -106,7 +114,8 @@ template <int K> static INLINE void backward_tile(Group &group, const real *pack
                 Step::operand_gradient(Phase<K>{}, in.x, in.state, in.recur, d_operand, x, recur, state);
                 give_all<K + 1, FULL>(group, x, recur, sums, t, m, j, n);
                 for (int i = 0; i < S; i++)
-                    if (Step::STATE_EFFECT[K + 1][i]) give<FULL>(2, s.d_state[i] + m * s.stride + j, state[i], n);
+                    if (Step::STATE_EFFECT[K + 1][i])
+                        give<FULL>(Step::ADD, s.d_state[i] + m * s.stride + j, state[i], n);
             });
         });
     }
@@ -129,7 +138,8 @@ static void backward_group(Group &group) {
     Scratch &s = group.s;
     each_vector(group, [&](auto, int m, long j, int n) {
         const long at = (group.sample + m) * p.units + j;
-        for (int i = 0; i < S; i++) store(s.d_state[i] + m * s.stride + j, d.d_end[i] ? load(d.d_end[i] + at, n) : splat(0), n);
+        for (int i = 0; i < S; i++)
+            store(s.d_state[i] + m * s.stride + j, d.d_end[i] ? load(d.d_end[i] + at, n) : splat(0), n);
     });
     for (long i = p.steps - 1; i >= 0; i--) {
         const long t = time_of(p, d, i);
@@ -141,12 +151,14 @@ static void backward_group(Group &group) {
             with_lanes(lanes(p.units, j), [&](auto full) {
                 constexpr bool FULL = decltype(full)::value;
                 const int n = lanes(p.units, j);
-                each_sample<0, FULL>(group, j, n, [&](int m, Sums &sums) { advance_back<FULL>(group, sums, t, m, j, n); });
+                each_sample<0, FULL>(
+                    group, j, n, [&](int m, Sums &sums) { advance_back<FULL>(group, sums, t, m, j, n); });
             });
         if (any_counts(group, t)) backward_phases<PHASES - 1>(group, t);
         clear_where_cut(group, s.d_state, t);
     }
     each_vector(group, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++) store(d.d_start[i] + (group.sample + m) * p.units + j, load(s.d_state[i] + m * s.stride + j, n), n);
+        for (int i = 0; i < S; i++)
+            store(d.d_start[i] + (group.sample + m) * p.units + j, load(s.d_state[i] + m * s.stride + j, n), n);
     });
 }

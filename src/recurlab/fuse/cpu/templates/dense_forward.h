@@ -1,12 +1,17 @@
+#pragma once
+#include "dense_group.h"
+
 // The forward of a group of samples.
-// What enters phase K for the units from j on, kept for the products and, where asked, for the weight's gradient.
+
+// Computes what enters phase K for the units from j on, for the products and, if it is kept, for the weight's gradient.
 template <int K, bool FULL> static INLINE void enter(Group &group, const Inputs &in, long t, int m, long j, int n) {
     const vec e = dropped<FULL>(group, Step::operand(Phase<K>{}, in.x, in.state, in.recur), m, j, n);
     put<FULL>(group.s.entering[K] + m * group.s.stride + j, e, n);
-    if (group.d.entering[K]) put<FULL>(group.d.entering[K] + (t * group.p.batch + group.sample + m) * group.p.units + j, e, n);
+    if (group.d.entering[K])
+        put<FULL>(group.d.entering[K] + (t * group.p.batch + group.sample + m) * group.p.units + j, e, n);
 }
 
-// The end of a step for the units from j on: zoneout, mask, and the state and output written.
+// The end of a step for the units from j on: applies zoneout and mask, and writes state and output.
 template <bool FULL> static INLINE void finish(Group &group, const Inputs &in, long t, int m, long j, int n) {
     const Problem &p = group.p;
     const Direction &d = group.d;
@@ -51,12 +56,13 @@ template <int K> static INLINE void forward_tile(Group &group, const real *pack,
                 read_inputs<K, FULL>(group, t, m, j, n, in);
                 read_states<FULL>(group, s.now, m, j, n, in);
                 for (int i = 0; i < gates; i++) {
-                    const int g = Step::SLOTS[Step::START[K] + i], place = Step::KEPT_PLACE[g];
+                    const int g = Step::SLOTS[Step::START[K] + i], kept = Step::KEPT_INDEX[g];
                     in.recur[g] = acc[m][v * gates + i];
                     if (d.bias_hh) in.recur[g] += get<FULL>(d.bias_hh + g * p.units + j, n);
                     if (!p.grad && K + 1 == PHASES) continue;
-                    if (place < 0) put<FULL>(d.x + at_x(p, t, group.sample + m) + g * p.units + j, in.x[g] + in.recur[g], n);
-                    else put<FULL>(s.recur + m * s.recur_stride + place * p.units + j, in.recur[g], n);
+                    if (kept < 0)
+                        put<FULL>(d.x + at_x(p, t, group.sample + m) + g * p.units + j, in.x[g] + in.recur[g], n);
+                    else put<FULL>(s.recur + m * s.recur_stride + kept * p.units + j, in.recur[g], n);
                 }
                 if constexpr (K + 1 < PHASES) enter<K + 1, FULL>(group, in, t, m, j, n);
                 else finish<FULL>(group, in, t, m, j, n);
@@ -111,7 +117,8 @@ static void forward_group(Group &group) {
     const Direction &d = group.d;
     Scratch &s = group.s;
     each_vector(group, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++) store(s.now[i] + m * s.stride + j, load(d.start[i] + (group.sample + m) * p.units + j, n), n);
+        for (int i = 0; i < S; i++)
+            store(s.now[i] + m * s.stride + j, load(d.start[i] + (group.sample + m) * p.units + j, n), n);
     });
     for (long i = 0; i < p.steps; i++) {
         const long t = time_of(p, d, i);
@@ -125,6 +132,7 @@ static void forward_group(Group &group) {
         }
     }
     each_vector(group, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++) store(d.end[i] + (group.sample + m) * p.units + j, load(s.now[i] + m * s.stride + j, n), n);
+        for (int i = 0; i < S; i++)
+            store(d.end[i] + (group.sample + m) * p.units + j, load(s.now[i] + m * s.stride + j, n), n);
     });
 }

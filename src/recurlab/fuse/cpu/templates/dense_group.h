@@ -1,5 +1,9 @@
-// The dense and the block recurrence: a step needs the whole state of a head, so that an item of work is a group of
-// samples of one direction over all steps, with no barrier between threads inside the loop over time. The products with
+#pragma once
+#include "zoneout.h"
+#include "dense_products.h"
+
+// The dense and the block recurrence: a step needs the whole state of a head, so an item of work is a group of samples
+// of one direction over all steps, and no thread waits for another inside the loop over time. The products with
 // the recurrent weight are computed in tiles of samples by vectors of units, held in registers, and each tile goes
 // through the step's arithmetic before the next one is begun.
 struct Scratch {
@@ -26,22 +30,24 @@ static INLINE int lanes(long units, long from) { return units - from < W ? (int)
 struct Inputs {
     vec x[G], state[S], recur[G];
 };
-template <int K, bool FULL> static INLINE void read_inputs(const Group &group, long t, int m, long j, int n, Inputs &in) {
+template <int K, bool FULL>
+static INLINE void read_inputs(const Group &group, long t, int m, long j, int n, Inputs &in) {
     const Problem &p = group.p;
     const Direction &d = group.d;
     const real *x = d.x + at_x(p, t, group.sample + m) + j, *recur = group.s.recur + m * group.s.recur_stride + j;
     for (int g = 0; g < G; g++) {
         const bool known = Step::PHASE[g] >= 0 && Step::PHASE[g] < K;
         in.x[g] = get<FULL>(x + g * p.units, n);
-        if (known && Step::KEPT_PLACE[g] < 0) {
+        if (known && Step::KEPT_INDEX[g] < 0) {
             in.recur[g] = splat(0);  // x holds the sum
             continue;
         }
         if (d.bias_ih) in.x[g] += get<FULL>(d.bias_ih + g * p.units + j, n);
-        if (known) in.recur[g] = get<FULL>(recur + Step::KEPT_PLACE[g] * p.units, n);
+        if (known) in.recur[g] = get<FULL>(recur + Step::KEPT_INDEX[g] * p.units, n);
     }
 }
-template <bool FULL> static INLINE void read_states(const Group &group, real *const *state, int m, long j, int n, Inputs &in) {
+template <bool FULL>
+static INLINE void read_states(const Group &group, real *const *state, int m, long j, int n, Inputs &in) {
     for (int s = 0; s < S; s++) in.state[s] = get<FULL>(state[s] + m * group.s.stride + j, n);
 }
 
@@ -53,7 +59,7 @@ template <bool B> struct Full {
     static constexpr bool value = B;
 };
 
-// Calls f with whether a vector is full, as a type.
+// Calls f(Full) with a type that says whether a vector is full.
 template <class F> static INLINE void with_lanes(int n, const F &f) {
     if (n == W) f(Full<true>{});
     else f(Full<false>{});
@@ -83,7 +89,7 @@ static void clear_where_cut(const Group &group, real *const *rows, long t) {
 static INLINE real *drawn_at(const Group &group, int state, long t, int m, long j) {
     return group.s.drawn[state] + (t % 4 * group.samples + m) * group.s.stride + j;
 }
-// Draws for zoneout, when the group comes to other four steps.
+// Draws for zoneout, each time that the group comes to another four steps.
 static void draw_at(Group &group, long t) {
     Scratch &s = group.s;
     if (!group.d.seed || t / 4 == s.four) return;

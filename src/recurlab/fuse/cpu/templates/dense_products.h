@@ -1,6 +1,9 @@
+#pragma once
+#include "problem.h"
+
 // The products of the dense kernels: weights packed once a call, multiplied in tiles of registers.
 constexpr int R = Step::RECURRENT;
-constexpr int TILE = sizeof(vec) == 64 ? 24 : 12;  // accumulators that fit the registers
+constexpr int TILE = sizeof(vec) == 64 ? 24 : 12;  // accumulators that fit into the registers
 constexpr int gates_in(int k) { return Step::START[k + 1] - Step::START[k]; }
 // Vectors of units in a tile of the forward and of the backward, and its samples.
 constexpr int across(int gates) { return gates >= 3 ? 1 : gates == 2 ? 2 : 4; }
@@ -13,7 +16,8 @@ static INLINE long vectors_of(long units) { return (units + W - 1) / W; }
 static INLINE long tiles_of(long units, int wide) { return (vectors_of(units) + wide - 1) / wide; }
 
 // acc[m][c] += sum over k of from[m][k] * pack[k][c], for M samples and C vectors.
-template <int M, int C> static INLINE void multiply(vec (*acc)[C], const real *from, long stride, const real *pack, long terms) {
+template <int M, int C>
+static INLINE void multiply(vec (*acc)[C], const real *from, long stride, const real *pack, long terms) {
     vec sum[M][C];  // in registers, since nothing refers to it
     for (int m = 0; m < M; m++)
         for (int c = 0; c < C; c++) sum[m][c] = acc[m][c];
@@ -29,7 +33,7 @@ template <int M, int C> static INLINE void multiply(vec (*acc)[C], const real *f
         for (int c = 0; c < C; c++) acc[m][c] = sum[m][c];
 }
 
-// Calls f with the number of samples of a tile, as a type, for all samples of a group.
+// Calls f(Rows<M>, m) for all samples of a group, in tiles of M samples from sample m on.
 template <int M> struct Rows {
     static constexpr int value = M;
 };
@@ -44,8 +48,10 @@ template <int FULL, class F> static INLINE void each_tile(int samples, const F &
         for (; m < samples; m++) f(Rows<1>{}, m);
 }
 
-// The same for all samples of a group, by as many terms at a time as stay in the first cache with their weights.
-template <int C> static INLINE void multiply_all(vec (*acc)[C], int samples, const real *from, long stride, const real *pack, long terms) {
+// The same for all samples of a group, as many terms at a time as fit into the L1 cache with their weights.
+template <int C>
+static INLINE void multiply_all(
+    vec (*acc)[C], int samples, const real *from, long stride, const real *pack, long terms) {
     for (long k = 0; k < terms; k += TERMS) {
         const long some = terms - k < TERMS ? terms - k : TERMS;
         each_tile<rows(C)>(samples, [&](auto count, int m) {
@@ -78,7 +84,8 @@ template <int K> static void pack_forward(const Problem &p, const Direction &d, 
                     for (int lane = 0; lane < W; lane++) {
                         const long to = (tile * wide + c / gates) * W + lane;
                         const int g = Step::SLOTS[Step::START[K] + c % gates];
-                        for (long k = 0; k < p.width; k++) out[(k * wide * gates + c) * W + lane] = weight_at(p, d, g, head, to, k);
+                        for (long k = 0; k < p.width; k++)
+                            out[(k * wide * gates + c) * W + lane] = weight_at(p, d, g, head, to, k);
                     }
         pack_forward<K + 1>(p, d, out);
     }
@@ -92,7 +99,8 @@ template <int K> static void pack_backward(const Problem &p, const Direction &d,
                     for (long k = 0; k < p.width; k++, out += BACK * W)
                         for (int lane = 0; lane < BACK * W; lane++) {
                             const long from = tile * BACK * W + lane;
-                            out[lane] = from < p.width ? weight_at(p, d, Step::SLOTS[Step::START[K] + i], head, k, from) : 0;
+                            out[lane] =
+                                from < p.width ? weight_at(p, d, Step::SLOTS[Step::START[K] + i], head, k, from) : 0;
                         }
         pack_backward<K + 1>(p, d, out);
     }

@@ -1,4 +1,9 @@
-// Room for the groups, and the threads that run them.
+#pragma once
+#include "dense_forward.h"
+#include "dense_backward.h"
+
+// Memory for the groups, and the threads that run them.
+
 // Numbers on the heap, all zero, aligned so that no vector of them lies across two cache lines.
 struct Block {
     void *const all;
@@ -9,7 +14,7 @@ struct Block {
     Block(const Block &) = delete;
 };
 
-// Room for one group, all zero: rows of the state's length, a little longer so that they don't share cache sets.
+// Memory for one group, all zero: rows of the state's length, and a little longer so that they don't share cache sets.
 struct Arena {
     real *at;
     real *take(long count) {

@@ -1,9 +1,13 @@
-// The diagonal recurrence: a unit depends on itself alone, so that the whole sequence runs in one pass.
+#pragma once
+#include "zoneout.h"
+#include "../../templates/stages.h"
+
+// The diagonal recurrence: a unit depends on itself alone, so a thread takes it through the whole sequence.
 // An item of work is a few samples of a few vectors of units, over all steps; what the samples share is loaded once.
 struct Item {
     const Problem &p;
     const Direction &d;
-    long part, sample, unit;  // its place among the parts of the sums; its first sample and unit
+    long part, sample, unit;  // the index of its part of the sums; its first sample and unit
     int samples, blocks;
 };
 
@@ -17,7 +21,7 @@ static Item item_of(const Problem &p, long i) {
 }
 static long items_of(const Problem &p) { return p.directions * parts_of(p) * strips_of(p); }
 
-// Asks for memory that is soon to be used. The sum is one of numbers: it may lead out of an array, or start from none.
+// Prefetches memory. The address is computed with integers, as it may lie outside the array, or start from null.
 template <int WRITE = 0> static INLINE void prefetch(const real *from, long offset) {
     __builtin_prefetch((const void *)((__UINTPTR_TYPE__)from + offset * sizeof(real)), WRITE);
 }
@@ -33,7 +37,7 @@ template <bool FULL> static INLINE Weights weights_of(const Item &it, long j, in
     return w;
 }
 
-// What zoneout draws for the item at the four steps around the present one.
+// What zoneout draws for the item at the four steps that the present one belongs to.
 struct Four {
     long four = -1;
     Drawn kept[S][BLOCKS][SAMPLES];
@@ -53,7 +57,8 @@ struct Forward {
     bool begun[SAMPLES];
 };
 
-template <bool NOISY, bool FULL> static INLINE void forward_block(const Item &it, Forward &f, long t, int block, int n) {
+template <bool NOISY, bool FULL>
+static INLINE void forward_block(const Item &it, Forward &f, long t, int block, int n) {
     const Problem &p = it.p;
     const Direction &d = it.d;
     const long j = it.unit + block * W;
@@ -88,11 +93,13 @@ template <bool NOISY, bool FULL> static INLINE void forward_block(const Item &it
 
 template <bool NOISY> static void forward_item(const Item &it) {
     Forward f;
-    const int tail = (it.p.units - it.unit) % W, full = it.p.units - it.unit < it.blocks * W ? it.blocks - 1 : it.blocks;
+    const int tail = (it.p.units - it.unit) % W;
+    const int full = it.p.units - it.unit < it.blocks * W ? it.blocks - 1 : it.blocks;
     for (int block = 0; block < it.blocks; block++)
         for (int m = 0; m < it.samples; m++)
             for (int s = 0; s < S; s++)
-                f.state[block][m][s] = load(it.d.start[s] + (it.sample + m) * it.p.units + it.unit + block * W, block < full ? W : tail);
+                f.state[block][m][s] =
+                    load(it.d.start[s] + (it.sample + m) * it.p.units + it.unit + block * W, block < full ? W : tail);
     for (int m = 0; m < it.samples; m++) f.begun[m] = false;
     for (long i = 0; i < it.p.steps; i++) {
         const long t = time_of(it.p, it.d, i);
@@ -104,7 +111,8 @@ template <bool NOISY> static void forward_item(const Item &it) {
     for (int block = 0; block < it.blocks; block++)
         for (int m = 0; m < it.samples; m++)
             for (int s = 0; s < S; s++)
-                store(it.d.end[s] + (it.sample + m) * it.p.units + it.unit + block * W, f.state[block][m][s], block < full ? W : tail);
+                store(it.d.end[s] + (it.sample + m) * it.p.units + it.unit + block * W, f.state[block][m][s],
+                    block < full ? W : tail);
 }
 
 struct Sums {
@@ -117,7 +125,8 @@ struct Backward {
     long previous[SAMPLES];  // the last step before this one that counts, or -1
 };
 
-template <bool NOISY, bool FULL> static INLINE void backward_block(const Item &it, Backward &k, long t, int block, int n) {
+template <bool NOISY, bool FULL>
+static INLINE void backward_block(const Item &it, Backward &k, long t, int block, int n) {
     const Problem &p = it.p;
     const Direction &d = it.d;
     const long j = it.unit + block * W;
@@ -224,13 +233,11 @@ static bool is_noisy(const Problem &p) {
 
 void run_forward(const Problem &p) {
     const bool noisy = is_noisy(p);
-    parallel(items_of(p), p.threads, [&](long i) {
-        noisy ? forward_item<true>(item_of(p, i)) : forward_item<false>(item_of(p, i));
-    });
+    parallel(items_of(p), p.threads,
+        [&](long i) { noisy ? forward_item<true>(item_of(p, i)) : forward_item<false>(item_of(p, i)); });
 }
 void run_backward(const Problem &p) {
     const bool noisy = is_noisy(p);
-    parallel(items_of(p), p.threads, [&](long i) {
-        noisy ? backward_item<true>(item_of(p, i)) : backward_item<false>(item_of(p, i));
-    });
+    parallel(items_of(p), p.threads,
+        [&](long i) { noisy ? backward_item<true>(item_of(p, i)) : backward_item<false>(item_of(p, i)); });
 }

@@ -1,4 +1,8 @@
-// What a kernel is asked to do, and what all kernels share. Shapes: T steps, B samples, H units, G gates, S states.
+#pragma once
+#include "../../templates/philox.h"
+#include "generated.h"
+
+// What all kernels need of a Problem: threads, strides, masks and resets.
 
 // Runs f(item) for every item, on the threads of the OpenMP pool that torch uses.
 template <class F> static void parallel(long items, int threads, const F &f) {
@@ -10,7 +14,7 @@ template <class F> static void parallel(long items, int threads, const F &f) {
     for (long i = 0; i < items; i++) f(i);
 }
 
-// Lanes of a full vector, or the first n of one: the compiler drops n where FULL.
+// All lanes of a vector, or the first n; where FULL, the compiler drops n.
 template <bool FULL> static INLINE vec get(const real *p, int n) {
     if constexpr (FULL) return load(p);
     else return load(p, n);
@@ -30,7 +34,7 @@ static INLINE long at_d_x(const Problem &p, long t, long b) { return (t - p.from
 static INLINE long time_of(const Problem &p, const Direction &d, long i) {
     return &d == &p.direction[1] ? p.steps - 1 - i : i;
 }
-// The way in which a direction goes: its next step lies that many steps on.
+// How far a direction's next step lies from the present one.
 static INLINE long ahead(const Problem &p, const Direction &d) { return &d == &p.direction[1] ? -1 : 1; }
 static INLINE bool counts(const Problem &p, long t, long b) { return !p.mask || p.mask[t * p.batch + b]; }
 static INLINE bool is_cut(const Problem &p, const Direction &d, long t, long b) {
@@ -48,7 +52,8 @@ static INLINE long previous_step(const Problem &p, const Direction &d, long i, l
 
 // The states that a step of sample b starts from, `previous` being its previous_step.
 template <bool FULL>
-static INLINE void states_before(const Problem &p, const Direction &d, long previous, bool cut, long b, long j, int n, vec *state) {
+static INLINE void states_before(
+    const Problem &p, const Direction &d, long previous, bool cut, long b, long j, int n, vec *state) {
     for (int s = 0; s < Step::STATES; s++)
         state[s] = cut            ? splat(0)
                    : previous < 0 ? get<FULL>(d.start[s] + b * p.units + j, n)

@@ -1,10 +1,13 @@
-// Zoneout: in training a unit keeps its previous value where drawn, in evaluation the expectation is taken. What is drawn
-// depends on the seed, step, sample, unit and state alone, so that it is not kept but drawn anew in the backward.
+#pragma once
+#include "problem.h"
+
+// Zoneout: in training a unit keeps its previous value at random, in evaluation the expectation is taken. The random
+// word depends on seed, step, sample, unit and state alone, so it is not stored but computed anew in the backward.
 constexpr int HALVES = sizeof(word) / sizeof(real);  // `words` that hold one for each lane
 
 static INLINE bool draws(const Problem &p, const Direction &d, int s) { return d.seed && p.limit[s] >= 0; }
 
-// Four steps are drawn at a time: gives the words of unit j and those after it, for the steps from t / 4 * 4 on.
+// Returns the words of unit j and those after it, for the four steps from t / 4 * 4 on.
 struct Drawn {
     bits at[4];
 };
@@ -34,7 +37,8 @@ static INLINE void zoneout(const Problem &p, const Direction &d, long t, const v
 
 // Splits the gradient of the state after zoneout: `kept` goes to the state before the step, the rest stays in d_next.
 template <class F>
-static INLINE void zoneout_gradient(const Problem &p, const Direction &d, long t, vec *d_next, vec *kept, const F &drawn) {
+static INLINE void zoneout_gradient(
+    const Problem &p, const Direction &d, long t, vec *d_next, vec *kept, const F &drawn) {
     for (int s = 0; s < Step::STATES; s++) {
         kept[s] = splat(0);
         if (p.training) {

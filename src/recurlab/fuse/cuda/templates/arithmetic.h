@@ -1,5 +1,8 @@
-// The arithmetic of a step in float32, under the names that the generated code calls. What CUDA has is taken from
-// there; sigmoid and tanh are on the path from each step to the next, hence shorter ones of our own.
+#pragma once
+#include "device.h"
+
+// The arithmetic of a step in float32, under the names that the generated code calls. What CUDA has is
+// used; sigmoid and tanh, on which each next step waits, are shorter ones of our own.
 typedef float real;
 typedef float vec;
 typedef bool mask;
@@ -29,7 +32,7 @@ constexpr float LOG2_E = 1.4426950408889634f;
 
 DEVICE vec sigmoid(vec x) { return reciprocal_fast(1.0f + exp2_fast(-LOG2_E * x)); }
 
-// 1 - 2 / (e^2|x| + 1) loses digits near 0, where an odd polynomial takes its place; neither waits for the other.
+// 1 - 2 / (e^2|x| + 1) loses digits near 0, where an odd polynomial replaces it; the two are computed side by side.
 DEVICE vec tanh(vec x) {
     const float size = ::fabsf(x), z = x * x;
     const float far = 1.0f - reciprocal_fast(0.5f + 0.5f * exp2_fast(2.0f * LOG2_E * size));

@@ -1,10 +1,14 @@
-// The dense and the block recurrence in one launch for the whole sequence. A team of TEAM blocks takes up to SAMPLES
-// samples of one head and direction through time. Each of its blocks holds the recurrent weights of UNITS units in
+#pragma once
+#include "problem.h"
+#include "../../templates/stages.h"
+
+// The dense and the block recurrence: one launch runs the whole sequence. A team of TEAM blocks takes up to SAMPLES
+// samples of one head and direction through time. Each of its blocks keeps the recurrent weights of UNITS units in
 // registers and shared memory, and computes these units; between two phases of a step the blocks exchange what enters
 // the next product.
-// Fixed when compiled: HIDDEN, the units of a layer; WIDTH, those of a head; TEAM, UNITS, SAMPLES; CHUNK, the samples
-// multiplied at a time; WARPS_M, the warps that share the rows of the weights (the others share the depth of the
-// product); and, in dense_product.h and dense_exchange.h, HELD, PRODUCT and CLUSTERED.
+// Compile-time constants: HIDDEN, the units of a layer; WIDTH, those of a head; TEAM, UNITS, SAMPLES; CHUNK, the
+// samples multiplied at a time; WARPS_M, the warps that share the rows of the weights (the others share the depth of
+// the product); and, in dense_product.h and dense_exchange.h, HELD, PRODUCT and CLUSTERED.
 constexpr int PADDED = TEAM * UNITS, CHUNKS = SAMPLES / CHUNK, WARPS_K = THREADS / 32 / WARPS_M;
 constexpr int PER_WORD = 4 / sizeof(Store), PER_PIECE = 4 * PER_WORD;  // numbers in 4 and in 16 bytes
 constexpr int SHARE = (CHUNK * UNITS + THREADS - 1) / THREADS;         // elements of a chunk that a thread computes
@@ -19,8 +23,9 @@ template <int ROWS, int DEPTH> struct Product {
     // A group is 16 words deep: two tiles of the tensor cores, and 16 bytes for each of the four lanes of a row.
     static constexpr int GROUPS = (DEPTH + 16 * PER_WORD - 1) / (16 * PER_WORD);
     static constexpr int GROUPS_OF_WARP = (GROUPS + WARPS_K - 1) / WARPS_K, ALL_GROUPS = GROUPS_OF_WARP * WARPS_K;
-    static constexpr int STRIDE = (ALL_GROUPS + (ALL_GROUPS + 1) % 2) * 16;  // words of a row of what enters: no bank twice
-    static constexpr int SUMS = TILES * 16 + 4;                              // floats of a row of sums: likewise
+    // Words of a row of what enters, and floats of a row of sums: so many that no bank of shared memory is read twice
+    // at once.
+    static constexpr int STRIDE = (ALL_GROUPS + (ALL_GROUPS + 1) % 2) * 16, SUMS = TILES * 16 + 4;
 };
 
 // Sizes of the block's shared memory over all phases; specialised by the forward and the backward.
@@ -65,17 +70,18 @@ DEVICE bool take(Team &team, long item) {
 
 // An element that a thread computes: the thread's unit, in one of its samples.
 struct Element {
-    int n;        // the sample's place in the team
-    long b, j;    // sample and unit
-    bool live;    // neither is padding
-    INLINE long row() const { return b * HIDDEN + j; }  // its place in a (B, H)
+    int n;                                              // of the sample, in the team
+    long b, j;                                          // sample and unit
+    bool live;                                          // neither is padding
+    INLINE long row() const { return b * HIDDEN + j; }  // its index in a (B, H)
 };
 DEVICE int own_unit(const Team &team) { return team.thread % UNITS; }
 DEVICE Element element_of(const Team &team, int chunk, int e) {
-    const int local = team.thread + e * THREADS, n = chunk * CHUNK + local / UNITS, unit = team.rank * UNITS + own_unit(team);
+    const int local = team.thread + e * THREADS, n = chunk * CHUNK + local / UNITS;
+    const int unit = team.rank * UNITS + own_unit(team);
     return {n, team.first + n, team.unit + unit, local < CHUNK * UNITS && n < team.live && unit < WIDTH};
 }
-// Calls f(place, element) for the live elements of a chunk; `place` is where a thread keeps what belongs to it.
+// Calls f(index, element) for the live elements of a chunk; a thread keeps what it knows of an element under its index.
 template <class F> DEVICE void each_element(const Team &team, int chunk, const F &f) {
 #pragma unroll
     for (int e = 0; e < SHARE; e++) {
@@ -86,6 +92,16 @@ template <class F> DEVICE void each_element(const Team &team, int chunk, const F
 template <class F> DEVICE void each_element(const Team &team, const F &f) {
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++) each_element(team, chunk, f);
+}
+
+// Waits for what has been fetched, for dead elements too: otherwise the compiler makes the next fetch wait for it.
+// `first` returns the first number that was fetched for an element, by the element's index.
+template <class F> DEVICE void await_fetched(const Team &team, const F &first) {
+#pragma unroll
+    for (int index = 0; index < CHUNKS * SHARE; index++) {
+        Store &x = first(index);
+        x = store_in(loaded(word_in(x), nothing_in(team.p)));
+    }
 }
 
 template <int STRIDE, int SUMS, int GATES> DEVICE Team team_of(const Problem &p) {
@@ -103,7 +119,7 @@ template <int STRIDE, int SUMS, int GATES> DEVICE Team team_of(const Problem &p)
     team.sums = (float *)(team.full + buffers * team.full_size);
     team.slice = (Store *)(team.sums + 2 * WARPS_K * CHUNK * SUMS);
     team.rest = (Words *)(team.slice + SAMPLES * GATES * UNITS) + team.thread;
-    // What is never written is multiplied with weights of 0, and so must be a number.
+    // Padding is never written but multiplied with weights of 0, so it must not be NaN.
     for (int i = team.thread; i < buffers * team.full_size; i += THREADS) team.full[i] = 0;
     for (int i = team.thread; i < SAMPLES * GATES * UNITS; i += THREADS) team.slice[i] = write(0);
     if (CLUSTERED && TEAM > 1) {

@@ -1,3 +1,7 @@
+#pragma once
+#include "dense_product.h"
+#include "dense_exchange.h"
+
 // The forward of the dense recurrence.
 // Row i * UNITS + u of a phase's weights is unit u of its i-th gate.
 template <int K> struct Forward : Product<gates_in(K) * UNITS, PADDED> {
@@ -10,95 +14,95 @@ template <int K> struct Forward : Product<gates_in(K) * UNITS, PADDED> {
 using Sizes = Largest<Forward>;
 
 // What a thread keeps of an element.
-struct Cell {
+struct ElementState {
     float state[S], x[G], recur[G], drop;
     Draws draws;
-    int origin, last;    // of the state before the step at hand; the last step that has counted, or START
-    Store coming[G];     // the projected input of the next step, and its marks
+    int origin, last;  // of the state before the step at hand; the last step that has counted, or START
+    Store coming[G];   // the projected input of the next step, and its marks
     Marks coming_marks;
     Store output, saved[S], sums[G];  // of the last step, not yet written
     Store entering;                   // of the phase at hand, likewise
-    long x_place, h_place;            // of the element in a step's x and output
+    long x_offset, h_offset;          // of the element in a step's x and output
 };
-struct Cells {
-    Cell of[CHUNKS * SHARE];
+struct ThreadState {
+    ElementState of[CHUNKS * SHARE];
     float bias_ih[G], bias_hh[G];  // of the thread's one unit
 };
 
-DEVICE void start(const Team &team, Cells &cells) {
+DEVICE void start(const Team &team, ThreadState &mine) {
     const Problem &p = team.p;
     const int unit = team.rank * UNITS + own_unit(team);
 #pragma unroll
     for (int g = 0; g < G; g++) {
         const long row = g * HIDDEN + team.unit + unit;
-        cells.bias_ih[g] = unit < WIDTH && team.d->bias_ih ? team.d->bias_ih[row] : 0;
-        cells.bias_hh[g] = unit < WIDTH && team.d->bias_hh ? team.d->bias_hh[row] : 0;
+        mine.bias_ih[g] = unit < WIDTH && team.d->bias_ih ? team.d->bias_ih[row] : 0;
+        mine.bias_hh[g] = unit < WIDTH && team.d->bias_hh ? team.d->bias_hh[row] : 0;
     }
     const Draws fresh = no_draws(p, *team.d);
-    each_element(team, [&](int place, const Element &at) {
-        Cell &cell = cells.of[place];
-        cell.x_place = at.b * p.x_sample + at.j;
-        cell.h_place = at.b * p.h_sample + at.j;
+    each_element(team, [&](int index, const Element &at) {
+        ElementState &own = mine.of[index];
+        own.x_offset = at.b * p.x_sample + at.j;
+        own.h_offset = at.b * p.h_sample + at.j;
 #pragma unroll
-        for (int s = 0; s < S; s++) cell.state[s] = team.d->start[s][at.row()];
-        cell.drop = NOISY && team.d->dropout ? team.d->dropout[at.row()] : 1;
-        cell.draws = fresh;
-        cell.last = START;
+        for (int s = 0; s < S; s++) own.state[s] = team.d->start[s][at.row()];
+        own.drop = NOISY && team.d->dropout ? team.d->dropout[at.row()] : 1;
+        own.draws = fresh;
+        own.last = START;
     });
-    // Else what is fetched in the loop would be waited for with these.
+    // Waited for here: otherwise the loop would wait for these and for what it has just fetched together.
 #pragma unroll
     for (int g = 0; g < G; g++) {
-        cells.bias_ih[g] = arrived(cells.bias_ih[g], nothing_in(p));
-        cells.bias_hh[g] = arrived(cells.bias_hh[g], nothing_in(p));
+        mine.bias_ih[g] = arrived(mine.bias_ih[g], nothing_in(p));
+        mine.bias_hh[g] = arrived(mine.bias_hh[g], nothing_in(p));
     }
-    each_element(team, [&](int place, const Element &) {
-        Cell &cell = cells.of[place];
+    each_element(team, [&](int index, const Element &) {
+        ElementState &own = mine.of[index];
 #pragma unroll
-        for (int s = 0; s < S; s++) cell.state[s] = arrived(cell.state[s], nothing_in(p));
-        if (NOISY) cell.drop = arrived(cell.drop, nothing_in(p));
+        for (int s = 0; s < S; s++) own.state[s] = arrived(own.state[s], nothing_in(p));
+        if (NOISY) own.drop = arrived(own.drop, nothing_in(p));
     });
 }
 
-// What enters phase K: for the exchange and, where asked, for the weight's gradient.
-template <int K> DEVICE void enter(const Team &team, Cell &cell, const Element &at) {
-    float operand = Step::operand(Phase<K>{}, cell.x, cell.state, cell.recur);
-    if (NOISY) operand *= cell.drop;
+// Computes what enters phase K: for the exchange and, if it is kept, for the weight's gradient.
+template <int K> DEVICE void enter(const Team &team, ElementState &own, const Element &at) {
+    float operand = Step::operand(Phase<K>{}, own.x, own.state, own.recur);
+    if (NOISY) operand *= own.drop;
     team.slice[at.n * UNITS + own_unit(team)] = write_operand(operand);
-    cell.entering = write(operand);
+    own.entering = write(operand);
 }
 
 // The end of a step: zoneout and mask.
-DEVICE void finish(const Team &team, Cell &cell, long t, const Element &at) {
-    const bool skipped = NOISY && cell.origin == SKIPPED;
+DEVICE void finish(const Team &team, ElementState &own, long t, const Element &at) {
+    const bool skipped = NOISY && own.origin == SKIPPED;
     if (!skipped) {
         float next[S];
-        Step::advance(cell.x, cell.state, cell.recur, next);
-        if (NOISY) zoneout(team.p, *team.d, cell.draws, t, at.b, at.j, cell.state, next);
+        Step::advance(own.x, own.state, own.recur, next);
+        if (NOISY) zoneout(team.p, *team.d, own.draws, t, at.b, at.j, own.state, next);
 #pragma unroll
-        for (int s = 0; s < S; s++) cell.state[s] = next[s];
-        cell.last = (int)t;
+        for (int s = 0; s < S; s++) own.state[s] = next[s];
+        own.last = (int)t;
     }
-    cell.output = write(skipped && !(team.p.hold && cell.last != START) ? 0 : cell.state[0]);
+    own.output = write(skipped && !(team.p.hold && own.last != START) ? 0 : own.state[0]);
 #pragma unroll
-    for (int s = 1; s < S; s++) cell.saved[s] = write(cell.state[s]);
+    for (int s = 1; s < S; s++) own.saved[s] = write(own.state[s]);
 }
 
-// A phase's recurrence for one element, and what the backward needs of it.
-template <int K> DEVICE void receive(const Cells &cells, Cell &cell, const float *sum) {
+// Completes a phase's recurrence for one element, and keeps what the backward needs of it.
+template <int K> DEVICE void receive(const ThreadState &mine, ElementState &own, const float *sum) {
 #pragma unroll
     for (int i = 0; i < gates_in(K); i++) {
         const int g = Step::SLOTS[Step::START[K] + i];
-        cell.recur[g] = sum[i] + cells.bias_hh[g];
-        cell.sums[g] = write(Step::KEPT_PLACE[g] < 0 ? cell.x[g] + cell.recur[g] : cell.recur[g]);
+        own.recur[g] = sum[i] + mine.bias_hh[g];
+        own.sums[g] = write(Step::KEPT_INDEX[g] < 0 ? own.x[g] + own.recur[g] : own.recur[g]);
     }
 }
 
-// Where the tensors of a step are. Pointers that move on cost less than a product of a step's number with its size.
+// Pointers to the tensors of a step. Moving them on costs less than multiplying the step's number by a stride.
 struct Rows {
     const Store *coming;  // the projected input of the next step
-    long coming_place;    // of the next step and the first sample in a (T, B)
+    long coming_row;      // of the next step and the first sample in a (T, B)
     Store *x, *output, *saved[S], *recur, *entering[MORE];
-    bool keeps[MORE];  // what enters a phase
+    bool keeps[MORE];  // whether what enters a phase is kept
     long way;
 };
 DEVICE Rows rows_of(const Team &team) {
@@ -125,59 +129,54 @@ DEVICE void move_on(const Team &team, Rows &rows) {
     rows.recur += row * Step::KEPT;
 }
 
-DEVICE void fetch(const Team &team, const Rows &rows, Cell &cell, const Element &at) {
+DEVICE void fetch(const Team &team, const Rows &rows, ElementState &own, const Element &at) {
 #pragma unroll
-    for (int g = 0; g < G; g++) cell.coming[g] = rows.coming[cell.x_place + g * HIDDEN];
-    if (NOISY) cell.coming_marks = marks_of(team.p, *team.d, rows.coming_place + at.b);
+    for (int g = 0; g < G; g++) own.coming[g] = rows.coming[own.x_offset + g * HIDDEN];
+    if (NOISY) own.coming_marks = marks_of(team.p, *team.d, rows.coming_row + at.b);
 }
 
-// Waits for what has been fetched, of dead elements too: else the next fetch could not tell whether the last one is over.
-DEVICE void fetched(const Team &team, Cells &cells) {
-#pragma unroll
-    for (int place = 0; place < CHUNKS * SHARE; place++) {
-        Store &x = cells.of[place].coming[0];
-        x = store_in(loaded(word_in(x), nothing_in(team.p)));
-    }
-}
-
-// Writes the results of the step where the rows are.
-DEVICE void store(const Team &team, const Rows &rows, const Cell &cell, const Element &at) {
-    rows.output[cell.h_place] = cell.output;
+// Writes the results of the step that the rows point at.
+DEVICE void store(const Team &team, const Rows &rows, const ElementState &own, const Element &at) {
+    rows.output[own.h_offset] = own.output;
     if (!team.p.grad) return;
 #pragma unroll
-    for (int s = 1; s < S; s++) rows.saved[s][at.row()] = cell.saved[s];
+    for (int s = 1; s < S; s++) rows.saved[s][at.row()] = own.saved[s];
 #pragma unroll
     for (int g = 0; g < G; g++) {
         if (Step::PHASE[g] < 0) continue;
-        if (Step::KEPT_PLACE[g] < 0) rows.x[cell.x_place + g * HIDDEN] = cell.sums[g];
-        else rows.recur[at.b * HIDDEN * Step::KEPT + Step::KEPT_PLACE[g] * HIDDEN + at.j] = cell.sums[g];
+        if (Step::KEPT_INDEX[g] < 0) rows.x[own.x_offset + g * HIDDEN] = own.sums[g];
+        else rows.recur[at.b * HIDDEN * Step::KEPT + Step::KEPT_INDEX[g] * HIDDEN + at.j] = own.sums[g];
     }
 }
 
-template <int K> DEVICE void forward_phases(Team &team, Cells &cells, const AllWeights<Forward> &weights, Rows &rows, long i, unsigned left) {
+template <int K>
+DEVICE void forward_phases(
+    Team &team, ThreadState &mine, const AllWeights<Forward> &weights, Rows &rows, long i, unsigned left) {
     if constexpr (K < PHASES) {
         const bool more = left > 1;
         const unsigned *full = exchange<1, Forward<K>::STRIDE>(team, [&] {
-            const long here = rows.coming_place;
-            if (K == 0 && more) rows.coming += rows.way * team.p.x_step, rows.coming_place += rows.way * team.p.batch;
-            if (K == 0) each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at); });
-            each_element(team, [&](int place, const Element &at) {
-                if (K == 0 && i > 0) store(team, rows, cells.of[place], at);
-                // The thread of a sample's first unit, which one block of one head has.
-                if (K == 0 && NOISY && at.j == 0 && team.d->origin) team.d->origin[here + at.b] = cells.of[place].origin;
-                if (rows.keeps[K]) rows.entering[K][at.row()] = cells.of[place].entering;
+            const long here = rows.coming_row;
+            if (K == 0 && more) rows.coming += rows.way * team.p.x_step, rows.coming_row += rows.way * team.p.batch;
+            if (K == 0)
+                each_element(team, [&](int index, const Element &at) { fetch(team, rows, mine.of[index], at); });
+            each_element(team, [&](int index, const Element &at) {
+                if (K == 0 && i > 0) store(team, rows, mine.of[index], at);
+                // By one thread alone: that of the sample's first unit.
+                if (K == 0 && NOISY && at.j == 0 && team.d->origin) team.d->origin[here + at.b] = mine.of[index].origin;
+                if (rows.keeps[K]) rows.entering[K][at.row()] = mine.of[index].entering;
             });
             if (K == 0 && i > 0) move_on(team, rows);
             if (rows.keeps[K]) rows.entering[K] += rows.way * team.p.batch * HIDDEN;
         });
         const long t = NOISY ? time_of(team.p, team.direction, i) : 0;
-        multiply_all<gates_in(K)>(team, weights.template phase<K>(), full, [&](int place, const Element &at, const float *sum) {
-            Cell &cell = cells.of[place];
-            receive<K>(cells, cell, sum);
-            if constexpr (K + 1 < PHASES) enter<K + 1>(team, cell, at);
-            else finish(team, cell, t, at);
-        });
-        forward_phases<K + 1>(team, cells, weights, rows, i, left);
+        multiply_all<gates_in(K)>(
+            team, weights.template phase<K>(), full, [&](int index, const Element &at, const float *sum) {
+                ElementState &own = mine.of[index];
+                receive<K>(mine, own, sum);
+                if constexpr (K + 1 < PHASES) enter<K + 1>(team, own, at);
+                else finish(team, own, t, at);
+            });
+        forward_phases<K + 1>(team, mine, weights, rows, i, left);
     }
 }
 
@@ -185,30 +184,31 @@ DEVICE void run_forward(const Problem &p) {
     Team team = team_of<Sizes::stride, Sizes::sums, 1>(p);
     for (long item = team.team; take(team, item); item += block_count() / TEAM) {
         AllWeights<Forward> weights;
-        Cells cells;
+        ThreadState mine;
         weights.load(team, team.rest);
-        start(team, cells);
+        start(team, mine);
         Rows rows = rows_of(team);
-        each_element(team, [&](int place, const Element &at) { fetch(team, rows, cells.of[place], at); });
-        unsigned left = loaded(p.steps, nothing_in(p));  // counted, since the compiler would look up the number of steps in each
+        each_element(team, [&](int index, const Element &at) { fetch(team, rows, mine.of[index], at); });
+        // Counted down, since the compiler would look up the number of steps in each of them.
+        unsigned left = loaded(p.steps, nothing_in(p));
         for (long i = 0; left > 0; i++, left--) {
-            if (CHUNKS * SHARE > 1) fetched(team, cells);
-            each_element(team, [&](int place, const Element &at) {
-                Cell &cell = cells.of[place];
-                cell.origin = NOISY ? origin_of(arrived(cell.coming_marks, nothing_in(p)), cell.last) : 0;
+            if (CHUNKS * SHARE > 1) await_fetched(team, [&](int index) -> Store & { return mine.of[index].coming[0]; });
+            each_element(team, [&](int index, const Element &at) {
+                ElementState &own = mine.of[index];
+                own.origin = NOISY ? origin_of(arrived(own.coming_marks, nothing_in(p)), own.last) : 0;
 #pragma unroll
-                for (int g = 0; g < G; g++) cell.x[g] = read(cell.coming[g]) + cells.bias_ih[g];
-                if (NOISY && cell.origin == CUT)
+                for (int g = 0; g < G; g++) own.x[g] = read(own.coming[g]) + mine.bias_ih[g];
+                if (NOISY && own.origin == CUT)
 #pragma unroll
-                    for (int s = 0; s < S; s++) cell.state[s] = 0;
-                enter<0>(team, cell, at);
+                    for (int s = 0; s < S; s++) own.state[s] = 0;
+                enter<0>(team, own, at);
             });
-            forward_phases<0>(team, cells, weights, rows, i, left);
+            forward_phases<0>(team, mine, weights, rows, i, left);
         }
-        each_element(team, [&](int place, const Element &at) {
-            store(team, rows, cells.of[place], at);
+        each_element(team, [&](int index, const Element &at) {
+            store(team, rows, mine.of[index], at);
 #pragma unroll
-            for (int s = 0; s < S; s++) team.d->end[s][at.row()] = cells.of[place].state[s];
+            for (int s = 0; s < S; s++) team.d->end[s][at.row()] = mine.of[index].state[s];
         });
     }
 }

@@ -1,7 +1,10 @@
-// All that kernels take from the GPU, outside any namespace: tests give these names other bodies, that run on a CPU.
-// THREADS, how many threads a block has, is defined above this text; launches are one-dimensional.
-// Not every GPU has everything, and what it lacks can't be compiled for it once it is called: multiply_bf16,
-// multiply_tf32, round_tf32 and copy_coherent need compute capability 8.0, clusters 9.0.
+#pragma once
+#include "constants.h"
+
+// All that kernels use of the GPU, outside any namespace: tests replace it by functions that run on a CPU.
+// THREADS is how many threads a block has; launches are one-dimensional.
+// A call of what a GPU lacks does not compile for it: multiply_bf16, multiply_tf32, round_tf32 and copy_coherent need
+// compute capability 8.0, clusters 9.0.
 
 #define INLINE __device__ __forceinline__
 #define DEVICE [[maybe_unused]] static INLINE
@@ -16,9 +19,9 @@ DEVICE unsigned block_count() { return gridDim.x; }
 // The block's dynamic shared memory.
 DEVICE char *shared_memory() {
     extern __shared__ __align__(16) char dynamic_shared_memory[];
-    unsigned place = (unsigned)__cvta_generic_to_shared(dynamic_shared_memory);
-    asm volatile("" : "+r"(place));  // kept in a register: to find it again takes long on a GPU with clusters
-    return (char *)__cvta_shared_to_generic(place);
+    unsigned address = (unsigned)__cvta_generic_to_shared(dynamic_shared_memory);
+    asm volatile("" : "+r"(address));  // kept in a register: computing it again is slow on a GPU with clusters
+    return (char *)__cvta_shared_to_generic(address);
 }
 
 DEVICE void block_barrier() { __syncthreads(); }
@@ -31,8 +34,8 @@ struct alignas(16) Words {
 
 // ---- waits that end --------------------------------------------------------------------------------------
 
-// A wait in vain would hold the GPU for ever: after some seconds it ends the kernel, and says where it was.
-// Only a barrier can't: that of a block or of a cluster, whose PTX has no way to ask whether all have arrived.
+// A wait in vain would hold the GPU for ever: after some seconds it ends the kernel and records where it was. Barriers
+// of a block or of a cluster can't do so, since PTX has no way to ask them whether all have arrived.
 constexpr long long PATIENCE = 1ll << 33;  // clock cycles
 
 struct FaultRecord {
@@ -40,13 +43,13 @@ struct FaultRecord {
     int kernel, steps, batch, units, line;
     unsigned block, seen, wanted;
 };
-// Where a kernel that waits in vain says so, and what it says of itself.
+// Where a kernel that waits in vain records it, and how it names itself there.
 struct Fault {
     FaultRecord *record;  // in the host's memory: nothing else can be read once a kernel has trapped; or null
     int kernel, steps, batch, units;
 };
 
-// Called after each look in vain; `since` is 0 before the first one.
+// Called each time that a wait is not over yet; `since` is 0 before the first time.
 DEVICE void be_patient(long long &since, const Fault &fault, unsigned seen, unsigned wanted, int line) {
     const long long now = clock64();
     if (!since) since = now;
@@ -58,7 +61,7 @@ DEVICE void be_patient(long long &since, const Fault &fault, unsigned seen, unsi
         r->line = line, r->block = block_index(), r->seen = seen, r->wanted = wanted;
         __threadfence_system();
     }
-    // Others let the first one write.
+    // The other threads leave the first one time to write.
     if (first || !r || now - since > 2 * PATIENCE) __trap();
 }
 
@@ -72,12 +75,12 @@ DEVICE unsigned cluster_rank() {
     return rank;
 }
 
-// What any thread of the cluster has written before it, all of them see after it.
+// What any thread of the cluster wrote before it, all of them see after it.
 DEVICE void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
-// The place in the shared memory of block `rank` of the cluster that is `mine` in this block's.
+// The address, in the shared memory of block `rank` of the cluster, of what is at `mine` in this block's.
 DEVICE cluster_pointer in_cluster(const void *mine, unsigned rank) {
     const unsigned here = (unsigned)__cvta_generic_to_shared(mine);
     cluster_pointer there;
@@ -92,30 +95,39 @@ typedef unsigned long long Arrivals;
 // One thread, once; a cluster_barrier() then lets the others send.
 DEVICE void arrivals_start(Arrivals *at) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.mbarrier_init.release.cluster;"
-                 ::"r"((unsigned)__cvta_generic_to_shared(at)) : "memory");
+        :
+        : "r"((unsigned)__cvta_generic_to_shared(at))
+        : "memory");
 }
 
 // One thread of the block, once a round; some of the bytes may have arrived before.
 DEVICE void arrivals_expect(Arrivals *at, unsigned bytes) {
     asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;"
-                 ::"r"((unsigned)__cvta_generic_to_shared(at)), "r"(bytes) : "memory");
+        :
+        : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(bytes)
+        : "memory");
 }
 
 // Stores without waiting, and then counts 16 bytes as arrived; both are in the same block.
 DEVICE void cluster_send(cluster_pointer to, Words v, cluster_pointer arrivals) {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];"
-                 ::"r"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]), "r"(arrivals) : "memory");
+        :
+        : "r"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]), "r"(arrivals)
+        : "memory");
 }
 
 // Each thread that reads what has arrived waits for each round in turn: the parity is that of the rounds before it.
-// No more than the block's own shared memory has to be seen anew: to acquire from the cluster would empty the first cache.
+// It acquires from the block alone, as only the block's own shared memory is read: from the cluster it would empty L1.
 DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &fault, int line = __builtin_LINE()) {
     for (long long since = 0;; be_patient(since, fault, 0, 0, line)) {
         unsigned over;
-        asm volatile("{\n\t.reg .pred over;\n\t"
-                     "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n\t"
-                     "selp.u32 %0, 1, 0, over;\n\t}"
-                     : "=r"(over) : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(parity) : "memory");
+        asm volatile(
+            "{\n\t.reg .pred over;\n\t"
+            "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n\t"
+            "selp.u32 %0, 1, 0, over;\n\t}"
+            : "=r"(over)
+            : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(parity)
+            : "memory");
         if (over) return;
     }
 }
@@ -124,15 +136,19 @@ DEVICE void arrivals_await(Arrivals *at, unsigned parity, const Fault &fault, in
 
 DEVICE void store_coherent(Words *to, Words v) {
     asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};"
-                 ::"l"(__cvta_generic_to_global(to)), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
+        :
+        : "l"(__cvta_generic_to_global(to)), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3])
+        : "memory");
 }
 
-// From L2, past the multiprocessor's own cache, where a line may be older than what another block has stored, to the block's
-// shared memory, without waiting: it is there once the thread has called copies_arrived(), for others after a block_barrier()
-// behind that.
+// Copies from L2 to the block's shared memory without waiting. L1 is passed by, since its line may be older than what
+// another block has stored. The thread sees the copy after copies_arrived(), others after a block_barrier() behind
+// that.
 DEVICE void copy_coherent(Words *to, const Words *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-                 ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(__cvta_generic_to_global(from)) : "memory");
+        :
+        : "r"((unsigned)__cvta_generic_to_shared(to)), "l"(__cvta_generic_to_global(from))
+        : "memory");
 }
 
 DEVICE void copies_arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
@@ -140,7 +156,7 @@ DEVICE void copies_arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); 
 // One thread adds 1 after a block_barrier(). The release is cumulative: it covers what that barrier has ordered before
 // it, the stores of the whole block.
 DEVICE void signal(unsigned *counter) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(counter)) : "memory");
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" : : "l"(__cvta_generic_to_global(counter)) : "memory");
 }
 
 // One thread waits until the counter has reached the target, modulo 2^32; a block_barrier() then lets the others see
@@ -149,7 +165,9 @@ DEVICE void await(const unsigned *counter, unsigned target, const Fault &fault, 
     for (long long since = 0;;) {
         unsigned value;
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                     : "=r"(value) : "l"(__cvta_generic_to_global(counter)) : "memory");
+            : "=r"(value)
+            : "l"(__cvta_generic_to_global(counter))
+            : "memory");
         if ((int)(value - target) >= 0) return;
         be_patient(since, fault, value, target, line);
     }
@@ -163,10 +181,10 @@ DEVICE void await(const unsigned *counter, unsigned target, const Fault &fault, 
 //     a: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8);  b0: (2t, g);  b1: (2t + 8, g)
 //   k = 8, a word holds one number, whose last 13 bits should be 0:
 //     a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);  b0: (t, g);  b1: (t + 4, g)
-#define MULTIPLY(kind, a_words, b_words)                                                               \
+#define MULTIPLY(kind, a_words, b_words)                                                                   \
     asm volatile("mma.sync.aligned." kind " {%0, %1, %2, %3}, " a_words ", " b_words ", {%0, %1, %2, %3};" \
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                      \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                   \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
 
 DEVICE void multiply_bf16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     MULTIPLY("m16n8k16.row.col.f32.bf16.bf16.f32", "{%4, %5, %6, %7}", "{%8, %9}");
@@ -188,7 +206,8 @@ DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, uns
 
 // ---- order -----------------------------------------------------------------------------------------------
 
-// The word, which has to be there before what is written below is done; `nothing` is 0, and the compiler can't know it.
+// Returns the word, and waits until it is loaded, before what is written below. `nothing` is 0 without the compiler
+// knowing.
 DEVICE unsigned loaded(unsigned word, unsigned nothing) {
     asm volatile("xor.b32 %0, %0, %1;" : "+r"(word) : "r"(nothing) : "memory");
     return word;

@@ -1,18 +1,22 @@
+#pragma once
+#include "diagonal.h"
+
 // The backward of the diagonal recurrence. The gates are computed anew, from the projected input and the states before.
-// Variables of the linear recurrence of the gradients: the states, and the outputs that masked steps hold.
+// The gradients follow a linear recurrence in these variables: the states, and the output that masked steps hold.
 constexpr int VARS = NOISY ? S + 1 : S;
 
 struct Past {
     Fetched<VECTOR> x[AHEAD][G], before[AHEAD][S], d_output[AHEAD];
 };
-// The origins come one batch of steps before the values, whose places they are.
-DEVICE void fetch_origins(const Problem &p, const Place &at, long last, long from, int *origin) {
+// The origins say which steps the values are read from, so they are fetched one batch of steps before these.
+DEVICE void fetch_origins(const Problem &p, const Item &at, long last, long from, int *origin) {
 #pragma unroll
     for (int k = 0; k < AHEAD; k++)
         if (last - k >= from) origin[k] = origin_of(p, *at.d, at.direction, last - k, at.b);
 }
-// ALL: the chunk has as many steps left, so that none is asked for.
-template <bool ALL> DEVICE void fetch(const Problem &p, const Place &at, long last, long from, const int *origin, Past &past) {
+// ALL: the chunk has at least AHEAD steps left, so none has to be checked.
+template <bool ALL>
+DEVICE void fetch(const Problem &p, const Item &at, long last, long from, const int *origin, Past &past) {
     const Direction &d = *at.d;
     const long way = at.direction ? 1 : -1, t = time_of(p, at.direction, last), size = p.batch * p.units;
     const Store *x = d.x + at_x(p, t, at.b) + at.j, *d_output = d.d_output + at_d(p, t, at.b) + at.j;
@@ -38,7 +42,7 @@ template <bool ALL> DEVICE void fetch(const Problem &p, const Place &at, long la
     }
 }
 
-// A batch of steps and the origins that were asked for with it, as in the forward.
+// Waits for a batch of steps, as in the forward.
 DEVICE Past arrived(Past past, unsigned nothing) {
 #pragma unroll
     for (int k = 0; k < AHEAD; k++) {
@@ -56,7 +60,8 @@ struct Moment {
     float x[G], before[S], d_output;
     bool skipped, cut;
 };
-DEVICE Moment moment_of(const Problem &p, const Place &at, const Unit &unit, const Past &past, int k, int v, int origin) {
+DEVICE Moment moment_of(
+    const Problem &p, const Item &at, const Unit &unit, const Past &past, int k, int v, int origin) {
     Moment m;
     m.skipped = NOISY && origin == SKIPPED, m.cut = NOISY && origin == CUT;
     m.d_output = at.d->d_output ? read(past.d_output[k][v]) : 0;
@@ -74,7 +79,8 @@ struct Given {
 };
 
 // Takes the gradient of the variables after a step and gives that of the variables before it.
-DEVICE Given step_back(const Problem &p, const Place &at, const Unit &unit, const Draws &draws, long t, const Moment &m, float d_output, float *d) {
+DEVICE Given step_back(const Problem &p, const Item &at, const Unit &unit, const Draws &draws, long t, const Moment &m,
+    float d_output, float *d) {
     Given given;
     float recur[G], d_next[S], kept[S], from_x[G], from_recur[G], from_state[S], d_before[S];
 #pragma unroll
@@ -115,7 +121,7 @@ DEVICE void add(Sums &sums, int v, const Given &given) {
         if (!Step::SAME[g]) sums.bias_hh[g][v] += given.d_recur[g];
     }
 }
-DEVICE void write_sums(const Problem &p, const Place &at, const Sums &sums) {
+DEVICE void write_sums(const Problem &p, const Item &at, const Sums &sums) {
 #pragma unroll
     for (int g = 0; g < G; g++)
 #pragma unroll
@@ -127,19 +133,20 @@ DEVICE void write_sums(const Problem &p, const Place &at, const Sums &sums) {
         }
 }
 
-// Calls step(past, k, i, origin) for each step of the thread's chunk, the last one first. ALL: the chunk has as many steps
-// left, and each of them one before it, so that without masks no origin is looked at.
-template <bool ALL, class F> DEVICE void steps_back(const Past &past, long last, long from, const int *origin, const F &step) {
+// Calls step(past, k, i, origin) for each step of the thread's chunk, the last one first. ALL: the chunk has at least
+// AHEAD steps left and a step before each of them, so without masks no origin has to be checked.
+template <bool ALL, class F>
+DEVICE void steps_back(const Past &past, long last, long from, const int *origin, const F &step) {
 #pragma unroll
     for (int k = 0; k < AHEAD; k++)
         if (ALL || last - k >= from) step(past, k, last - k, ALL && !NOISY ? 0 : origin[k]);
 }
-DEVICE long first_step(const Problem &p, const Place &at) { return at.chunk * p.chunk_steps; }
-DEVICE long last_step(const Problem &p, const Place &at) {
+DEVICE long first_step(const Problem &p, const Item &at) { return at.chunk * p.chunk_steps; }
+DEVICE long last_step(const Problem &p, const Item &at) {
     const long end = first_step(p, at) + p.chunk_steps;
     return (end < p.steps ? end : p.steps) - 1;
 }
-template <class F> DEVICE void each_step_back(const Problem &p, const Place &at, const F &step) {
+template <class F> DEVICE void each_step_back(const Problem &p, const Item &at, const F &step) {
     const long from = first_step(p, at);
     Past now, later;
     int origin[AHEAD], next[AHEAD], after[AHEAD];
@@ -163,7 +170,7 @@ template <class F> DEVICE void each_step_back(const Problem &p, const Place &at,
 }
 
 DEVICE void run_backward(const Problem &p) {
-    const Place at = place_of(p);
+    const Item at = item_of(p);
     if (!at.live) return;
     Unit units[VECTOR];
     read_units(p, at, units);

@@ -1,10 +1,13 @@
-// Few units and a long sequence: the gradient of the states is a linear recurrence, so that chunks of time can be worked
-// on side by side. `transfer` finds how the gradient before each chunk depends on the one after it, `combine` follows
-// that from the last chunk to the first, and `backward` then runs all chunks with the gradients that enter them.
+#pragma once
+#include "diagonal_backward.h"
 
-// Writes the chunk's matrix, column by column, and then what the chunk itself adds.
+// For few units and a long sequence: the gradient of the states is a linear recurrence, so chunks of time can run side
+// by side. `transfer` finds how the gradient before each chunk depends on the one after it, `combine` follows that from
+// the last chunk to the first, and `backward` then runs all chunks with the gradients that enter them.
+
+// Writes the chunk's matrix, column by column, and then the gradient that the chunk itself adds.
 DEVICE void run_transfer(const Problem &p) {
-    const Place at = place_of(p);
+    const Item at = item_of(p);
     if (!at.live || at.chunk == 0) return;
     Unit unit;
     read_units(p, at, &unit);
@@ -25,11 +28,12 @@ DEVICE void run_transfer(const Problem &p) {
 #pragma unroll
     for (int c = 0; c <= VARS; c++)
 #pragma unroll
-        for (int s = 0; s < VARS; s++) at.d->transfer[((at.chunk * (VARS + 1) + c) * VARS + s) * all + row] = column[c][s];
+        for (int s = 0; s < VARS; s++)
+            at.d->transfer[((at.chunk * (VARS + 1) + c) * VARS + s) * all + row] = column[c][s];
 }
 
 DEVICE void run_combine(const Problem &p) {
-    const Place at = place_of(p);
+    const Item at = item_of(p);
     if (!at.live || at.chunk > 0) return;
     const long row = at.b * p.units + at.j, all = p.batch * p.units;
     float d[VARS] = {};

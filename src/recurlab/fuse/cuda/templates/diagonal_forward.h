@@ -1,24 +1,27 @@
+#pragma once
+#include "diagonal.h"
+
 // The forward of the diagonal recurrence.
 struct Inputs {
     Fetched<VECTOR> x[AHEAD][G];
     Marks marks[AHEAD];
 };
-// ALL: the sequence has as many steps left, so that none is asked for.
-template <bool ALL> DEVICE void fetch(const Problem &p, const Place &at, long first, Inputs &in) {
+// ALL: the sequence has at least AHEAD steps left, so none has to be checked.
+template <bool ALL> DEVICE void fetch(const Problem &p, const Item &at, long first, Inputs &in) {
     const long way = at.direction ? -1 : 1, t = time_of(p, at.direction, first);
     const Store *x = at.d->x + at_x(p, t, at.b) + at.j;
-    long place = t * p.batch + at.b;
+    long index = t * p.batch + at.b;
 #pragma unroll
-    for (int k = 0; k < AHEAD; k++, x += way * p.x_step, place += way * p.batch) {
+    for (int k = 0; k < AHEAD; k++, x += way * p.x_step, index += way * p.batch) {
         if (!ALL && first + k >= p.steps) continue;
 #pragma unroll
         for (int g = 0; g < G; g++) in.x[k][g] = get<VECTOR>(x + g * p.units);
-        if (NOISY) in.marks[k] = marks_of(p, *at.d, place);
+        if (NOISY) in.marks[k] = marks_of(p, *at.d, index);
     }
 }
 
-// A batch of steps, all of it loaded before the next one is asked for. A warp counts the loads of both together, so that
-// to wait for a part of this one later would be to wait for the whole of the next.
+// Waits for a whole batch of steps before the next one is fetched. A warp counts all its loads together: to wait for a
+// part of this batch later would be to wait for the whole next one too.
 DEVICE Inputs arrived(Inputs in, unsigned nothing) {
 #pragma unroll
     for (int k = 0; k < AHEAD; k++) {
@@ -35,15 +38,16 @@ struct Carried {
     int last;  // the last step that has counted, or START
 };
 
-// Where the results of a step go.
+// Where the results of a step are written.
 struct Outlets {
     Store *output;
     int *origin;
-    bool keeps;  // the origins: one thread of each sample
+    bool keeps;  // whether this thread writes the origins: one of each sample does
     long row, t;
 };
 
-DEVICE void forward_step(const Problem &p, const Place &at, const Unit *units, const Inputs &in, int k, const Outlets &to, Carried &c) {
+DEVICE void forward_step(
+    const Problem &p, const Item &at, const Unit *units, const Inputs &in, int k, const Outlets &to, Carried &c) {
     const int origin = NOISY ? origin_of(in.marks[k], c.last) : 0;
     const bool skipped = NOISY && origin == SKIPPED, cut = NOISY && origin == CUT;
     Pack<VECTOR> output, saved[S];
@@ -73,7 +77,9 @@ DEVICE void forward_step(const Problem &p, const Place &at, const Unit *units, c
 }
 
 // Takes AHEAD steps, or as many as are left.
-template <bool ALL> DEVICE void forward_steps(const Problem &p, const Place &at, const Unit *units, const Inputs &in, long first, Outlets &to, Carried &c) {
+template <bool ALL>
+DEVICE void forward_steps(
+    const Problem &p, const Item &at, const Unit *units, const Inputs &in, long first, Outlets &to, Carried &c) {
     const long way = at.direction ? -1 : 1;
 #pragma unroll
     for (int k = 0; k < AHEAD; k++) {
@@ -83,7 +89,7 @@ template <bool ALL> DEVICE void forward_steps(const Problem &p, const Place &at,
 }
 
 DEVICE void run_forward(const Problem &p) {
-    const Place at = place_of(p);
+    const Item at = item_of(p);
     if (!at.live) return;
     Unit units[VECTOR];
     read_units(p, at, units);
@@ -99,7 +105,8 @@ DEVICE void run_forward(const Problem &p) {
     }
     const long t = time_of(p, at.direction, 0);
     const bool keeps = at.d->origin && at.j == 0;
-    Outlets to = {at.d->output + at_h(p, t, at.b) + at.j, at.d->origin + t * p.batch + at.b, keeps, t * p.batch * p.units + row, t};
+    Outlets to = {at.d->output + at_h(p, t, at.b) + at.j, at.d->origin + t * p.batch + at.b, keeps,
+        t * p.batch * p.units + row, t};
     Inputs now, later;
     fetch<false>(p, at, 0, later);
     for (long first = 0; first < p.steps; first += AHEAD) {
