@@ -131,6 +131,15 @@ COMMAND = (
 CHECK = COMMAND + "assert 'torch' not in sys.modules; sys.exit(code)"
 
 
+@cache
+def answer(*arguments: str) -> tuple[int, str, float]:
+    """Return the exit code of a command, what it says of errors, and the processor's time: nothing here waits."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", CHECK, *arguments], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.returncode, done.stderr, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(["--help"], 0), (["train", "--help"], 0), (["train", "model.hiden_size=3"], 2), (["train", "model.zoneout=2"], 2),
@@ -141,8 +150,8 @@ CHECK = COMMAND + "assert 'torch' not in sys.modules; sys.exit(code)"
      (["bench", "--help"], 0), (["bench", "cells=gruu"], 2), (["_complete", "recurlab bench cells=gru,"], 0)],
 )  # fmt: skip
 def test_help_and_wrong_configs_answer_without_torch(arguments, code):
-    done = subprocess.run([sys.executable, "-c", CHECK, *arguments], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
+    found, said, _ = answer(*arguments)
+    assert found == code, said
 
 
 @pytest.mark.parametrize(
@@ -150,14 +159,7 @@ def test_help_and_wrong_configs_answer_without_torch(arguments, code):
     [["--help"], ["train", "--help"], ["report", "--help"], ["generate", "--help"], ["train", "model.hiden_size=3"]],
 )
 def test_help_and_wrong_configs_answer_in_under_a_second(arguments):
-    def seconds() -> float:
-        """Return the processor's time, which no other process lengthens; nothing here waits."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(3)) < 1
+    assert any(take(*arguments)[2] < 1 for take in (answer, *[answer.__wrapped__] * 2))
 
 
 def test_no_config_names_a_class_to_instantiate():

@@ -19,7 +19,9 @@ SWEEP = """\
 title: A toy
 question: Does it come out again?
 scales:
-  paper: {seeds: [0, 1], overrides: ["plugins=[toy_study]", "data={name: toy_study}", trainer.max_epochs=10]}
+  paper:
+    seeds: [0, 1]
+    overrides: ["plugins=[toy_study]", "data={name: toy_study}", backend=eager, trainer.max_epochs=10]
 benchmarks:
   toy:
     metric: test/loss
@@ -148,7 +150,7 @@ def test_rows_whose_data_are_not_here_are_left_out_with_their_reason(tmp_path, m
         '[experiment=adding/gru, "data={name: toy_study}", model.hidden_size=3]', "[experiment=jsb/gru]"
     )
     (poor / "experiments" / "toy" / "study.yaml").write_text(
-        text.replace(', "data={name: toy_study}", trainer', ", trainer")
+        text.replace(', "data={name: toy_study}", backend', ", backend")
     )
     assert run(poor, WORDS) == 0
     for seed in (0, 1):

@@ -14,7 +14,7 @@ from recurlab.launch.queue import run_all
 from recurlab.training.run_dir import RunDir
 
 WORDS = [
-    "plugins=[toy_problems,misfortune]", "data={name: toy_classification}", "model.hidden_size=4",
+    "plugins=[toy_problems,misfortune]", "data={name: toy_classification}", "model.hidden_size=4", "backend=eager",
     "trainer.max_epochs=2", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 # What befalls a job is told by the length of its training: the config is all that a job's process is given.

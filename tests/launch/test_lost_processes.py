@@ -113,19 +113,19 @@ def test_a_server_that_never_comes_up_is_said(server, monkeypatch):
 
 
 def test_a_job_is_told_to_end_though_its_server_is_gone():
-    start, deaf = time.monotonic(), KILL_SERVER + "Path('ready').touch(); time.sleep(60)"
+    start, deaf = time.monotonic(), KILL_SERVER + "Path('ready').touch(); time.sleep(600)"
     assert jobs.run_job(job(deaf), told=lambda: Path("ready").exists()).state == "preempted"
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < fresh.GRACE
 
 
 def test_a_job_that_hangs_is_named_and_killed_once_it_is_told_to_end(monkeypatch, capfd):
     monkeypatch.setattr(fresh, "GRACE", 0.2)
-    deaf = "import signal; signal.signal(15, signal.SIG_IGN); Path('ready').touch(); time.sleep(60)"
+    deaf = "import signal; signal.signal(15, signal.SIG_IGN); Path('ready').touch(); time.sleep(600)"
     start = time.monotonic()
     outcome = jobs.run_job(job(deaf, stall_timeout=0.3), told=lambda: Path("ready").exists())
     assert (outcome.state, outcome.path) == ("preempted", None)
     assert re.fullmatch(r"toy/name has made no step for \d s", outcome.reason)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 120
     assert capfd.readouterr().err.startswith("recurlab: toy/name has made no step for ")
 
 

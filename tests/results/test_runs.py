@@ -1,19 +1,28 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 import recurlab as package
+from recurlab.cli import main
 from recurlab.results.figures import draw_curves
 from recurlab.results.summary import explanation, summary
 
 
-@pytest.fixture
-def run(recurlab, quick, tmp_path) -> Path:
-    assert recurlab("train", "experiment=adding/lstm", *quick)[0] == 0
-    (status,) = tmp_path.rglob("status.json")
+@pytest.fixture(scope="module")
+def trained(quick, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(["train", "experiment=adding/lstm", f"output_dir={folder}", *quick]) == 0
+    (status,) = folder.rglob("status.json")
     return status.parent
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of a run of its own for each test."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def test_the_summary_puts_the_test_metric_beside_chance(run):
@@ -24,6 +33,7 @@ def test_the_summary_puts_the_test_metric_beside_chance(run):
 
 
 def test_the_picture_is_drawn_from_the_files_alone(pictures, run):
+    draw_curves(run)
     drawn = (run / "curves.png").read_bytes()
     (run / "curves.png").unlink()
     assert draw_curves(run) == run / "curves.png"

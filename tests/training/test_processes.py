@@ -96,7 +96,7 @@ def test_a_process_that_does_not_end_when_it_is_told_to_is_killed(launch, tmp_pa
     stubborn = "trap '' TERM; while true; do sleep 0.1; done"
     with pytest.raises(RecurlabError, match=r"^broken$"):
         launch(f"if [ $rank = 0 ]; then sleep 0.3; tell 0 broken; exit 1; fi; {stubborn}")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 120
     assert_all_ended(tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_processes_that_hang_are_named_and_killed_once_they_are_told_to_end(
     start = time.monotonic()
     with pytest.raises(Preempted, match=rf"^ended by SIGTERM and then killed: {which} made no step for \d s$"):
         launch(hang(rank), patience=0.5)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 120
     lines = capfd.readouterr().err.splitlines()
     assert re.fullmatch(rf"recurlab: {which} made no step for \d s", lines[0])
     assert len(lines) <= 2, "the next one after twice the time"
