@@ -13,7 +13,7 @@ from recurlab.compose import compose, expand
 from recurlab.data import DATA
 from recurlab.data.adding import Adding
 from recurlab.data.copy_memory import CopyMemory
-from recurlab.errors import RecurlabError
+from recurlab.errors import SHOWN, RecurlabError
 from recurlab.layers.constraints import MaxAbs
 from recurlab.layers.initializers import IndRNN, Orthogonal
 from recurlab.training.build import build_problem
@@ -119,6 +119,17 @@ def test_a_grid_is_every_combination_in_order():
     assert jobs == [
         [f"cell={cell}", f"seed={seed}", "model.zoneout=[0.1,0.2]"] for cell in ("gru", "lstm") for seed in (0, 1)
     ]
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_long_line_is_shown_up_to_its_limit(over):
+    words = ["seed=range(2,0)", "output_dir=" + "x" * (SHOWN - len("seed=range(2,0) output_dir=") + over)]
+    with pytest.raises(RecurlabError) as caught:
+        expand(words)
+    line, _, rest = str(caught.value).rpartition(": ")
+    assert rest == "this grid has no job"
+    assert line == (" ".join(words)[:-2] + "…" if over else " ".join(words))
+    assert len(line) == SHOWN
 
 
 def test_words_are_completed():

@@ -46,7 +46,7 @@ CHOICES: dict[str, Table] = {
 
 def schema_at(key: str, name: str) -> type:
     """Return the dataclass whose fields are the options of a name that is chosen at `key`; its table has the name."""
-    return schema_of(named(name).kind) if key == "cell" else CHOICES[key][name]
+    return schema_of(named(name).cls) if key == "cell" else CHOICES[key][name]
 
 
 def typed_choice(config: DictConfig, key: str, elsewhere: Iterable[str] = ()) -> tuple[str, DictConfig]:
@@ -91,7 +91,7 @@ def take_cell(config: DictConfig, elsewhere: Iterable[str] = ()) -> Cell:
         cell, usual = make_cell(name, options)
     except RecurlabError as error:
         said = re.match(r"\w+(?=[=:])", str(error))
-        of_option = said and said[0] in arguments_of(named(name).kind)
+        of_option = said and said[0] in arguments_of(named(name).cls)
         raise RecurlabError(f"cell.{error}" if of_option else str(error)) from error
     if OmegaConf.select(config, "recurrence.name") is None:
         OmegaConf.update(config, "recurrence.name", usual)

@@ -132,8 +132,8 @@ def _set(composed: DictConfig, override: Override) -> None:
             value = {"name": value}
         elif key.startswith(f"{choice}.") and isinstance(name := OmegaConf.select(composed, choice), str):
             OmegaConf.update(composed, choice, {"name": name})
-    if key == "cell.name" and OmegaConf.select(composed, key) in WITH_RESET:
-        OmegaConf.update(composed, "cell", {"reset": None, **composed.cell}, force_add=True)  # by which it is found
+    if key == "cell.name" and OmegaConf.select(composed, key) in WITH_RESET and "reset" not in composed.cell:
+        OmegaConf.update(composed, "cell.reset", None, force_add=True)  # as before: by it a run is found
     other_choice = key in CHOICES and isinstance(value, dict) and "name" in value  # not a mixture of both
     OmegaConf.update(composed, key, value, merge=not (other_choice or key in WHOLE), force_add=True)
 

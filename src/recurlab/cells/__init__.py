@@ -49,7 +49,7 @@ RECURRENCES = ("dense", "diagonal", "block")
 class Named(NamedTuple):
     """What the name of a cell stands for: its class, its usual recurrence, and options other than the defaults."""
 
-    kind: type
+    cls: type
     recurrence: str
     options: dict[str, Any]
 

@@ -46,15 +46,15 @@ def build_cell(
 
 def make_cell(name: str, options: Mapping[str, Any], arguments: Iterable[str] = ()) -> tuple[Cell, str]:
     """Return the cell of a name and its usual recurrence, without importing torch; see `build_cell`."""
-    kind, recurrence, usual = named(name)
-    own, given = list(arguments_of(kind)), {**usual, **options}
+    cls, recurrence, usual = named(name)
+    own, given = list(arguments_of(cls)), {**usual, **options}
     for option, value in options.items():
         if option not in own:
             raise unknown_option(option, value, f"cell {name!r}", own, arguments)
-    for option in missing(kind, given):
+    for option in missing(cls, given):
         raise RecurlabError(f"{option}: cell {name!r} needs a value")
     try:
-        made: Cell = kind(**given)
+        made: Cell = cls(**given)
     except RecurlabError:
         raise
     except Exception as error:  # whatever a user's cell refuses is said in a line

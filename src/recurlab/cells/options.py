@@ -7,40 +7,39 @@ from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def arguments_of(kind: type) -> dict[str, inspect.Parameter]:
+def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
     """Return the arguments that a class takes by keyword, by their names."""
-    found = inspect.signature(kind).parameters
+    found = inspect.signature(cls).parameters
     return {name: argument for name, argument in found.items() if argument.kind in BY_KEYWORD}
 
 
 @cache
-def schema_of(kind: type) -> type:
+def schema_of(cls: type) -> type:
     """Return a dataclass with a field for each option of a class of cells, none of which has a default.
 
     A field has the type of the argument's annotation, or any where there is none or OmegaConf does not know it.
     """
-    typed = {name: _type_of(kind, argument) for name, argument in arguments_of(kind).items()}
-    return make_dataclass(kind.__name__, [(name, hint, field(default=MISSING)) for name, hint in typed.items()])
+    typed = {name: _type_of(cls, argument) for name, argument in arguments_of(cls).items()}
+    return make_dataclass(cls.__name__, [(name, hint, field(default=MISSING)) for name, hint in typed.items()])
 
 
-def missing(kind: type, given: dict[str, Any]) -> list[str]:
+def missing(cls: type, given: dict[str, Any]) -> list[str]:
     """Return the options that have no default and are not given."""
-    arguments = arguments_of(kind)
+    arguments = arguments_of(cls)
     return [name for name, argument in arguments.items() if argument.default is argument.empty and name not in given]
 
 
-def _type_of(kind: type, argument: inspect.Parameter) -> Any:
+def _type_of(cls: type, argument: inspect.Parameter) -> Any:
     if argument.annotation is argument.empty:
         return Any
     written = SimpleNamespace(__annotations__={"option": argument.annotation})
     try:
-        hint = get_type_hints(written, vars(inspect.getmodule(kind)))["option"]
+        hint = get_type_hints(written, vars(inspect.getmodule(cls)))["option"]
         OmegaConf.structured(make_dataclass("Probe", [("option", hint, field(default=MISSING))]))
-    except (OmegaConfBaseException, Exception):  # a type of the user's, or a name that only a type checker knows
+    except Exception:  # a type of the user's, or a name that only a type checker knows
         return Any
     return hint

@@ -118,8 +118,9 @@ def _fitted(parameter: Parameter, base: Job) -> Parameter:
     """Return a range of whole numbers as one of any, where the config has a number that need not be whole."""
     if not isinstance(parameter, Range) or parameter.step is not None:
         return parameter
-    return (
-        replace(parameter, whole=False)
-        if isinstance(OmegaConf.select(base.resolved, parameter.key), float)
-        else parameter
-    )
+    usual: Any = OmegaConf.select(base.resolved, parameter.key)
+    if usual is None:  # an option that no YAML file names
+        usual = base.config
+        for name in parameter.key.split("."):
+            usual = getattr(usual, name, None)
+    return replace(parameter, whole=False) if isinstance(usual, float) else parameter
