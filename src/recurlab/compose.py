@@ -79,7 +79,7 @@ def _resolve(composed: DictConfig) -> DictConfig:
 
 
 def _spell_out(values: dict[str, Any], key: str) -> None:
-    """Write a choice that is given by its bare name as it is written with its options."""
+    """Replace a choice given by its bare name by a mapping that holds the name."""
     *above, last = key.split(".")
     for name in above:
         values = values.get(name) if isinstance(values, dict) else None  # type: ignore[assignment]
@@ -125,7 +125,7 @@ def _is_set_here(override: Override, known: dict[str, list[str]]) -> bool:
 
 
 def _set(composed: DictConfig, override: Override) -> None:
-    """Do what an override of an open mapping says."""
+    """Apply an override of a mapping that takes any key."""
     key, value = str(override.key_or_group), override.value()
     for choice in CHOICES:
         if key == choice and isinstance(value, str):
@@ -139,7 +139,7 @@ def _set(composed: DictConfig, override: Override) -> None:
 
 
 def _check_form(override: Override) -> None:
-    """Raise for what Hydra would take and nothing here would."""
+    """Raise for an override that Hydra would accept although it has no effect here."""
     key = str(override.key_or_group)
     if re.match(r"hydra([./]|$)", key):
         raise RecurlabError(f"{_said([override])}: Hydra's own settings have no effect here")
@@ -160,7 +160,7 @@ def _check_option(override: Override, known: dict[str, list[str]]) -> None:
 
 
 def _explain(error: Exception, overrides: list[Override]) -> RecurlabError:
-    """Return the line for an error of Hydra's; where a key is unknown, with the keys that stand beside it."""
+    """Return the one-line error for one of Hydra's; for an unknown key it lists the keys that are allowed there."""
     inner = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     key, known = str(inner.full_key if inner else ""), groups()
     value = next((found for o in reversed(overrides) for found in _at(o, key)), None)
@@ -179,7 +179,7 @@ def _explain(error: Exception, overrides: list[Override]) -> RecurlabError:
 
 
 def _at(override: Override, key: str) -> Iterator[Any]:
-    """Yield what an override says of a key, if it does: the key itself, or an entry of its mapping."""
+    """Yield the value that an override gives to a key, itself or as an entry of its mapping."""
     given, value = str(override.key_or_group), override.value()
     if key == given:
         yield value

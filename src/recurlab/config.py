@@ -37,7 +37,7 @@ NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*")  # of an experiment; a run 
 
 @dataclass
 class RecurrenceConfig:
-    """The kind of recurrence, null being the cell's own, and the heads of a block recurrence."""
+    """The recurrence type, where null is the cell's usual one, and the heads of a block recurrence."""
 
     name: Optional[str] = None  # noqa: UP045
     heads: int = 1

@@ -1,4 +1,4 @@
-"""The one error that users meet, the checks that raise it with a line they can act on, and other ends of a run."""
+"""The one error that users meet, the checks that raise it, and the other ways in which a run ends early."""
 
 import sys
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from signal import Signals
 
 INT64 = 2**63 - 1
 SIZE = 2**48  # the largest of a layer or a batch: a few times as much still fits into 64 bits
-LARGEST = 1e30  # of a number: what is computed from it has to be one of float32
+LARGEST = 1e30  # of a number: results computed from it have to fit into float32
 SHOWN = 120  # characters of a value in an error
 
 
@@ -18,14 +18,14 @@ class RecurlabError(ValueError):
 
 
 class Preempted(Exception):  # noqa: N818  no error
-    """A run was told to end, and has saved what it has to.
+    """A run was told by a signal to end, and has saved its state.
 
     Args:
-        signum: of the signal.
-        where: it was.
+        signum: the signal's number.
+        where: how far the run was, for the message.
 
     Attributes:
-        hint: how to go on.
+        hint: how to continue it.
     """
 
     def __init__(self, signum: int, where: str) -> None:
@@ -35,7 +35,7 @@ class Preempted(Exception):  # noqa: N818  no error
 
 
 class Pruned(Exception):  # noqa: N818  no error
-    """A run was not worth going on with."""
+    """A run was ended because its results promise less than those of others."""
 
 
 def say(text: object) -> None:
@@ -44,7 +44,7 @@ def say(text: object) -> None:
 
 
 def one_line(text: object) -> str:
-    """Return `text` with every run of white space folded to one blank, and what a terminal would obey escaped."""
+    """Return `text` in one line: white space becomes single blanks, and control characters are escaped."""
     folded = " ".join(str(text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in folded)
 
@@ -59,28 +59,32 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(name: object, names: Iterable[str], *, cutoff: float = 0.5, within: Path | None = None) -> str:
-    """Return the words that propose the name most like one that is not there, "" where none is like it.
+    """Return the words that propose the known name most similar to an unknown one, "" where none is similar.
 
     Args:
-        name: what was given.
-        names: what there is.
-        cutoff: how alike two names must be, from 0 to 1.
-        within: the folder of `names`, where they are those of files and are to be shown as paths.
+        name: the unknown one.
+        names: the known ones.
+        cutoff: how similar two names must be, from 0 to 1.
+        within: a folder, if `names` are its files and are to be shown as paths.
     """
     nearest = get_close_matches(str(name), list(names), n=1, cutoff=cutoff)
     return "".join(f"; did you mean {(str(within / found) if within else found)!r}?" for found in nearest)
 
 
 def unknown(what: str, name: object, allowed: Iterable[str]) -> RecurlabError:
-    """Return the error for a name that is none of `allowed`, e.g. ``cell='gruu'``."""
+    """Return the error for a name that is not among `allowed`, e.g. ``cell='gruu'``."""
     names = list(allowed)
     return RecurlabError(f"{what}={shown(name)}: allowed are {', '.join(names) or 'none'}{did_you_mean(name, names)}")
 
 
 def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Iterable[str] = ()) -> RecurlabError:
-    """Return the error for a key of a config that is none of `siblings`, full keys all of them.
+    """Return the error for an unknown key of a config.
 
-    The hint may also be a key that stands `elsewhere`: one of the same last name, or one spelt alike.
+    Args:
+        key: the full key, with dots.
+        value: what was given.
+        siblings: the full keys that are allowed in its place.
+        elsewhere: full keys of other parts; one with the same last name, or a similar one, is proposed too.
     """
     names = sorted(set(siblings))
     last = key.rpartition(".")[2]
@@ -92,14 +96,14 @@ def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Ite
 def unknown_option(
     key: str, value: object, owner: str, names: Iterable[str], elsewhere: Iterable[str] = ()
 ) -> RecurlabError:
-    """Return the error for an option that its owner has not, e.g. ``cell.rest='after'`` of ``cell 'gru'``.
+    """Return the error for an option that its owner does not have, e.g. ``cell.rest='after'`` of ``cell 'gru'``.
 
     Args:
         key: the full key, or an argument's name.
         value: what was given.
         owner: whose option it would be.
-        names: of the options that it has, without what is before the last dot of `key`.
-        elsewhere: full keys of other owners; one of them is proposed where no option of this one is like it.
+        names: the options that it has, as the last part of a key.
+        elsewhere: full keys of other owners; one of them is proposed if no option of this owner is similar.
     """
     place, dot, last = key.rpartition(".")
     own, others = list(names), list(elsewhere)
@@ -124,7 +128,7 @@ def check_instance(key: str, value: object, kind: type) -> None:
 
 
 def check_integer(key: str, value: object, *, low: int = 1, high: int | None = None) -> None:
-    """Raise unless `value` is a whole number of at least `low` and at most `high`, or what 64 bits hold."""
+    """Raise unless `value` is a whole number from `low` to `high`; None stands for the largest of 64 bits."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     most = INT64 if high is None else high
     if not whole or not low <= int(value) <= most:  # type: ignore[call-overload]
@@ -156,9 +160,9 @@ def check_number(
 
 
 def path_of(key: str, value: str) -> Path:
-    """Return the path that a key names; one that no file can have is an error.
+    """Return the path that a key names; a path that no file can have is an error.
 
-    ``~/`` and ``~user/`` stand for homes, where there is nothing of the name ``~user``.
+    ``~/`` and ``~user/`` stand for home folders, unless a file of the name ``~user`` exists.
     """
     try:
         path = Path(value)

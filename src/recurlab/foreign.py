@@ -1,4 +1,4 @@
-"""Files that somebody else made, opened so that none is waited for, fills the memory or runs code."""
+"""Reading files that somebody else made: none of them can block, fill the memory or run code."""
 
 import errno
 import io
@@ -10,16 +10,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-FREE = 2**26  # bytes that the content of any file may have
-RATIO = 100  # how many times a larger file's own bytes; of numbers that were trained no compression makes so little
-OBJECT = re.compile(r"GLOBAL '?([\w.]+)")  # how torch names what is no tensor
+FREE = 2**26  # bytes that the unpacked content of any compressed file may have
+RATIO = 100  # unpacked bytes for each byte of a larger file; trained weights never compress as far as this
+OBJECT = re.compile(r"GLOBAL '?([\w.]+)")  # how torch names an object that is not a tensor
 
 
 def open_file(path: Path) -> io.BufferedReader:
     """Open a file for reading.
 
     Raises:
-        OSError: also for what is no regular file: a pipe, which could be waited for without end, or a device.
+        OSError: also for a pipe, which could block forever, a device, or anything else that is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -36,7 +36,7 @@ def content_of(path: Path, most: int | None = None) -> bytes:
         most: bytes that it may have; None: as many as this machine's memory.
 
     Raises:
-        OSError: as `open_file`, and for a larger one, of which nothing is read.
+        OSError: as `open_file`, and for a larger file, before any of it is read.
     """
     with open_file(path) as file:
         check_size(file, most)
@@ -44,7 +44,7 @@ def content_of(path: Path, most: int | None = None) -> bytes:
 
 
 def check_size(file: io.BufferedReader, most: int | None = None) -> None:
-    """Raise OSError for a file of more bytes than `content_of` takes; one that is nothing but a hole has them too."""
+    """Raise OSError for a file of more bytes than `content_of` takes, even if it is sparse and takes no disk space."""
     size = os.fstat(file.fileno()).st_size
     if most is None:
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -53,18 +53,23 @@ def check_size(file: io.BufferedReader, most: int | None = None) -> None:
 
 
 def most_of(size: int) -> int:
-    """Return how many bytes may come of a compressed file of `size` bytes."""
+    """Return how many bytes a compressed file of `size` bytes may unpack to."""
     return FREE + RATIO * size
 
 
 def check_unfolded(total: int, size: int) -> None:
-    """Raise ValueError where a file of `size` bytes says that it holds more than can come of it."""
+    """Raise ValueError for a file of `size` bytes that claims to unpack to more than `most_of` allows."""
     if total > most_of(size):
         raise ValueError(f"{size:,} bytes say that they hold {total:,}, at most {most_of(size):,} are unfolded")
 
 
 def check_archive(file: io.BufferedReader) -> zipfile.ZipFile:
-    """Return a file as an archive whose entries together are not too large; what is none raises zipfile.BadZipFile."""
+    """Return a file as a zip archive, if its entries together are not too large.
+
+    Raises:
+        ValueError: for entries that are too large.
+        zipfile.BadZipFile: for a file that is not an archive.
+    """
     archive = zipfile.ZipFile(file)
     check_unfolded(sum(entry.file_size for entry in archive.infolist()), file.seek(0, os.SEEK_END))
     file.seek(0)
@@ -72,14 +77,14 @@ def check_archive(file: io.BufferedReader) -> zipfile.ZipFile:
 
 
 def load_tensors(path: Path, checked: bool = False) -> Any:
-    """Return what `torch.save` wrote into a file, where that is tensors and plain values: nothing else is unpickled.
+    """Return the tensors and plain values that `torch.save` wrote into a file; no other object is unpickled.
 
     Args:
         path: of the file.
-        checked: whether each part's checksum must be right, which torch itself does not look at.
+        checked: whether to verify the checksum of each part, which torch itself does not.
 
     Raises:
-        Exception: of many kinds, for a damaged file; torch's advice to load it all the same is never repeated.
+        Exception: of many classes, for a damaged file; torch's advice to load it without this check is left out.
     """
     import torch
 
@@ -89,7 +94,7 @@ def load_tensors(path: Path, checked: bool = False) -> Any:
             if checked and (damaged := archive.testzip()):
                 raise ValueError(f"{damaged} is damaged")
         file.seek(0)
-        warnings.simplefilter("ignore")  # of what is refused anyway
+        warnings.simplefilter("ignore")  # about files that are refused anyway
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:

@@ -27,7 +27,7 @@ SPELT = {"str": "string", "int": "integer", "bool": "boolean"}
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """Return what a YAML file holds, of which no more is made than a config can have.
+    """Return what a YAML file holds, as long as it is no larger than a config can be.
 
     Raises:
         RecurlabError: for a file that can't be read, or holds no mapping.
@@ -45,9 +45,9 @@ def read_yaml(path: Path) -> DictConfig:
 
 
 def _count(node: Any, known: dict[int, int]) -> int:
-    """Return how many values come of a part of a YAML file where each of its aliases is written out."""
+    """Return how many values a part of a YAML file has once each of its aliases is replaced by what it stands for."""
     if id(node) not in known:
-        known[id(node)] = VALUES  # until it is known: what holds itself has no end
+        known[id(node)] = VALUES  # until it is counted: a node that holds itself has no end
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = parts if isinstance(node, yaml.MappingNode) else [(part,) for part in parts]
         known[id(node)] = 1 + sum(_count(part, known) for pair in pairs for part in pair)
@@ -57,11 +57,11 @@ def _count(node: Any, known: dict[int, int]) -> int:
 
 
 def plain(config: DictConfig) -> DictConfig:
-    """Return a copy of a config that holds nothing but plain values, its interpolations resolved long ago.
+    """Return a copy of a config whose values are all plain: its interpolations were resolved before it was saved.
 
     Raises:
-        RecurlabError: for an interpolation, which could read what is none of a config's business, as the environment;
-            for a text that no file can hold, and a value that was left open (``???``).
+        RecurlabError: for an interpolation, which could read the environment or other things outside the config; for a
+            text that cannot be written to a file, and for a value that was left open (``???``).
     """
     values = OmegaConf.to_container(config)
     for key, value in _leaves(values, ""):
@@ -89,7 +89,7 @@ def typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
         RecurlabError: for an unknown key or a wrong type.
     """
     owner = _structured(schema)
-    _check_kinds(prefix, owner, values)
+    _check_containers(prefix, owner, values)
     try:
         merged = OmegaConf.merge(owner, values)
     except ConfigKeyError as error:
@@ -122,14 +122,14 @@ def typed(prefix: str, schema: type, values: DictConfig) -> DictConfig:
 
 @cache
 def _structured(schema: type) -> DictConfig:
-    """Return a dataclass as a config, which nobody may change."""
+    """Return a dataclass as a config, which is shared and must not be changed."""
     made = OmegaConf.structured(schema)
     assert isinstance(made, DictConfig)
     return made
 
 
-def _check_kinds(prefix: str, owner: DictConfig, values: DictConfig) -> None:
-    """Raise for what is no mapping, or no list, and has to be one."""
+def _check_containers(prefix: str, owner: DictConfig, values: DictConfig) -> None:
+    """Raise for a value that is not a mapping, or not a list, where the schema has one."""
     for name in values:
         if name not in owner or values[name] is None or OmegaConf.is_missing(owner, name):
             continue
@@ -142,7 +142,7 @@ def _check_kinds(prefix: str, owner: DictConfig, values: DictConfig) -> None:
         if not OmegaConf.is_dict(given):
             keys = ", ".join(map(str, wanted))
             raise RecurlabError(f"{key}={shown(given)}: must be a mapping{keys and f' of {keys}'}")
-        _check_kinds(f"{key}.", wanted, given)
+        _check_containers(f"{key}.", wanted, given)
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -59,14 +59,14 @@ class Cell:
 
     @cached_property
     def token(self) -> str:
-        """A name for this very object in this process: what a compiled graph can hold in its stead; see `cell_of`."""
+        """A name of this object in this process, which a compiled graph holds instead of it; see `cell_of`."""
         token = f"{type(self).__name__}-{next(_numbers)}"
         _by_token[token] = self
         return token
 
     @cached_property
     def comparable(self) -> bool:
-        """Whether cells of this kind are told to be equal by their options, as dataclasses that are frozen are."""
+        """Whether cells of this class are equal if their options are, as those of frozen dataclasses are."""
         try:
             return type(self).__eq__ is not object.__eq__ and isinstance(hash(self), int)
         except TypeError:  # one of its options can't be hashed
@@ -74,7 +74,7 @@ class Cell:
 
     @cached_property
     def kernels(self) -> list[Any]:
-        """What was compiled for this very object, where it is not `comparable`; it goes when the cell does."""
+        """Kernels compiled for this one object, if it is not `comparable`; they are freed with the cell."""
         return []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Cell:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.token  # noqa: B018  a copy is known too before it is compiled into a graph
+        self.token  # noqa: B018  a copy needs a token of its own before it is compiled into a graph
 
     def advance(self, x: Any, state: State, recur: Any) -> State:
         """Call `step` with states always in a tuple."""

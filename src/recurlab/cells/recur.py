@@ -26,7 +26,7 @@ def bind(
     """Return the `recur` of a cell's step: a function (B, H) -> (B, H) per gate.
 
     Args:
-        recurrence: what kind, and of how many heads.
+        recurrence: its type, and how many heads it has.
         cell: the cell whose gates and phases are served.
         weight: of the recurrence's `weight_shape`.
         bias: (G*H,) or None.
@@ -38,7 +38,7 @@ def bind(
     biases = None if bias is None else bias.view(gates, -1)
     gains = None if norm is None else norm.gain_hh.view(gates, -1)
     make = {"dense": _dense, "diagonal": _diagonal, "block": _block}[recurrence.kind]
-    by_gate: dict[str, Any] = dict.fromkeys(cell.gates)  # a gate without a recurrence has none to call
+    by_gate: dict[str, Any] = dict.fromkeys(cell.gates)  # None for a gate without a recurrence
     for phase in cell.phases:
         rows = [cell.gates.index(gate) for gate in phase]
         shift = None if biases is None else _pick(biases, rows)
@@ -55,7 +55,7 @@ def bind(
 
 
 class _Shared:
-    """One product for all gates of a phase, computed when the first of them asks."""
+    """One product for all gates of a phase, computed when the first of them is called."""
 
     def __init__(self, product: Product, dropout: Tensor | None) -> None:
         self.product, self.dropout = product, dropout
@@ -70,7 +70,7 @@ class _Shared:
 
 
 def _pick(rows: Tensor, wanted: list[int]) -> Tensor:
-    """Return the gates `wanted` of a (G, ...) tensor, without a copy where they lie side by side."""
+    """Return the gates `wanted` of a (G, ...) tensor; adjacent ones are returned without a copy."""
     first, count = wanted[0], len(wanted)
     if wanted == list(range(first, first + count)):
         return rows[first : first + count]

@@ -1,4 +1,4 @@
-"""What kind of recurrence a layer has: a full matrix, one weight a unit (diagonal), or a matrix a head (block)."""
+"""The recurrence types of a layer: a full matrix, a weight for each unit (diagonal), or a matrix for each head (block)."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Recurrence:
             raise RecurlabError(f"heads={self.heads}: only recurrence='block' has heads, this one is {self.kind!r}")
 
     def fan_in(self, hidden_size: int) -> int:
-        """Return how many units feed one unit."""
+        """Return how many units each unit reads."""
         return {"dense": hidden_size, "diagonal": 1, "block": hidden_size // self.heads}[self.kind]
 
     def weight_shape(self, gates: int, hidden_size: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What a step looks at: its arguments, and tensors that a cell is not to have."""
+"""Which tensors a step uses: its arguments, or weights of its own, which a cell must not have."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ NO_WEIGHTS = "a cell has no weights or buffers of its own, they would be neither
 
 
 class Watch(TorchFunctionMode):
-    """Listens in while a step runs.
+    """Records the tensors that a step uses while it runs.
 
     Args:
         given: the tensors that the step gets.
@@ -26,28 +26,28 @@ class Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Take note of the tensors that a function of torch is given, and of those that it returns."""
+        """Record the tensors that a function of torch is given, and those that it returns."""
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         self.seen += given
         result = func(*args, **(kwargs or {}))
         made = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
         self.known += made
-        self.used += given if made else []  # not where only a shape is read
+        self.used += given if made else []  # a function that returns no tensor reads only a shape
         return result
 
     def foreign(self) -> list[Tensor]:
-        """Return the tensors that came from elsewhere than the arguments of the step."""
+        """Return the used tensors that do not come from the arguments of the step."""
         return [tensor for tensor in self.seen if all(tensor is not known for known in self.known)]
 
     def check(self, name: str) -> None:
-        """Raise where the step of the cell of this name uses tensors that are to be trained."""
+        """Raise if the step of the cell of this name uses a tensor that requires a gradient."""
         for tensor in self.foreign():
             if tensor.requires_grad:
                 raise RecurlabError(f"cell {name}: its step uses a tensor {tuple(tensor.shape)} to train; {NO_WEIGHTS}")
 
 
 def check_holds_no_weights(cell: object) -> None:
-    """Raise where a cell, or its class, holds a parameter, a tensor to train, or a module that has tensors."""
+    """Raise if a cell or its class holds a parameter, a tensor that requires a gradient, or a module with tensors."""
     for name, value in _attributes(cell):
         for each in tree_leaves(value):
             tensors = list(each.state_dict().values()) if isinstance(each, nn.Module) else [each]
