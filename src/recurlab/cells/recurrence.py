@@ -1,4 +1,4 @@
-"""The recurrence types of a layer: a full matrix, a weight for each unit (diagonal), or a matrix for each head (block)."""
+"""The recurrence types of a layer: a full matrix, a weight for each unit (diagonal), a matrix for each head (block)."""
 
 from dataclasses import dataclass
 
