@@ -5,10 +5,12 @@ import pytest
 import torch
 
 import recurlab
+from recurlab.compose import compose
 from recurlab.config import ModelConfig
 from recurlab.errors import RecurlabError
 from recurlab.models.sequence_model import SequenceModel
 from recurlab.models.stacks import Steps
+from recurlab.training.build import build_problem
 
 T, B, C, O = 9, 4, 3, 5  # noqa: E741
 
@@ -139,3 +141,18 @@ def test_the_options_that_a_config_has_of_the_layer_have_the_layers_defaults():
     del own["hidden_size"]  # which the layer has no default for
     assert len(own) > 10
     assert own == {name: arguments[name].default for name in own}
+
+
+def test_each_choice_of_a_config_reaches_its_weights():
+    starts = {"input": 1.0, "recurrent": 2.0, "last_recurrent": 3.0, "bias": 4.0, "head": 5.0}
+    words = [f"model.init.{key}={{name: constant, value: {value}}}" for key, value in starts.items()]
+    words += ["model.num_layers=2", "model.init.gate_bias={update: 6}", "model.masked_output=hold"]
+    model = build_problem(compose(words)[0]).model
+    layer, units = model.stack.rnn, model.stack.rnn.hidden_size
+    assert (layer.weight_ih_l1 == 1).all()
+    assert (layer.weight_hh_l0 == 2).all()
+    assert (layer.weight_hh_l1 == 3).all()
+    assert (layer.bias_hh_l0[:units] == 4).all()
+    assert (model.head.weight == 5).all()
+    assert (layer.bias_ih_l1[units : 2 * units] == 6).all()
+    assert layer.masked_output == "hold"
