@@ -103,11 +103,13 @@ def unknown_option(
         value: what was given.
         owner: whose option it would be.
         names: the options that it has, as the last part of a key.
-        elsewhere: full keys of other owners; one of them is proposed if no option of this owner is similar.
+        elsewhere: full keys of other owners; one of them is proposed if it is spelt almost alike, or if no option of
+            this owner is similar.
     """
     place, dot, last = key.rpartition(".")
     own, others = list(names), list(elsewhere)
-    near = get_close_matches(last, own, n=1) or [name for name in others if name.rpartition(".")[2] == last]
+    close = get_close_matches(last, [*own, *others], n=1, cutoff=0.9)
+    near = close or get_close_matches(last, own, n=1) or [name for name in others if name.rpartition(".")[2] == last]
     hint = f"; did you mean {(f'{place}{dot}' if near[0] in own else '') + near[0]!r}?" if near else ""
     hint = hint or did_you_mean(last, others, cutoff=0.8)
     what = "unknown key" if dot else "unknown argument"
