@@ -17,7 +17,11 @@ class RecurlabError(ValueError):
     """Bad input, said in one line: the key or argument, its value, what is allowed, and the nearest valid name."""
 
 
-class Preempted(Exception):  # noqa: N818  no error
+class Ending(Exception):
+    """A way for a run to end that is no error."""
+
+
+class Preempted(Ending):
     """A run was told by a signal to end, and has saved its state.
 
     Args:
@@ -34,7 +38,7 @@ class Preempted(Exception):  # noqa: N818  no error
         self.signum = signum
 
 
-class Pruned(Exception):  # noqa: N818  no error
+class Pruned(Ending):
     """A run was ended because its results promise less than those of others."""
 
 

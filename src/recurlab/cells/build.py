@@ -40,7 +40,7 @@ def build_cell(
     else:
         made, usual = make_cell(cell, options, arguments)
     check_holds_no_weights(made)
-    made.phases, made.token  # noqa: B018  a faulty step is found here, and the layer can be compiled as one graph
+    made.prepare()
     return made, Recurrence(recurrence or usual, heads)
 
 

@@ -82,7 +82,11 @@ class Cell:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.token  # noqa: B018  a copy needs a token of its own before it is compiled into a graph
+        vars(self).update(token=self.token)  # a copy needs a token of its own before it is compiled into a graph
+
+    def prepare(self) -> None:
+        """Find the phases and the token now: a faulty step is found, and a layer can be compiled as one graph."""
+        vars(self).update(phases=self.phases, token=self.token)
 
     def advance(self, x: Any, state: State, recur: Any) -> State:
         """Call `step` with states always in a tuple."""

@@ -82,10 +82,10 @@ def _study(
     settings = plan.settings
     store = Store(settings.storage or sqlite(plan.folder / "sweep.db"), settings.heartbeat, settings.retries)
     store.patience.told = told
-    if store.file is not None and not store.file.exists():
-        plan.judged  # noqa: B018  a mistake that is found here leaves no file behind
+    # Looked up before there is a file, so that a mistake which is found in it leaves none behind.
+    judged = plan.judged if store.file is not None and not store.file.exists() else None
     with quiet_optuna(), store.open() as storage:
-        yield store, storage, store.join(storage, plan.name, plan.facts, lambda: plan.judged)
+        yield store, storage, store.join(storage, plan.name, plan.facts, lambda: judged or plan.judged)
 
 
 def _start(words: Sequence[str], count: int, signals: Signals) -> None:

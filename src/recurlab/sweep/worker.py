@@ -11,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.trial import Trial, TrialState
 
-from recurlab.errors import RecurlabError, one_line
+from recurlab.errors import Ending, RecurlabError, one_line
 from recurlab.launch.jobs import Outcome
 from recurlab.launch.queue import run_of, take_job
 from recurlab.results.records import Result
@@ -39,8 +39,8 @@ from recurlab.training.signals import Signals
 POLL = 1.0  # seconds between two looks at what the others do
 
 
-class _Failed(Exception):  # noqa: N818  is recorded as the trial's end
-    """A trial came to nothing."""
+class _Failed(Ending):
+    """A trial came to nothing, which is recorded as its end."""
 
 
 class _Left(BaseException):
