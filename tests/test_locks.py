@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from recurlab.errors import RecurlabError
 from recurlab.locks import acquire
+from recurlab.training.run_dir import RunDir
 
 # Holds a lock without this package, as an older version of it does.
 HOLDER = """
@@ -35,18 +37,42 @@ os._exit(0)
 """
 
 
+@pytest.fixture
+def hold(tmp_path):
+    """Return a function that starts a process which holds a file of `tmp_path` by a call of fcntl; all are killed."""
+    started = []
+
+    def hold(name, call):
+        command = [sys.executable, "-c", HOLDER, str(tmp_path / name), call]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize(("call", "inherited"), [("flock", True), ("lockf", False)])
-def test_a_lock_excludes_an_older_version_until_that_is_killed(tmp_path, call, inherited):
-    path = tmp_path / "file"
-    command = [sys.executable, "-c", HOLDER, str(path), call]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder, path.open("ab") as file:
-        assert holder.stdout.readline() == "held\n"
+def test_a_lock_excludes_an_older_version_until_that_is_killed(tmp_path, hold, call, inherited):
+    holder = hold("file", call)
+    with (tmp_path / "file").open("ab") as file:
         assert not acquire(file, 0, inherited)
         started = time.monotonic()
         assert not acquire(file.fileno(), 0.1, inherited)
         assert time.monotonic() - started >= 0.1
         holder.send_signal(signal.SIGKILL)
         assert acquire(file, 30, inherited)
+
+
+def test_a_run_that_an_older_version_trains_is_not_trained_beside_it(tmp_path, hold):
+    holder = hold(".lock", "lockf")
+    with pytest.raises(RecurlabError, match=r"^run='.*': another process is training it$"), RunDir(tmp_path).held(0):
+        pass
+    holder.kill()
+    with RunDir(tmp_path).held(30):
+        pass
 
 
 @pytest.mark.parametrize("inherited", [True, False])

@@ -1,4 +1,4 @@
-"""Where all that is kept between runs has its folder, and how a folder is opened that nobody else can change."""
+"""The cache folder, and opening folders that nobody else can change."""
 
 import os
 import stat
@@ -11,18 +11,18 @@ from typing import BinaryIO
 
 
 class Untrusted(PermissionError):  # noqa: N818  as OSErrors are named
-    """A folder or a file that somebody else could have written."""
+    """A folder or a file that somebody else can write."""
 
 
 def cache_root() -> str:
-    """Return ``$RECURLAB_CACHE``, or the folder recurlab of the user's caches, where ``~`` may stand for the home."""
+    """Return ``$RECURLAB_CACHE``, or ``recurlab`` in the user's caches; may begin with ``~``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return os.environ.get("RECURLAB_CACHE") or f"{base if base.startswith('/') else '~/.cache'}/recurlab"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that is open, in which nobody but this user and root could have put anything.
+    """An open folder to which only this user and root can add files.
 
     Attributes:
         path: of the folder, without symbolic links.
@@ -33,9 +33,9 @@ class Folder:
     descriptor: int
 
     def open(self, name: str) -> BinaryIO:
-        """Open a file of the folder for reading; raise OSError for what is no file or could be written by others."""
+        """Open a file for reading; raise OSError if it is irregular or others can write it."""
         path = self.path / name
-        # A pipe in its place would let the opening wait for a writer.
+        # O_NONBLOCK: opening a pipe would wait for a writer.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.fdopen(os.open(name, flags, dir_fd=self.descriptor), "rb")
         try:
@@ -51,11 +51,12 @@ class Folder:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Folder]:
-    """Open a folder, made if need be, for this user alone.
+    """Open a folder that only this user can change, created if it is missing.
 
-    It and each folder on the way to it, from the home or else from the root of the file system on, has to belong to
-    this user or to root, and must not be writable by others: who can rename a folder can put another one in its place.
-    Above it a sticky folder, as /tmp, may be: what lies there is renamed by its owner alone.
+    It and each folder on the way to it, from the home or else from the root of the file system,
+    must belong to this user or to root and must not be writable by others: whoever can rename a
+    folder can replace it. On the way a sticky folder such as /tmp is allowed, since only the owner
+    can rename what lies in it.
 
     Raises:
         Untrusted: naming the first folder that others can write.
@@ -64,25 +65,25 @@ def opened(path: Path) -> Iterator[Folder]:
     if os.name != "posix":
         raise OSError(f"platform={sys.platform!r}: must be linux or darwin for a cache")
     path, home = Path(os.path.realpath(path)), Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111
-    place = home if path.is_relative_to(home) and home.is_dir() else Path(path.anchor)
-    # A folder that can't be listed can be passed through.
+    reached = home if path.is_relative_to(home) and home.is_dir() else Path(path.anchor)
+    # O_PATH: a folder that can't be listed may be on the way.
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-    descriptor = os.open(place, flags)
+    descriptor = os.open(reached, flags)
     try:
-        for name in path.relative_to(place).parts:
-            _check(os.fstat(descriptor), place, passed=True)
-            place /= name
-            child = _child(name, place, flags, descriptor)
+        for name in path.relative_to(reached).parts:
+            _check(os.fstat(descriptor), reached, passed=True)
+            reached /= name
+            child = _child(name, reached, flags, descriptor)
             os.close(descriptor)
             descriptor = child
-        _check(os.fstat(descriptor), place)
+        _check(os.fstat(descriptor), reached)
         yield Folder(path, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _child(name: str, place: Path, flags: int, parent: int) -> int:
-    """Open a folder within an open one, made if need be; `place` is its path, for the errors."""
+def _child(name: str, path: Path, flags: int, parent: int) -> int:
+    """Open a folder within an open one, created if it is missing; `path` is for the errors."""
     try:
         try:
             return os.open(name, flags, dir_fd=parent)
@@ -91,11 +92,11 @@ def _child(name: str, place: Path, flags: int, parent: int) -> int:
                 os.mkdir(name, 0o700, dir_fd=parent)
             return os.open(name, flags, dir_fd=parent)
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(place)) from None
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def _check(status: os.stat_result, path: Path, *, passed: bool = False) -> None:
-    """Raise Untrusted if others could have written a file or a folder, or one that is only passed through."""
+    """Raise Untrusted if others can write `path`; `passed`: it is only on the way to a folder."""
     if status.st_uid not in (os.geteuid(), 0):
         raise Untrusted(f"{path} belongs to another user")
     if passed and status.st_mode & stat.S_ISVTX:
@@ -107,7 +108,7 @@ def _check(status: os.stat_result, path: Path, *, passed: bool = False) -> None:
 
 
 def _is_alone(user: int, group: int) -> bool:
-    """Return whether a group is the one of a user's own name, as many systems give to each, with nobody else in it."""
+    """Return whether a group is a user's private one: named as the user, no other member."""
     import grp  # not on every platform
     import pwd
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from recurlab.locks import acquire
 
-# Prefix of a file that is being written. Its writer locks it, so a file whose writer is gone can be recognised. Not
-# every file system shows a machine the locks of other machines, so the prefix holds the machine's name.
+# Prefix of a file that is being written. Its writer locks it, so a file whose writer is gone can be
+# recognised. Not every file system shows a machine the locks of other machines, so the prefix holds
+# the machine's name.
 PREFIX = f".new-{platform.node()[:64].replace('/', '_')}-"
 
 
@@ -30,12 +31,13 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = False) 
 def replacing(path: Path, durable: bool = False) -> Iterator[BufferedRandom]:
     """Give an empty file to write and read, which replaces `path` when the block ends without an error.
 
-    At any time `path` holds all of the old content or all of the new. Files that killed writers of this machine have
-    left in the folder are removed.
+    At any time `path` holds all of the old content or all of the new. Files that killed writers of
+    this machine have left in the folder are removed.
 
     Args:
         path: of the file.
-        durable: whether file and folder are synced to the disk, so that a power failure does not lose them.
+        durable: whether file and folder are synced to the disk, so that a power failure does not
+            lose them.
     """
     _sweep(path.parent)
     new, file = _create(path.parent)

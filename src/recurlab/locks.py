@@ -1,10 +1,11 @@
 """Locks on open files, which the system releases when their holder ends, however it ends.
 
-There is one function for all of them, on a file that the caller has opened. `filelock` opens lock files by their path,
-which fits none of ours: a study's definition is locked itself (versions that torch and datasets admit would truncate
-it), a new file before it has its name, a kernel's turn in a folder that is opened by its descriptor, and a run without
-the processes that are forked from its trainer. Locks of earlier versions of recurlab and of this one exclude each
-other, so the system call for a path must not change.
+There is one function for all of them, on a file that the caller has opened. `filelock` opens lock
+files by their path, which fits none of ours: a study's definition is locked itself (versions that
+torch and datasets admit would truncate it), a new file before it has its name, a kernel's turn in a
+folder that is opened by its descriptor, and a run without the processes that are forked from its
+trainer. Locks of earlier versions of recurlab and of this one exclude each other, so the system
+call for a path must not change.
 """
 
 import math
@@ -20,8 +21,9 @@ def acquire(file: IO[bytes] | IO[str] | int, patience: float = math.inf, inherit
     Args:
         file: open for writing, as NFS wants it; or its descriptor.
         patience: seconds to wait for another holder; 0 tries once.
-        inherited: whether processes forked from this one hold the lock as well (flock). If not, this process alone
-            holds it (lockf), but loses it as soon as it closes any file that it has opened on the same path.
+        inherited: whether processes forked from this one hold the lock as well (flock). If not,
+            this process alone holds it (lockf), but loses it as soon as it closes any file that it
+            has opened on the same path.
 
     Returns:
         Whether the file is locked now; False if another holder kept it for all of `patience`.

@@ -11,13 +11,15 @@ import time
 def end_with(pipe: int, grace: float | None = 0.0) -> None:
     """Watch a pipe in a thread and end this process when its other end, which the parent holds, is closed.
 
-    Works on every platform and if other processes lie between this one and the one that holds the other end. It needs
-    a Python that still runs threads; for one that hangs in C code add `die_with_parent`.
+    Works on every platform and if other processes lie between this one and the one that holds the
+    other end. It needs a Python that still runs threads; for one that hangs in C code add
+    `die_with_parent`.
 
     Args:
-        pipe: descriptor of this process's end. It is read by its number: `sys.stdin` has a lock, which Python wants at
-            its end. It must stay open.
-        grace: seconds from SIGTERM until the process is ended by force; 0 ends it at once, None never by force.
+        pipe: descriptor of this process's end. It is read by its number: `sys.stdin` has a lock,
+            which Python wants at its end. It must stay open.
+        grace: seconds from SIGTERM until the process is ended by force; 0 ends it at once, None
+            never by force.
     """
     threading.Thread(target=_watch, args=(pipe, grace), daemon=True).start()
 

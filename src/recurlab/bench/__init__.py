@@ -1,1 +1,1 @@
-"""How fast cells, recurrences and backends are beside torch's own layers, on the machine at hand."""
+"""How fast cells, recurrences and backends are beside torch's layers on this machine."""

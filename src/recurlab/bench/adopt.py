@@ -1,4 +1,4 @@
-"""From a bench's rows to the table by which `auto` chooses between cuDNN and the fused kernels on a GPU."""
+"""From rows of a bench to the table by which `auto` chooses cuDNN or fused on a GPU."""
 
 import csv
 import io
@@ -19,18 +19,21 @@ NEEDED = (*KEYS, "status", "forward_ms", "forward_backward_ms", "capability", "d
 
 
 def adopt(path: Path) -> list[str]:
-    """Enter a bench's times of the fused kernels beside those of torch's layer, which is cuDNN's, into the table.
+    """Enter a bench's ratios of fused kernels to torch's layer, which is cuDNN's, into the table.
 
-    A newer measurement takes the place of an older one of the same cell, precision, sizes and compute capability.
+    A newer measurement takes the place of an older one of the same cell, precision, sizes and
+    compute capability.
 
     Args:
         path: of a file that a bench on a GPU has written.
 
     Returns:
-        Lines to print: what is new in the table, how much of the file, and what of it could not be entered.
+        Lines to print: what is new in the table, how much of the file, and what of it could not be
+            entered.
 
     Raises:
-        RecurlabError: if the file can't be read, or nothing of it can be entered; the table is then as it was.
+        RecurlabError: if the file can't be read, or nothing of it can be entered; the table is then
+            as it was.
     """
     found, refused = _ratios(path)
     reasons = ", ".join(f"{count} {reason}" for reason, count in refused.items())
@@ -58,7 +61,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _ratios(path: Path) -> tuple[dict[Point, Ratio], Counter[str]]:
-    """Return the newest ratio of each point, and how many of the fused backend's rows give none for which reason."""
+    """Return the newest ratio of each point, and the number of fused rows without one by reason."""
     rows = _rows(path)
     beside = {_case(row): row for row in rows if row["backend"] == "torch" and row["status"] == "ok"}
     found: list[Ratio] = []
@@ -79,13 +82,14 @@ def _ratios(path: Path) -> tuple[dict[Point, Ratio], Counter[str]]:
             except (ValueError, ArithmeticError, KeyError) as error:
                 what = f"cell={row['cell']!r} shape={row['shape']!r}"
                 raise RecurlabError(f"{path}: {what}: no row of a bench: {one_line(error)}") from error
-    # Of several of one run, with other steps or features, the one that speaks the least for the fused kernels.
+    # Of several rows of one run, with other steps or features, the least favourable to the fused
+    # kernels counts.
     found.sort(key=lambda ratio: (ratio.date, ratio.forward_backward_ratio))
     return {ratio.point: ratio for ratio in found}, refused
 
 
 def _case(row: Row) -> tuple[str, ...]:
-    """Return what two rows share that were measured side by side."""
+    """Return the columns that rows measured side by side share."""
     return tuple(row[name] for name in (*KEYS, "date") if name != "backend")
 
 

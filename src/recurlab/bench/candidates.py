@@ -1,4 +1,4 @@
-"""From the settings to the layers that are compared: the cases, and who runs each of them."""
+"""From the settings to the layers that are compared: the cases, and the backends that run them."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,8 +92,8 @@ def cases(settings: BenchSettings) -> list[Case]:
 
 def _case(cell: str, recurrence: str, option: str, settings: BenchSettings) -> Case:
     heads = settings.heads if recurrence == "block" else 1
-    kind = build_cell(cell, recurrence or None, heads, {})[1].kind
-    return Case(cell, kind, heads, option)
+    default = build_cell(cell, recurrence or None, heads, {})[1].kind
+    return Case(cell, default, heads, option)
 
 
 def _resets_after(cell: str) -> bool:
@@ -101,13 +101,13 @@ def _resets_after(cell: str) -> bool:
 
 
 def reference(case: Case) -> Candidate:
-    """Return torch's layer that a case's ratios are taken to: the LSTM for an LSTM, the GRU for all else."""
+    """Return torch's layer that a case is compared with: LSTM for an LSTM, GRU for all else."""
     cell = "lstm" if isinstance(case.built()[0], LSTM) else "gru"
     return Candidate(Case(cell, "dense", 1, "bidirectional" if case.option == "bidirectional" else "none"), "torch")
 
 
 def candidates(settings: BenchSettings, *, beside: bool = True) -> tuple[list[Candidate], dict[Candidate, str]]:
-    """Return who is measured and a line of reason for each one that can't be; `beside` every reference too."""
+    """Return the candidates, and the reasons against others; `beside`: references too."""
     every = cases(settings)
     found: list[Candidate] = []
     refused: dict[Candidate, str] = {}
@@ -145,7 +145,7 @@ def call_of(work: LayerCall) -> Call:
 
 
 def small(case: Case) -> Shape:
-    """Return a shape that fills no vector and no block of a kernel evenly."""
+    """Return a small shape whose sizes no vector and no block of a kernel divides."""
     return Shape(7, 3, 17 if case.heads == 1 else 3 * case.heads, 5)
 
 
@@ -160,29 +160,29 @@ def torch_class(case: Case) -> type[nn.RNNBase] | None:
 
 
 def prepare_layer(candidate: Candidate, shape: Shape, settings: BenchSettings, seed: int = 0) -> LayerCall:
-    """Return a candidate's layer for a shape and an input, the same for the same seed whatever the backend."""
-    place: dict[str, Any] = {"device": settings.device, "dtype": getattr(torch, settings.dtype)}
-    case, kind = candidate.case, torch_class(candidate.case)
+    """Return a candidate's layer and input; the same for the same seed on every backend."""
+    factory: dict[str, Any] = {"device": settings.device, "dtype": getattr(torch, settings.dtype)}
+    case, layer_class = candidate.case, torch_class(candidate.case)
     with torch.random.fork_rng([0] if settings.device == "cuda" else []):
         torch.manual_seed(seed)
         ours = RNN(
-            shape.features, shape.hidden, **place, cell=case.cell, recurrence=case.recurrence, heads=case.heads,
+            shape.features, shape.hidden, **factory, cell=case.cell, recurrence=case.recurrence, heads=case.heads,
             backend=candidate.backend if candidate.backend in BACKENDS else "eager", **OPTIONS[case.option],
         )  # fmt: skip
-        x = torch.randn(shape.steps, shape.batch, shape.features, **place)
+        x = torch.randn(shape.steps, shape.batch, shape.features, **factory)
         lengths = torch.randint(1, shape.steps + 1, (shape.batch,), device=settings.device)
         boundaries = torch.rand(shape.steps, shape.batch, device=settings.device) < 2 / shape.steps
     mask = torch.arange(shape.steps, device=settings.device).unsqueeze(1) < lengths
     flags = {"mask": mask, "resets": boundaries}
     extra = {name: flag for name, flag in flags.items() if name == case.option}
-    if candidate.backend == "torch" and kind is not None:
-        theirs = _torch_layer(kind, ours, place)
+    if candidate.backend == "torch" and layer_class is not None:
+        theirs = _torch_layer(layer_class, ours, factory)
         return LayerCall(theirs, theirs, x, extra)
     return LayerCall(ours, _compiled(ours) if candidate.backend == "compile" else ours, x, extra)
 
 
 def projection(work: LayerCall) -> LayerCall:
-    """Return the products of the input with the input weights, and no more, as a candidate of its own."""
+    """Return the products of the input with the input weights alone, as a call of its own."""
     weights = [w.detach() for name, w in work.layer.named_parameters() if name.startswith("weight_ih")]
     weight = nn.Parameter(torch.cat(weights))  # of both directions
     return LayerCall(nn.ParameterList([weight]), lambda x: (F.linear(x, weight),), work.input, {})
@@ -191,17 +191,17 @@ def projection(work: LayerCall) -> LayerCall:
 def _compiled(layer: RNN) -> Any:
     from torch._dynamo import config  # slow to import
 
-    # Each layer and shape is a compilation of its own; and one graph or an error, else the loop could run uncompiled
-    # in part, unseen.
+    # Each layer and shape is a compilation of its own; and one graph or an error, else the loop
+    # could run uncompiled in part, unseen.
     config.recompile_limit = config.accumulated_recompile_limit = 100_000
     # The noise of torch's own generator, else no mask that is drawn could be compared.
     return torch.compile(layer, fullgraph=True, dynamic=False, options={"fallback_random": True})
 
 
-def _torch_layer(kind: type[nn.RNNBase], ours: RNN, place: dict[str, Any]) -> nn.RNNBase:
-    make: Any = kind
-    options = {"nonlinearity": getattr(ours.cell, "activation", "")} if kind is nn.RNN else {}
-    theirs: nn.RNNBase = make(ours.input_size, ours.hidden_size, bidirectional=ours.bidirectional, **place, **options)
+def _torch_layer(layer_class: type[nn.RNNBase], ours: RNN, factory: dict[str, Any]) -> nn.RNNBase:
+    make: Any = layer_class
+    options = {"nonlinearity": getattr(ours.cell, "activation", "")} if layer_class is nn.RNN else {}
+    theirs: nn.RNNBase = make(ours.input_size, ours.hidden_size, bidirectional=ours.bidirectional, **factory, **options)
     theirs.load_state_dict(ours.state_dict())
     return theirs
 

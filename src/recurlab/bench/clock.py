@@ -8,14 +8,15 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-CYCLES = 10_000_000  # five milliseconds of a GPU, in which Python launches both directions of a layer with noise
+CYCLES = 10_000_000  # 5 ms of a GPU, enough for Python to launch both directions with noise
 
 
 def elapsed(work: Callable[[], T], device: torch.device, *, queued: bool = False) -> tuple[float, T]:
-    """Return the seconds from the call of `work` to the end of all it started on the device, and what it gave.
+    """Return the seconds until all that `work` started on the device has ended, and its result.
 
-    With `queued` a GPU is kept busy until `work` has been called, so that the time is the GPU's alone: without the
-    Python code and the launches before it, which a training step hides in the same way.
+    With `queued` a GPU is kept busy until `work` has been called, so that the time is the GPU's
+    alone: without the Python code and the launches before it, which a training step hides in the
+    same way.
     """
     if device.type != "cuda":
         start = time.perf_counter()
@@ -33,9 +34,10 @@ def elapsed(work: Callable[[], T], device: torch.device, *, queued: bool = False
 
 
 def copy_bandwidth(device: torch.device, size: int = 2**30, repeats: int = 15) -> float:
-    """Return the bytes that a copy on the device reads and writes in a second; of `size` bytes, more than caches hold.
+    """Return the bytes per second that a copy of `size` bytes reads and writes; caches hold less.
 
-    It is the most that a kernel that only moves data can be held to: the speed on the data sheet is never reached.
+    It is the most that a kernel that only moves data can be held to: the speed on the data sheet is
+    never reached.
     """
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)

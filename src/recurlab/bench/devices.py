@@ -21,13 +21,14 @@ GPUS = {
 }
 
 
-# How many clusters of 2, 4, 8 and 16 blocks a Hopper of 132 multiprocessors may hold, which plans depend on: the ones
-# that are switched off differ from one GPU of a model to the next. Empty: its driver was not asked.
+# How many clusters of 2, 4, 8 and 16 blocks a Hopper of 132 multiprocessors may hold, which plans
+# depend on: the ones that are switched off differ from one GPU of a model to the next. Empty: its
+# driver was not asked.
 HOPPER = ((), (66, 33, 16, 8), (66, 32, 15, 7), (66, 32, 14, 5))
 
 
 def variants(name: str) -> list[Properties]:
-    """Return what GPUs of a name may be like.
+    """Return the variants of a GPU model, which differ in how many clusters they can hold.
 
     Raises:
         RecurlabError: if there is no GPU of this name.
@@ -39,7 +40,7 @@ def variants(name: str) -> list[Properties]:
 
 @contextmanager
 def taken_for(properties: Properties | None) -> Iterator[None]:
-    """Let kernels be planned for a GPU that need not be there; for this machine's own if None."""
+    """Plan kernels for a GPU that need not be present; None: for this machine's own."""
     here = gpu.properties
     try:
         if properties is not None:

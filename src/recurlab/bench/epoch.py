@@ -1,4 +1,4 @@
-"""One epoch of pixel MNIST with the layers of experiment=mnist_pixel/indrnn: end to end, and the kernels' share of it.
+"""An epoch of pixel MNIST with the layers of mnist_pixel/indrnn: time and the kernels' share.
 
 The parts are put together here, so that no config is read: Hydra need not be installed.
 """

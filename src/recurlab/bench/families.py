@@ -1,4 +1,4 @@
-"""Families of kernels, each another path through them: layers on a backend against float64, their bits and times."""
+"""Families of layers, one for each path through the kernels, compared with float64 and timed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ FEATURES = 24
 
 @dataclass(frozen=True)
 class Layer:
-    """A cell with a recurrence, T steps, B samples and H units; `noise`: zoneout, a mask and resets."""
+    """A cell, its recurrence, T steps, B samples, H units; `noise`: zoneout, mask and resets."""
 
     cell: str
     recurrence: str
@@ -39,9 +39,9 @@ class Layer:
         return self.steps * self.batch * self.units
 
 
-# Each family is another path: threads alone, time in chunks, a block alone, clusters of up to 8 and of 16 blocks, a
-# cooperative grid that exchanges through L2, one with rests and several turns, and all that makes noise. The first ones
-# wait for nobody, and can't hang.
+# Each family is another path: threads alone, time in chunks, a block alone, clusters of up to 8 and
+# of 16 blocks, a cooperative grid that exchanges through L2, one with rests and several turns, and
+# all that makes noise. The first ones wait for nobody, and can't hang.
 FAMILIES = {
     "diagonal": (
         Layer("indrnn", "diagonal", 65, 5, 200),
@@ -96,7 +96,7 @@ def kernel_sources(device: torch.device, *, tiny: bool) -> Iterator[str]:
 
 
 def work_of(layer: Layer, backend: str, device: torch.device, dtype: torch.dtype, values: torch.dtype) -> LayerCall:
-    """Return a layer and its input, of numbers that `values` can hold, the same for all backends and devices."""
+    """Return a layer and its input, rounded to `values`, the same for all backends and devices."""
     options: dict[str, Any] = {"zoneout": 0.2} if layer.noise else {}
     if layer.recurrence == "block":
         options["heads"] = 4
@@ -114,7 +114,7 @@ def outcome(work: LayerCall, values: torch.dtype) -> dict[str, Tensor]:
     torch.manual_seed(1)  # the same noise for all
     output, final = work.call(work.input, **work.extra)
     finals = final if isinstance(final, tuple) else (final,)
-    given = {"output": output} | {f"final state {place}": state for place, state in enumerate(finals)}
+    given = {"output": output} | {f"final state {index}": state for index, state in enumerate(finals)}
     cotangents = [
         torch.cos(torch.arange(t.numel(), device=t.device)).view_as(t).to(values).to(t.dtype) for t in given.values()
     ]
@@ -125,7 +125,7 @@ def outcome(work: LayerCall, values: torch.dtype) -> dict[str, Tensor]:
 
 
 def verdict(layer: Layer, precision: Precision, device: torch.device) -> str:
-    """Return what is found of a layer in a precision: a word of `KNOWN` and the figures or the reason."""
+    """Return the verdict on a layer in a precision: a word of `KNOWN`, then figures or a reason."""
     with tf32(precision.tf32):
         work = work_of(layer, "fused", device, precision.dtype, precision.dtype)
         try:
@@ -140,8 +140,8 @@ def verdict(layer: Layer, precision: Precision, device: torch.device) -> str:
 def _compared(
     found: dict[str, Tensor], again: dict[str, Tensor], right: dict[str, Tensor], precision: Precision, *, relu: bool
 ) -> tuple[str, str]:
-    """Return what is wrong, or "", and the largest error; tensors come in the order in which they are computed."""
-    worst, place = 0.0, "nothing"
+    """Return what is wrong, or "", and the largest error; compares in the order of computation."""
+    worst, where = 0.0, "nothing"
     # Where a rounding turns a ReLU, a whole term goes.
     loose = 5 if relu and precision is not PRECISIONS["float32"] else 1
     for name, wanted in right.items():
@@ -156,8 +156,8 @@ def _compared(
         if not error <= bound:
             return f"{error:.1e} of the norm in {name}, allowed is {bound:.0e}", ""
         if error >= worst:
-            worst, place = error, name
-    return "", f"{worst:.1e} of the norm in {place}"
+            worst, where = error, name
+    return "", f"{worst:.1e} of the norm in {where}"
 
 
 def _times(work: LayerCall, steps: int, precision: Precision, device: torch.device) -> str:

@@ -6,11 +6,12 @@ from statistics import median
 
 from recurlab.bench.results import Row
 
-# Words that a diagonal cell's kernels move for each unit of each step, in a training step's forward and backward pass,
-# with gates computed anew in the backward pass: the forward pass reads the projection of each gate and writes the
-# states; the backward pass reads the projections, the states before the step and the gradient of the output, and
-# writes a gradient of each projection. The rnn could do with 3 backward, as its output tells the slope of tanh and
-# ReLU; the kernels are written from any step, for which that need not hold.
+# Words that a diagonal cell's kernels move for each unit of each step, in a training step's forward
+# and backward pass, with gates computed anew in the backward pass: the forward pass reads the
+# projection of each gate and writes the states; the backward pass reads the projections, the states
+# before the step and the gradient of the output, and writes a gradient of each projection. The rnn
+# could do with 3 backward, as its output tells the slope of tanh and ReLU; the kernels are written
+# from any step, for which that need not hold.
 WORDS = {"indrnn": (2, 4), "indy_gru": (4, 8), "indy_lstm": (6, 11)}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MANY = 16_384  # B * H from which on a diagonal cell can fill a GPU
@@ -20,7 +21,7 @@ OPTIONS = ("zoneout", "mask", "resets", "recurrent_dropout")
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound that figures of one kind are held to; the least that is allowed if `at_least`, else the most."""
+    """A bound for figures: the least value allowed if `at_least`, else the largest."""
 
     name: str
     bound: float
@@ -53,15 +54,15 @@ class GoalFigure:
 
 def figures(rows: list[Row]) -> list[GoalFigure]:
     """Return all figures that rows of one device give, in the order of the goals."""
-    by_place = {_place(row): row for row in rows if row["status"] == "ok"}
+    by_key = {_key(row): row for row in rows if row["status"] == "ok"}
     found: list[GoalFigure] = []
-    for row in by_place.values():
+    for row in by_key.values():
         if row["backend"] != "fused":
             continue
         if row["option"] != "none":
-            found += _overhead(row, by_place)
+            found += _overhead(row, by_key)
         elif row["recurrence"] == "diagonal":
-            found += [*_moved(row), *_speedup(row, by_place)]
+            found += [*_moved(row), *_speedup(row, by_key)]
         elif row["recurrence"] == "dense":
             found += _dense(row)
     ratios: dict[str, list[float]] = {}
@@ -73,7 +74,7 @@ def figures(rows: list[Row]) -> list[GoalFigure]:
 
 
 def needed_bytes(row: Row) -> tuple[int, int]:
-    """Return the bytes that the two passes of a diagonal cell over a row's shape move, each read and written once."""
+    """Return the bytes that a diagonal cell's two passes move, each read or written once."""
     steps, batch, hidden, _ = _sizes(row)
     forward, backward = (words * BYTES[row["dtype"]] * steps * batch * hidden for words in WORDS[row["cell"]])
     return forward, backward
@@ -92,8 +93,8 @@ def _moved(row: Row) -> Iterator[GoalFigure]:
             yield GoalFigure(SHARE, f"{_point(row)} {name}", size / seconds / (float(row["copy_gb_s"]) * 1e9))
 
 
-def _speedup(row: Row, by_place: dict[tuple[str, ...], Row]) -> Iterator[GoalFigure]:
-    theirs = by_place.get(_place(row | {"cell": "gru", "recurrence": "dense", "backend": "torch"}))
+def _speedup(row: Row, by_key: dict[tuple[str, ...], Row]) -> Iterator[GoalFigure]:
+    theirs = by_key.get(_key(row | {"cell": "gru", "recurrence": "dense", "backend": "torch"}))
     if row["cell"] != "indy_gru" or theirs is None:
         return
     ours, usual = _alone(row), _alone(theirs)
@@ -111,8 +112,8 @@ def _dense(row: Row) -> Iterator[GoalFigure]:
         yield GoalFigure(MICRO, _point(row), seconds / steps * 1e6)
 
 
-def _overhead(row: Row, by_place: dict[tuple[str, ...], Row]) -> Iterator[GoalFigure]:
-    plain = by_place.get(_place(row | {"option": "none"}))
+def _overhead(row: Row, by_key: dict[tuple[str, ...], Row]) -> Iterator[GoalFigure]:
+    plain = by_key.get(_key(row | {"option": "none"}))
     if row["option"] in OPTIONS and plain is not None:
         ratio = float(row["forward_backward_ms"]) / float(plain["forward_backward_ms"])
         yield GoalFigure(OVERHEAD, f"{_point(row)} {row['option']}", ratio)
@@ -124,7 +125,7 @@ def _alone(row: Row) -> tuple[float, float]:
     return forward, backward
 
 
-def _place(row: Row) -> tuple[str, ...]:
+def _key(row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in ("dtype", "tf32", "shape", "cell", "recurrence", "heads", "option", "backend"))
 
 
@@ -139,7 +140,7 @@ def _sizes(row: Row) -> tuple[int, int, int, int]:
 
 
 def goals_summary(rows: list[Row]) -> list[str]:
-    """Return lines: how many figures meet each goal, every one that does not, and whatever has no figure."""
+    """Return lines: how many figures meet each goal, those that do not, and what has none."""
     found = figures(rows)
     lines = ["goals: met of measured, worst and median figure"]
     for goal in GOALS:
@@ -171,5 +172,5 @@ def _without_figure(rows: Iterable[Row]) -> Iterator[str]:
         if row["status"] != "ok":
             option = "" if row["option"] == "none" else f" {row['option']}"
             points.setdefault(f"{row['backend']}: {row['status']}", []).append(f"{_point(row)}{option}")
-    for status, places in points.items():
-        yield f"{status}: {len(places)} points: {', '.join(places[:6])}{', ...' if len(places) > 6 else ''}"
+    for status, named in points.items():
+        yield f"{status}: {len(named)} points: {', '.join(named[:6])}{', ...' if len(named) > 6 else ''}"

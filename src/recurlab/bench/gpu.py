@@ -1,4 +1,4 @@
-"""The plan for a GPU from its first item to the csv, the goals and the picture; survives kernels that fail or hang."""
+"""The plan for a GPU, up to csv, goals and picture; survives kernels that fail or hang."""
 
 import faulthandler
 import gc
@@ -20,7 +20,7 @@ from recurlab.bench.results import BenchResults, Row, to_rows
 from recurlab.bench.stages import BROKEN, LOST
 from recurlab.errors import one_line
 
-STUCK = 60  # seconds after which an item is given up, with the process: nothing else ends a kernel that waits for ever
+STUCK = 60  # seconds after which the process is ended: nothing else ends a kernel that hangs
 
 
 def run_gpu_plan(
@@ -35,18 +35,20 @@ def run_gpu_plan(
         seconds: no item is begun after these.
         first: number of the first item.
         lost: whether the one before it did not end, which is noted.
-        since: what was measured before it is left out of goals and picture, as 2026-01-01T00:00:00+00:00.
+        since: what was measured before it is left out of goals and picture, as
+            2026-01-01T00:00:00+00:00.
 
     Returns:
-        0, 1 if something failed or was not reached, or BROKEN if the items after the last one need a new process.
+        0, 1 if something failed or was not reached, or BROKEN if the items after the last one need
+        a new process.
     """
     check_device(device)
     end = time.monotonic() + seconds
     since = since or datetime.now(UTC).isoformat(timespec="seconds")
     plan = items(TINY if tiny else FULL, device, output)
     with prepared(plan[0].settings):
-        place = torch.device(device)
-        bandwidth = copy_bandwidth(place, size=2**22 if tiny else 2**30)
+        torch_device = torch.device(device)
+        bandwidth = copy_bandwidth(torch_device, size=2**22 if tiny else 2**30)
         shared = environment(plan[0].settings) | {"copy_gb_s": f"{bandwidth / 1e9:.5g}"}
         kept = BenchResults(output, shared["device"])
         print(f"{shared['device']}: a copy on the device reads and writes {bandwidth / 1e9:.4g} GB/s", flush=True)
@@ -63,7 +65,7 @@ def run_gpu_plan(
                 kept.add(_measured(item, shared))
             finally:
                 faulthandler.cancel_dump_traceback_later()
-            if (reason := machine.lost(place)) is not None:
+            if (reason := machine.lost(torch_device)) is not None:
                 print(f"{LOST}{reason}", flush=True)
                 return BROKEN
     rows = [row for row in kept.rows if row["date"] >= since and row["device"] == shared["device"]]
@@ -94,7 +96,7 @@ def _noted(item: Item, shared: Row, status: str) -> list[Row]:
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what is imported is no garbage: to look through it before each round would take a tenth of a second
+    gc.freeze()  # else each round's collection would search all imported modules: 0.1 s
     where, folder, small, moment, limit, start, gone = sys.argv[1:]
     sys.exit(
         run_gpu_plan(

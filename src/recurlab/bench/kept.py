@@ -1,4 +1,4 @@
-"""What a run of scripts/gpu_verify leaves: a summary and an archive of its logs, beside the results of its stages."""
+"""What scripts/gpu_verify leaves beside results: a summary and an archive of its logs."""
 
 import io
 import tarfile
@@ -11,11 +11,12 @@ SUMMARY, ARCHIVE = "summary.txt", "logs.tgz"
 
 
 class Kept:
-    """All that was said so far, and the logs; both are in the folder after each stage, whatever ends the run.
+    """The summary and the logs, both written after each stage, whatever ends the run.
 
     Args:
         output: the folder.
-        logs: that of the stages' logs; those of stages that are not run now are kept too, and earlier summaries.
+        logs: that of the stages' logs; those of stages that are not run now are kept too, and
+            earlier summaries.
         since: when the run began, as 2026-01-01T00:00:00+00:00.
     """
 

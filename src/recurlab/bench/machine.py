@@ -1,4 +1,4 @@
-"""What a speed depends on beside the code: the machine, the threads, and who else is at work."""
+"""What a speed depends on beside the code: the machine, the threads, and other processes."""
 
 import platform
 import subprocess
@@ -68,7 +68,7 @@ def prepared(settings: BenchSettings) -> Iterator[None]:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Let a GPU multiply float32 matrices in TF32, or not: all of it alike, for torch lets cuDNN alone by default."""
+    """Allow or forbid TF32 for float32 matrices; torch's default allows it in cuDNN alone."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     try:
@@ -85,7 +85,7 @@ def check_device(device: str) -> None:
 
 
 def lost(device: torch.device) -> str | None:
-    """Return why a device answers no more in this process, above all where a kernel has waited in vain, or None."""
+    """Return why a device fails in this process, as after a barrier's timeout, or None."""
     try:
         if device.type == "cuda":
             torch.cuda.synchronize(device)

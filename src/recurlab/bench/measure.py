@@ -1,4 +1,4 @@
-"""The clock and the memory of candidates: all of one shape in turns, so that what the machine does meets them alike."""
+"""Times and memory of candidates, in turns, so that disturbances affect all alike."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError, one_line
 
 UNSUPPORTED = "not supported: "
-WRONG = "parity failed"  # is timed all the same: whether a kernel is worth mending shows only so
+WRONG = "parity failed"  # it is timed anyway, to show whether the kernel is worth repairing
 
 
 @dataclass
@@ -29,7 +29,8 @@ class Timings:
         gap: to the eager backend.
         forward: seconds of each forward pass, without gradients.
         both: seconds of each forward and backward pass.
-        passes: seconds of each forward pass that keeps what its backward pass needs, and of that backward pass alone.
+        passes: seconds of each forward pass that keeps what its backward pass needs, and of that
+            backward pass alone.
         projection: the same of nothing but the products of the input with the input weights.
         peak: bytes; see `peak_bytes`.
     """
@@ -49,9 +50,10 @@ class Timings:
 
     @property
     def alone(self) -> tuple[float, float] | None:
-        """The medians of the forward and the backward pass less those of the projection; None if not measured.
+        """Medians of forward and backward pass minus the projection's; None if not measured.
 
-        What the layer computes beside the two products is the recurrence's: sums of bias gradients, copies, casts.
+        What the layer computes beside the two products is the recurrence's: sums of bias gradients,
+        copies, casts.
         """
         if not self.passes:
             return None
@@ -71,9 +73,9 @@ class Runner:
         with torch.no_grad():
             output = self.work.call(self.work.input, **self.work.extra)[0]
         generator = torch.Generator(output.device).manual_seed(4)
-        place = {"device": output.device, "dtype": output.dtype}
+        factory = {"device": output.device, "dtype": output.dtype}
         # The gradient is given, for a loss would be timed with the layer.
-        self.cotangent = torch.randn(output.shape, generator=generator, **place)
+        self.cotangent = torch.randn(output.shape, generator=generator, **factory)
 
     def forward(self) -> Tensor:
         """Run the layer, input projection and all, without keeping anything for a gradient."""
@@ -107,7 +109,7 @@ class Runner:
 
 
 def measure(candidates: list[Candidate], shape: Shape, settings: BenchSettings) -> dict[Candidate, Timings]:
-    """Return what is found of each candidate: first parity and memory, then the timings in turns."""
+    """Return the result of each candidate: first parity and memory, then timings in turns."""
     results: dict[Candidate, Timings] = {}
     runners: dict[Candidate, list[Runner]] = {}
     for candidate in candidates:
@@ -130,7 +132,7 @@ def measure(candidates: list[Candidate], shape: Shape, settings: BenchSettings) 
             gc.collect()
             gc.disable()  # it would stop whoever happens to run
             for first, *_ in list(runners.values())[:1]:
-                seconds(first, first.forward)  # else the first one alone would pay for the caches that gc has used
+                seconds(first, first.forward)  # else gc's use of the caches would cost the first alone
             for candidate, made in runners.items():
                 _time(results[candidate], made)
     finally:
@@ -170,8 +172,9 @@ def seconds(runner: Runner, work: Callable[[], Tensor]) -> float:
 def peak_bytes(work: Callable[[], object], device: str) -> int:
     """Return the most bytes of tensors alive at once while `work` runs, beyond those alive before.
 
-    That is all that torch's allocator gives out: the output, what the backward pass keeps, gradients and temporaries,
-    inside of operators too. What a library takes from the system itself is not seen, as a kernel's packed weights.
+    That is all that torch's allocator gives out: the output, what the backward pass keeps,
+    gradients and temporaries, inside of operators too. What a library takes from the system itself
+    is not seen, as a kernel's packed weights.
     """
     gc.collect()
     if device == "cuda":
@@ -181,7 +184,7 @@ def peak_bytes(work: Callable[[], object], device: str) -> int:
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell when it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints its start and stop
     with profile(profile_memory=True) as profiler:
         work()
     assert profiler.kineto_results is not None

@@ -41,13 +41,13 @@ class Workload:
         )  # fmt: skip
 
     @property
-    def place(self) -> dict[str, Any]:
-        """Where tensors are, and their type."""
+    def factory(self) -> dict[str, Any]:
+        """Device and dtype, as torch's factory functions take them."""
         return {"device": self.device, "dtype": getattr(torch, self.settings.dtype)}
 
     def batch_first(self) -> torch.Tensor:
         """Return an input (B, T, I)."""
-        return torch.randn(self.shape.batch, self.shape.steps, self.shape.features, **self.place)
+        return torch.randn(self.shape.batch, self.shape.steps, self.shape.features, **self.factory)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _flashrnn(module: Any, workload: Workload) -> LayerCall:
     sizes = {"weight_ih": (gates * shape.hidden, shape.features), "weight_hh": (gates, 1, shape.hidden, shape.hidden),
              "bias": (4, 1, shape.hidden)}  # fmt: skip  # of the GRU too, whose candidate has two
     weights = nn.ParameterDict(
-        {name: nn.Parameter(0.05 * torch.randn(s, **workload.place)) for name, s in sizes.items()}
+        {name: nn.Parameter(0.05 * torch.randn(s, **workload.factory)) for name, s in sizes.items()}
     )
 
     def call(x: torch.Tensor) -> Any:
@@ -110,17 +110,17 @@ def _xlstm(module: Any, workload: Workload) -> LayerCall:
         input_shape="SBGNH", output_shape="SBH",
     )  # fmt: skip
     layer = nn.Sequential(
-        nn.Linear(shape.features, 4 * shape.hidden, bias=False, **workload.place),
+        nn.Linear(shape.features, 4 * shape.hidden, bias=False, **workload.factory),
         cell.sLSTMCell(config).to(workload.device),
     )
-    x = torch.randn(shape.steps, shape.batch, shape.features, **workload.place)
+    x = torch.randn(shape.steps, shape.batch, shape.features, **workload.factory)
     return LayerCall(layer, layer, x, {})
 
 
 def _torchrl(module: Any, workload: Workload) -> LayerCall:
     modules, tensordict = import_module(f"{module.__name__}.modules"), import_module("tensordict")
-    kind, states = {"gru": (modules.GRUModule, ["h"]), "lstm": (modules.LSTMModule, ["h", "c"])}[workload.cell]
-    layer = kind(
+    layer_class, states = {"gru": (modules.GRUModule, ["h"]), "lstm": (modules.LSTMModule, ["h", "c"])}[workload.cell]
+    layer = layer_class(
         input_size=workload.shape.features, hidden_size=workload.shape.hidden, device=workload.device,
         in_keys=["x", *states], out_keys=["y", *(("next", state) for state in states)], default_recurrent_mode=True,
         recurrent_backend="triton", recurrent_matmul_precision="tf32" if workload.precision == "tf32" else "ieee",
@@ -135,9 +135,9 @@ def _torchrl(module: Any, workload: Workload) -> LayerCall:
 
 
 def _haste(module: Any, workload: Workload) -> LayerCall:
-    kind = {"gru": module.GRU, "lstm": module.LSTM, "indrnn": module.IndRNN}[workload.cell]
-    layer = kind(workload.shape.features, workload.shape.hidden).to(workload.device)
-    x = torch.randn(workload.shape.steps, workload.shape.batch, workload.shape.features, **workload.place)
+    layer_class = {"gru": module.GRU, "lstm": module.LSTM, "indrnn": module.IndRNN}[workload.cell]
+    layer = layer_class(workload.shape.features, workload.shape.hidden).to(workload.device)
+    x = torch.randn(workload.shape.steps, workload.shape.batch, workload.shape.features, **workload.factory)
     return LayerCall(layer, layer, x, {})
 
 

@@ -10,19 +10,20 @@ from recurlab.bench.machine import tf32
 from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError
 
-# The largest difference allowed, as a part of the tensor's largest magnitude. In half precision and in TF32, backends
-# may round what enters the step in different places, and where that turns a ReLU a whole term of a gradient goes: there
-# the float32 layer is held to its own limit first, and ROUNDED finds what is lost on the way from and to half tensors.
+# The largest difference allowed, as a part of the tensor's largest magnitude. In half precision and
+# in TF32, backends may round what enters the step at different points, and where that turns a ReLU
+# a whole term of a gradient goes: there the float32 layer is held to its own limit first, and
+# ROUNDED finds what is lost on the way from and to half tensors.
 TOLERANCES = {"float64": 1e-10, "float32": 2e-5}
 ROUNDED = 0.3
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The largest relative difference to the eager backend, in which tensor, and what is allowed there."""
+    """The largest relative difference to the eager backend, its tensor, and its limit."""
 
     size: float = float("nan")
-    place: str = ""
+    tensor: str = ""
     allowed: float = 0.0
 
     @property
@@ -32,7 +33,7 @@ class Gap:
 
 
 def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Gap:
-    """Return how far a candidate is from the eager backend; where less is computed than float32, of that too.
+    """Return a candidate's gap to eager; below float32, its float32 layer's if that fails.
 
     Raises:
         RecurlabError: if the candidate's backend does not serve the shape.
@@ -57,8 +58,8 @@ def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) ->
 def difference(candidate: Candidate, shape: Shape, settings: BenchSettings) -> tuple[float, str]:
     """Return the largest relative difference to the eager backend, and of what.
 
-    Outputs, final states and the gradients of the input, the initial states and all parameters are compared, on a
-    small odd shape and on the widths of `shape`.
+    Outputs, final states and the gradients of the input, the initial states and all parameters are
+    compared, on a small odd shape and on the widths of `shape`.
     """
     worst = (0.0, "nothing")
     for size in (small(candidate.case), shortened(shape)):
@@ -95,12 +96,12 @@ def _everything(work: LayerCall, shape: Shape) -> dict[str, Tensor]:
     ends = end if isinstance(end, tuple) else (end,)
     results = [output, *ends]
     torch.autograd.backward(results, [draw(*result.shape) for result in results])
-    leaves = {"input": x} | {f"state {place}": s for place, s in enumerate(start)} | dict(work.layer.named_parameters())
+    leaves = {"input": x} | {f"state {index}": s for index, s in enumerate(start)} | dict(work.layer.named_parameters())
     gradients = {
         f"gradient of {name}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for name, leaf in leaves.items()
     }
-    values = {"output": output, **{f"final state {place}": s for place, s in enumerate(ends)}}
+    values = {"output": output, **{f"final state {index}": s for index, s in enumerate(ends)}}
     return {name: tensor.detach() for name, tensor in (values | gradients).items()}
 
 

@@ -1,4 +1,4 @@
-"""Our fused layer beside whatever else runs a GRU or an LSTM: torch's layers, and packages that are installed."""
+"""Our fused layer beside other GRUs and LSTMs: torch's layers, and packages if installed."""
 
 import csv
 import gc
@@ -77,7 +77,7 @@ def _imported() -> Iterator[tuple[str, Any]]:
 
 
 def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Workload, str]]:
-    """Yield what is timed in its order: ours before the others of a workload; what no peer has is left out."""
+    """Yield what is timed: ours before the peers of each workload that any peer has."""
     wanted = [(cell, shape) for shape in sizes.dense for cell in ("gru", "lstm")]
     wanted += [("indrnn", shape) for shape in (sizes.many[0], sizes.few[0])]
     workloads = [
@@ -97,9 +97,9 @@ def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Workloa
 def _measured(plan: Sequence[tuple[Workload, str]], there: Mapping[str, Any], end: float) -> Iterator[Row]:
     """Yield a row for each part of the plan, until the time is up or the device answers no more."""
     own: dict[Workload, Timings] = {}
-    for place, (workload, name) in enumerate(plan):
+    for number, (workload, name) in enumerate(plan):
         if time.monotonic() > end:
-            print(f"time is up: the last {len(plan) - place} of {len(plan)} were not begun, from {workload} {name} on")
+            print(f"time is up: the last {len(plan) - number} of {len(plan)} were not begun, from {workload} {name} on")
             return
         with tf32(workload.settings.tf32):
             if name == OURS:

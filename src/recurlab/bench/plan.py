@@ -1,4 +1,4 @@
-"""What is measured on a GPU to hold the fused kernels against their goals, the most telling first."""
+"""What is measured on a GPU for the goals of the fused kernels, most important first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,11 +14,13 @@ class Sizes:
     """The shapes of a plan.
 
     Attributes:
-        many: diagonal cells that can fill a GPU, few input features: what they read and write is theirs.
+        many: diagonal cells that can fill a GPU, few input features: what they read and write is
+            theirs.
         few: diagonal cells that are too small for that.
         beside: the diagonal GRU beside torch's dense one.
         dense: dense cells, as many input features as units, as in a stack of layers.
-        options: the diagonal and the dense shape for what zoneout, masks, resets and recurrent dropout cost.
+        options: the diagonal and the dense shape for what zoneout, masks, resets and recurrent
+            dropout cost.
         repeats: timings of each candidate.
     """
 
@@ -97,7 +99,8 @@ def _ordered(sizes: Sizes, common: BenchSettings) -> Iterator[Item]:
     for shape in (*sizes.few, *others):
         for dtype in PRECISIONS[:2]:
             yield item(diagonal, shape, dtype)
-    # In bfloat16 torch gathers the weights in every call, or has no cuDNN: float16 is the harder yardstick.
+    # In bfloat16 torch gathers the weights in every call, or has no cuDNN: float16 is the harder
+    # yardstick.
     for cell in ("gru", "lstm"):
         for shape in sizes.dense:
             yield item((cell,), shape, PRECISIONS[2], beside=True)

@@ -1,4 +1,4 @@
-"""Kernels that travel: compiled for a GPU where there is none, into a folder that scripts/gpu_verify takes."""
+"""Kernels compiled on a machine without their GPU, into a folder that scripts/gpu_verify takes."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ DEFAULTS = {"name": "", "output": "", "seconds": "3600", "tiny": "false"}
 
 
 def prebuild(words: list[str]) -> int:
-    """Compile all programs that gpu_verify needs on a GPU; return 1 if one can't be compiled, else 0."""
+    """Compile all programs that gpu_verify needs; return 1 if one can't be compiled, else 0."""
     settings = _parse(words)
     folder = Path(settings["output"]).expanduser().absolute()
     if (reason := nvrtc.unavailable()) is not None:
@@ -53,7 +53,7 @@ def prebuild(words: list[str]) -> int:
 
 
 def carried(folder: Path, cache: Path) -> list[str]:
-    """Copy kernels into a cache of this user alone, whatever modes a copy has left them; return lines about them.
+    """Copy kernels into a cache that this user alone can write; return lines about them.
 
     Args:
         folder: that of `prebuild`, or the one of its cubins.

@@ -1,4 +1,4 @@
-"""The CUDA programs that measurements need, compiled side by side before the GPU is asked for anything."""
+"""The CUDA programs of the measurements, compiled side by side before the GPU is used."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def of_items(plan: Iterable[Item], device: torch.device) -> Iterator[str]:
 
 
 def _runs(case: Case, item: Item) -> Iterator[tuple[BenchSettings, Shape]]:
-    """Yield how and where a case is run: to compare it in float32, to compare it as asked, and to be timed."""
+    """Yield the settings and shapes of a case: compared in float32, compared as asked, timed."""
     settings, little = item.settings, small(case)
     wide = replace(settings, dtype="float32", tf32=False)
     yield from ((wide, little), (wide, shortened(little)))
@@ -36,7 +36,7 @@ def _runs(case: Case, item: Item) -> Iterator[tuple[BenchSettings, Shape]]:
 
 
 def of_layer(work: LayerCall, device: torch.device, *, allow_tf32: bool) -> list[str]:
-    """Return the sources of a layer's kernels on a device, none if no kernel serves it; its tensors may be anywhere."""
+    """Return the sources of a layer's kernels for a device, [] if no kernel serves it."""
     with tf32(allow_tf32):
         try:
             return fused.sources(call_of(work), device)
@@ -45,7 +45,7 @@ def of_layer(work: LayerCall, device: torch.device, *, allow_tf32: bool) -> list
 
 
 def compile_all(sources: Iterable[str], capability: tuple[int, int], seconds: float) -> list[str]:
-    """Compile sources into the cache on disk, on all cores; return a line for each one that can't be compiled.
+    """Compile sources into the cache on all cores; return a line for each that can't be.
 
     Args:
         sources: of CUDA programs.
@@ -60,7 +60,8 @@ def compile_all(sources: Iterable[str], capability: tuple[int, int], seconds: fl
         return wrong
     # The longest texts, those of dense gradients, take longest: none of them is to be the last.
     tasks = [(source, capability) for source in sorted(missing, key=len, reverse=True)]
-    # Not forked from this one, which has threads and may have a GPU; the server keeps the environment of its first use.
+    # Not forked from this one, which has threads and may have a GPU; the server keeps the
+    # environment of its first use.
     context, here = multiprocessing.get_context("forkserver"), dict(os.environ)
     with context.Pool(os.cpu_count(), _enter, (here,)) as pool:
         found = pool.imap_unordered(_compile, tasks)

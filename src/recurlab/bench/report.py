@@ -1,4 +1,4 @@
-"""What a person sees of the measurements: a table, and bars of the times as a multiple of torch's."""
+"""Measurements for people: a table, and bars of the times as a multiple of torch's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,12 +35,12 @@ def speed_table(rows: list[Row]) -> str:
 
 
 def aligned_columns(lines: Sequence[Sequence[str]], texts: int) -> str:
-    """Return lines of cells as a table under its first line; the first columns are `texts`, the others numbers."""
+    """Return a table whose first line is its head: first `texts` columns of text, then numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     made = [
         " │ ".join(
-            cell.ljust(width) if place < texts else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if column < texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
@@ -48,7 +48,7 @@ def aligned_columns(lines: Sequence[Sequence[str]], texts: int) -> str:
 
 
 def draw_speeds(rows: list[Row], path: Path) -> str:
-    """Draw the ratios of rows from one machine: a panel for each shape and pass, a group for each case.
+    """Draw the ratios of one machine: a panel for each shape and pass, a group for each case.
 
     Return the line that says where the picture is, or why there is none.
     """
@@ -59,10 +59,10 @@ def draw_speeds(rows: list[Row], path: Path) -> str:
         return f"picture: none: {one_line(error)}"
 
     order = list(dict.fromkeys(_case(row) for row in rows))
-    rows = sorted(rows, key=lambda row: order.index(_case(row)))  # a case measured later too is one group
+    rows = sorted(rows, key=lambda row: order.index(_case(row)))  # one group for each case
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     backends = list(dict.fromkeys(row["backend"] for row in rows))
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(sorted(backends, key=_torch_first))}
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(sorted(backends, key=_torch_first))}
     height = sum(1.2 + 0.2 * sum(row["shape"] == shape for row in rows) for shape in shapes)
     figure = Figure(figsize=(11, max(3.0, height)), layout="constrained")
     panels = figure.subplots(len(shapes), len(PASSES), squeeze=False)
@@ -80,7 +80,7 @@ def draw_speeds(rows: list[Row], path: Path) -> str:
 
 
 def goals_picture(found: list["GoalFigure"], path: Path, title: str) -> str:
-    """Draw the figures of each goal beside its bound; return the line that says where, or why there is none."""
+    """Draw each goal's figures beside its bound; return a line that says where, or why not."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -92,11 +92,11 @@ def goals_picture(found: list["GoalFigure"], path: Path, title: str) -> str:
     canvas = Figure(figsize=(10, sum(heights)), layout="constrained")
     panels = canvas.subplots(len(by_goal), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (goal, figures) in zip(panels[:, 0], by_goal.items(), strict=True):
-        places = range(len(figures))
-        axes.barh(places, [f.value for f in figures], color=["tab:blue" if f.met else "tab:red" for f in figures])
-        for place, figure in zip(places, figures, strict=True):
-            axes.annotate(f" {figure.value:.3g}", (figure.value, place), va="center", fontsize=6)
-        axes.set_yticks(places, [f.point for f in figures], fontsize=6)
+        lines = range(len(figures))
+        axes.barh(lines, [f.value for f in figures], color=["tab:blue" if f.met else "tab:red" for f in figures])
+        for y, figure in zip(lines, figures, strict=True):
+            axes.annotate(f" {figure.value:.3g}", (figure.value, y), va="center", fontsize=6)
+        axes.set_yticks(lines, [f.point for f in figures], fontsize=6)
         axes.set_ylim(len(figures) - 0.4, -0.6)
         axes.axvline(goal.bound, color="black", linewidth=0.8)
         axes.margins(x=0.1)
@@ -110,21 +110,21 @@ def goals_picture(found: list["GoalFigure"], path: Path, title: str) -> str:
 
 def _bars(axes: "Axes", rows: list[Row], column: str, colours: dict[str, str]) -> None:
     """Draw one panel, its cases from top to bottom."""
-    places: list[float] = []
+    positions: list[float] = []
     labels: dict[str, list[float]] = {}
     at = 0.0
-    for place, row in enumerate(rows):
-        if place and _case(row) != _case(rows[place - 1]):
+    for index, row in enumerate(rows):
+        if index and _case(row) != _case(rows[index - 1]):
             at += 0.7
-        places.append(at)
+        positions.append(at)
         labels.setdefault(_case(row), []).append(at)
         at += 1
     for name, colour in colours.items():
-        chosen = [(y, float(row[column])) for y, row in zip(places, rows, strict=True) if row["backend"] == name]
+        chosen = [(y, float(row[column])) for y, row in zip(positions, rows, strict=True) if row["backend"] == name]
         if chosen:
             lengths = [ratio - 1 for _, ratio in chosen]
             axes.barh([y for y, _ in chosen], lengths, 0.9, left=1, color=colour)
-    for y, ratio in zip(places, (float(row[column]) for row in rows), strict=True):
+    for y, ratio in zip(positions, (float(row[column]) for row in rows), strict=True):
         text, side = (f"{ratio:.3g} ", "right") if ratio < 1 else (f" {ratio:.3g}", "left")
         axes.annotate(text, (ratio, y), va="center", ha=side, fontsize=7)
     axes.set_yticks([sum(ys) / len(ys) for ys in labels.values()], list(labels), fontsize=8)

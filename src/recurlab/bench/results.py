@@ -1,4 +1,4 @@
-"""The measurements on disk: a CSV file for each processor, a row for each case, the newest in place of older ones."""
+"""The measurements on disk: a CSV file for each processor, the newest row of each case."""
 
 import csv
 import io
@@ -20,12 +20,12 @@ FIELDS = (
     "forward_backward_min_ms", "recurrence_forward_ms", "recurrence_backward_ms", "reference", "forward_ratio",
     "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "kind", "capability",
 )  # fmt: skip
-OLDER = FIELDS[: FIELDS.index("kind")]  # of files from before there were rows of another kind of device than cpu
+OLDER = FIELDS[: FIELDS.index("kind")]  # of files from before GPUs were measured
 Row = dict[str, str]
 
 
 def csv_path(folder: Path, machine: str) -> Path:
-    """Return the file of a machine, or of whatever has such a name: in small letters, joined by dashes."""
+    """Return the file of a machine: its name in small letters, joined by dashes."""
     plain = re.sub(r"\((r|tm)\)", "", machine.lower())
     return folder / f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}.csv"
 
@@ -35,7 +35,8 @@ class BenchResults:
 
     Args:
         output: the folder of the file.
-        machine: the name of the processor or GPU, which the file is named after: "amd-epyc-family-26-model-2.csv".
+        machine: the name of the processor or GPU, which the file is named after:
+            "amd-epyc-family-26-model-2.csv".
     """
 
     def __init__(self, output: str, machine: str) -> None:
@@ -55,7 +56,7 @@ class BenchResults:
             raise RecurlabError(f"output={output!r}: can't be used: {getattr(error, 'strerror', error)}") from error
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Put rows in the place of older ones of the same case, or behind all, and write the file."""
+        """Replace older rows of the same case or append, and write the file."""
         merged = {_key(row): row for row in self.rows}
         merged |= {_key(row): row for row in rows}
         self.rows = list(merged.values())
@@ -71,7 +72,7 @@ def _key(row: Row) -> tuple[str, ...]:
 
 
 def to_rows(results: dict[Candidate, Timings], shape: Shape, settings: BenchSettings, shared: Row) -> list[Row]:
-    """Return the rows of one shape's candidates; `shared` has the columns that are the same in all."""
+    """Return the rows of one shape's candidates; `shared` has the columns equal in all."""
     return [shared | _row(candidate, results, shape, settings) for candidate in results]
 
 

@@ -10,11 +10,12 @@ from recurlab.bench.settings import BenchSettings, Shape
 
 
 def run_bench(settings: BenchSettings, draw: bool = True) -> int:
-    """Measure every case, keep and show what was found; return 1 if a candidate was wrong or failed, else 0.
+    """Measure every case, write and show the results; return 1 if a candidate failed, else 0.
 
     Args:
         settings: what is measured.
-        draw: whether the picture of the ratios to torch is drawn, for the shapes that were measured.
+        draw: whether the picture of the ratios to torch is drawn, for the shapes that were
+            measured.
 
     Raises:
         RecurlabError: for settings that can't be met, before anything is measured.
@@ -50,14 +51,14 @@ def _troubles(results: dict[Candidate, Timings], shape: Shape) -> list[str]:
     lines = []
     for candidate, result in results.items():
         gap = result.gap
-        why = f": {gap.place} is off by {gap.size:.2g} of its largest magnitude, allowed is {gap.allowed:g}"
+        why = f": {gap.tensor} is off by {gap.size:.2g} of its largest magnitude, allowed is {gap.allowed:g}"
         if result.status != "ok":
             lines.append(f"{candidate} {shape}: {result.status}{why if result.status == WRONG else ''}")
     return lines
 
 
 def _refusals(refused: dict[Candidate, str], settings: BenchSettings) -> list[str]:
-    """Return a line for each backend and reason; that torch has no such layer is only said where it was asked for."""
+    """Return a line for each backend and reason; for torch only if it was asked for."""
     cases: dict[tuple[str, str], list[str]] = {}
     for candidate, reason in refused.items():
         if candidate.backend in (*BACKENDS, *settings.backends):

@@ -1,4 +1,4 @@
-"""What `recurlab bench` is asked: its keys, their defaults and checks. Nothing here imports torch."""
+"""The keys of `recurlab bench`, their defaults and checks; does not import torch."""
 
 import re
 import sys
@@ -11,7 +11,8 @@ from recurlab.cells import CELLS, RECURRENCES
 from recurlab.errors import RecurlabError, check_choice, check_integer, one_line, unknown, unknown_key
 from recurlab.plugins import import_plugins
 
-# What each option changes of a layer; masks and resets are arguments of the call, and `reset` one of the cell.
+# What each option changes of a layer; masks and resets are arguments of the call, and `reset` one
+# of the cell.
 OPTIONS: dict[str, dict[str, Any]] = {
     "none": {},
     "zoneout": {"zoneout": 0.1},
@@ -129,7 +130,7 @@ def _texts(words: Iterable[str], known: Collection[str]) -> dict[str, str]:
 
 
 def command(name: str, usage: str, run: Callable[[list[str]], int], words: list[str]) -> int:
-    """Run a command of words, or show how it is used; return its exit code, 2 for an error that is told in a line."""
+    """Run a command or show its usage; return its exit code, 2 after a one-line error."""
     if {"-h", "--help"} & set(words):
         print(usage, end="")
         return 0
@@ -148,7 +149,7 @@ def seconds_of(key: str, text: str) -> float:
 
 
 def complete_bench(word: str) -> list[str]:
-    """Return what the last word of a command line may become: a key, or a name in its list."""
+    """Return the completions of the last word of a command line: keys, or names in a list."""
     key, equals, text = word.partition("=")
     if not equals:
         return sorted(f"{field.name}=" for field in fields(BenchSettings) if field.name.startswith(key))

@@ -1,8 +1,8 @@
 """The first minutes on a GPU: each family of kernels in a process of its own that a limit ends.
 
-Usage: python -m recurlab.bench.smoke DEVICE TINY SECONDS [FAMILY]; all families, or in this process one alone. A layer
-in a precision makes a line: its largest error by norm to the eager backend in float64 and in which tensor, or that a
-second run gave other bits, and microseconds a step.
+Usage: python -m recurlab.bench.smoke DEVICE TINY SECONDS [FAMILY]; all families, or in this process
+one alone. A layer in a precision makes a line: its largest error by norm to the eager backend in
+float64 and in which tensor, or that a second run gave other bits, and microseconds a step.
 """
 
 import os
@@ -25,7 +25,7 @@ from recurlab.bench.stages import LOST
 from recurlab.errors import one_line
 from recurlab.fuse.cuda import gpu
 
-LIMITS = {"cuda": 25.0, "cpu": 100.0}  # seconds of a family; on a CPU its kernels are compiled meanwhile
+LIMITS = {"cuda": 25.0, "cpu": 100.0}  # seconds of a family; on a CPU with compilation
 GRACE = 2.0  # of them, for a process that is killed to be gone
 LEAST = 8.0  # seconds without which no family is begun
 COMPILING = 60.0  # seconds for programs that are not there yet
@@ -35,7 +35,7 @@ LINE = re.compile(rf"^  (.+ (?:{'|'.join(PRECISIONS)})): ?(.*)", re.MULTILINE)
 
 def run_family(family: str, device: torch.device, *, tiny: bool) -> int:
     """Show a line for each layer and precision of a family; return 1 if one was wrong, else 0."""
-    warnings.simplefilter("ignore", RuntimeWarning)  # that the kernels are not measured on this device
+    warnings.simplefilter("ignore", RuntimeWarning)  # kernels not measured on this device
     failed = False
     for layer in layers(family, tiny=tiny):
         for name, precision in PRECISIONS.items():
@@ -63,7 +63,8 @@ def run_smoke(
         tiny: small layers, for a trial.
         seconds: that all may take; families that are not reached are named.
         limit: seconds that one family may take until its process is gone, 0: those of `LIMITS`.
-        command: what runs a family, given the device, whether tiny, and its name; empty: this module.
+        command: what runs a family, given the device, whether tiny, and its name; empty: this
+            module.
         families: names.
     """
     start, failed = time.monotonic(), list[str]()
@@ -90,7 +91,7 @@ def run_smoke(
 
 
 def _watched(command: list[str], limit: float) -> str:
-    """Run the process of a family, its output shown as it comes, and return what went wrong, or ""."""
+    """Run the process of a family, show its output at once; return what went wrong, or ""."""
     # In the process group of this one, so that who ends the group ends all.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     seen = bytearray()
@@ -118,16 +119,16 @@ def _copy(pipe: IO[bytes], seen: bytearray) -> None:
 
 
 def _trouble(text: str, end: str, limit: float) -> str:
-    """Return what went wrong in a family, by its output and how its process has ended: the smallest layers of it."""
+    """Return what went wrong in a family, first by its smallest layer, or ""."""
     lines = LINE.findall(text)
     wrong = [f"{layer}: {rest}" for layer, rest in lines if rest.startswith(("WRONG", "FAILED"))][:1]
     if wrong:
         wrong = [wrong[0].partition(";")[0]]  # without its times
     wrong += re.findall(rf"^{LOST}(.+)", text, re.MULTILINE)
     if end == "hung" or (end != "ended with 0" and not wrong):
-        place = next((layer for layer, rest in reversed(lines) if not rest.startswith(KNOWN)), "")
+        last = next((layer for layer, rest in reversed(lines) if not rest.startswith(KNOWN)), "")
         limited = f", its limit is {limit:.0f} s" if end == "hung" else ""
-        wrong.append(f"{end}{f' in {place}' if place else ''}{limited}")
+        wrong.append(f"{end}{f' in {last}' if last else ''}{limited}")
     if not wrong and not any(rest.startswith("ok") for _, rest in lines):
         wrong.append(f"no layer was served{next((f': {rest}' for _, rest in lines), '')}")
     return "; ".join(wrong)
@@ -135,7 +136,7 @@ def _trouble(text: str, end: str, limit: float) -> str:
 
 if __name__ == "__main__":
     where, little, most, *only = sys.argv[1:]
-    place, small = torch.device(where), little == "True"
+    device, small = torch.device(where), little == "True"
     sys.exit(
-        run_family(only[0], place, tiny=small) if only else min(1, run_smoke(place, tiny=small, seconds=float(most)))
+        run_family(only[0], device, tiny=small) if only else min(1, run_smoke(device, tiny=small, seconds=float(most)))
     )

@@ -1,4 +1,4 @@
-"""The stages of scripts/gpu_verify: what each runs, for how long, and how it goes on after a device was lost."""
+"""The stages of scripts/gpu_verify: command, time limit, and restart after a lost device."""
 
 import os
 import re
@@ -19,7 +19,7 @@ PARITY = "tests/parity/test_cuda.py"
 CALLS = ("tests/parity/test_cuda_calls.py", "tests/backends/test_cudnn.py")
 BROKEN = 75  # exit code: the device answers nothing any more in this process
 LOST = "the device is lost to this process: "  # what it says then, the reason behind it
-PATIENCE = (4, 2)  # seconds for a stage to end by itself once it is told to, and to be gone once it is killed
+PATIENCE = (4, 2)  # seconds that a stage has to end after an interrupt, and after a kill
 ANEW = 15  # seconds without which no stage is begun anew
 NO_GPU = "it needs a CUDA device"
 
@@ -32,7 +32,8 @@ class Stage:
         name: of the stage and its log.
         command: what is run, in the checkout.
         limit: seconds after which it is ended.
-        spare: how much earlier it is to end by itself; the seconds left to it are its last argument. None: it has none.
+        spare: how much earlier it is to end by itself; the seconds left to it are its last
+            argument. None: it has none.
         environment: variables beside those of the caller.
         shown: matches the first line of its output that is of interest; all from there on is shown.
         skipped: why it can't be run, or "".
@@ -100,7 +101,7 @@ def source_path() -> str:
 
 
 def run_stage(stage: Stage, limit: float, log: Path, *, extra: tuple[str, ...] = ()) -> int | None:
-    """Run a stage with its output added to a log; return its exit code, None if the limit ended it."""
+    """Run a stage, append its output to a log; return its exit code, None if the limit ended it."""
     own = {"PYTHONPATH": source_path(), "PYTHONUNBUFFERED": "1", "RECURLAB_CACHE": str(cache_of(log.parent))}
     told = () if stage.spare is None else (f"{max(0.0, limit - stage.spare):.0f}",)
     with log.open("a") as file:
@@ -119,9 +120,9 @@ def run_stage(stage: Stage, limit: float, log: Path, *, extra: tuple[str, ...] =
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a process and what it has started."""
-    for kind, patience in zip((signal.SIGINT, signal.SIGKILL), PATIENCE, strict=True):
+    for number, patience in zip((signal.SIGINT, signal.SIGKILL), PATIENCE, strict=True):
         try:
-            os.killpg(process.pid, kind)
+            os.killpg(process.pid, number)
             process.wait(patience)
             return
         except (ProcessLookupError, subprocess.TimeoutExpired):
@@ -143,7 +144,7 @@ def run_bench_stage(stage: Stage, limit: float, log: Path) -> int | None:
 
 
 def tested(stage: Stage, limit: float, log: Path) -> int | None:
-    """Run the tests, in a new process behind the one in which the device or the process was lost."""
+    """Run the tests; after a lost device or process, go on in a new one with the next test."""
     end, begun, worst = time.monotonic() + limit, list[str](), 0
     while True:
         code = run_stage(stage, end - time.monotonic(), log, extra=tuple(f"--deselect={name}" for name in begun))

@@ -1,4 +1,4 @@
-"""All that a machine with a GPU can check and measure, in stages that each have a limit: scripts/gpu_verify."""
+"""scripts/gpu_verify: checks and measurements on a GPU, in stages with a time limit each."""
 
 import platform
 import re
@@ -92,7 +92,7 @@ def _run(chosen: list[Stage], limits: dict[str, float], end: float, kept: Kept) 
 
 
 def _ran(stage: Stage, limit: float, kept: Kept) -> tuple[int | None, str]:
-    """Run a stage and say what is to be seen of its output; return its exit code and what became of it."""
+    """Run a stage and show the part of interest of its output; return its exit code and state."""
     log = kept.logs / f"{stage.name}.log"
     log.unlink(missing_ok=True)
     kept.say(f"== {stage.name}, at most {limit:.0f} s: {log}")
@@ -107,7 +107,7 @@ def _ran(stage: Stage, limit: float, kept: Kept) -> tuple[int | None, str]:
 
 @contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Let SIGTERM end the block as an exception does: a stage is ended too, for it would outlive this process."""
+    """Make SIGTERM an exception, so that a running stage is ended too and does not outlive us."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -129,9 +129,9 @@ def _extract(text: str, shown: str, code: int | None, most: int = 150) -> Iterat
     """Yield what is to be seen of a log: from the line of interest on, else its end."""
     lines = text.splitlines()
     yield from (line for line in lines if " cases not served: " in line or line.startswith("WRONG "))
-    places = [place for place, line in enumerate(lines) if re.match(shown, line)] if shown else []
-    if places:
-        yield from lines[places[0] :][:most]
+    found = [index for index, line in enumerate(lines) if re.match(shown, line)] if shown else []
+    if found:
+        yield from lines[found[0] :][:most]
     else:
         yield from lines[-(2 if code == 0 else 30) :]
 
@@ -148,7 +148,7 @@ def _limits(text: str, names: list[str]) -> dict[str, float]:
 def _adopt(words: list[str]) -> int:
     if len(words) != 1:
         raise RecurlabError("--adopt: needs one csv of a GPU that was measured")
-    from recurlab.bench.adopt import adopt  # layers and all, which the stages have in processes of their own
+    from recurlab.bench.adopt import adopt  # imports the layers, unlike the stages
 
     for line in adopt(Path(words[0])):
         print(line)

@@ -1,4 +1,4 @@
-"""The process of one job. It ends with the one that started it, but saves first."""
+"""The process of one job; it saves and ends when the process that started it is gone."""
 
 import multiprocessing
 import os
@@ -17,9 +17,9 @@ from recurlab.launch.launchers import Local
 from recurlab.parents import end_with
 from recurlab.process import prepare_process
 
-Ask = Callable[[int, float], bool]  # of the optimiser's steps and the validation metric: whether to prune
+Ask = Callable[[int, float], bool]  # given step and validation metric; returns whether to prune
 GRACE = 30.0  # seconds that a run has to save when it is told to end
-BETWEEN = 0.2  # seconds between two steps that are told, at least
+BETWEEN = 0.2  # least seconds between two steps that are reported
 
 
 def job_main(
@@ -34,19 +34,20 @@ def job_main(
     """Run a job and say how it ended.
 
     Args:
-        connection: takes ("validated", step, value), to be answered by whether to prune, now and again ("step",) where
-            steps are made, and at last ("ended", state, run directory, reason).
-        life: ends with the process that started this one.
+        connection: receives ("validated", step, value), which is answered by whether to prune;
+            ("step",) now and then while steps are made; and at the end
+            ("ended", state, run directory, reason).
+        life: a pipe; the process that started this one holds the other end while it lives.
         values: the resolved config of the run.
-        environment: of the process that started this one; what this one comes from may have an older one.
-        threads: of torch; 0 leaves them to it.
-        quiet: whether nothing is shown.
-        asked: whether validations are told.
+        environment: of the process that started this one; the forkserver's may be older.
+        threads: of torch; 0 leaves the number to torch.
+        quiet: whether all output is discarded.
+        asked: whether validations are reported.
     """
     end_with(life.fileno(), GRACE)
     os.environ.clear()
     os.environ.update(environment)
-    multiprocessing.set_start_method(None, force=True)  # as in any other process, for workers of its own
+    multiprocessing.set_start_method(None, force=True)  # the default, for data workers of its own
     prepare_process()
     if quiet:
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -63,13 +64,13 @@ def job_main(
         nonlocal told
         if time.monotonic() - told > BETWEEN:
             told = time.monotonic()
-            with suppress(OSError):  # who started this process may be gone: then it is told to end
+            with suppress(OSError):  # the other process may be gone: then `life` ends this one
                 connection.send(("step",))
 
     connection.send(("ended", *_run(values, threads, ask if asked else None, tell)))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # what a library has left running is not waited for
+    os._exit(0)  # does not wait for threads that a library has left
 
 
 def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[], None]) -> tuple[str, str, str]:
@@ -97,7 +98,7 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
 
     try:
         run = train(config, resolved, ask, tell)
-        assert run is not None  # several processes are started by this one
+        assert run is not None  # None is for the ranks of several processes
         draw_curves(run.path)
         return "finished", str(run.path), ""
     except Pruned as stop:
@@ -109,9 +110,7 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
 
 
 def check_main(connection: Connection, life: Connection, jobs: list[dict[Any, Any]]) -> None:
-    """Build the model of each job; send what is wrong with the first bad one, "" if none is; and each one's metric and
-    mode.
-    """
+    """Build the model of each job; send the first error, else "" and each job's metric and mode."""
     end_with(life.fileno(), GRACE)
     from recurlab.training.build import build_problem
     from recurlab.training.trainer import check_accelerator

@@ -1,6 +1,7 @@
 """Jobs of a grid, a sweep or a study, each in a fresh process of this machine.
 
-A job's run directory follows from its config: one that has finished is not run again, one that was stopped continues.
+A job's run directory follows from its config: one that has finished is not run again, one that was
+stopped continues.
 """
 
 import os
@@ -27,11 +28,11 @@ from recurlab.training.resume import compose_train
 from recurlab.training.signals import HEARD
 from recurlab.training.silence import Silence
 
-LOOK = 0.2  # seconds between two looks at whether a job is to end
-TRIES = 5  # of a job whose process is lost with the one that processes come from
+LOOK = 0.2  # seconds between two checks whether a job is to end
+TRIES = 5  # of a job whose process is lost with the forkserver
 PAUSE = 0.1  # seconds between them
-LOST = 255  # what multiprocessing says of a process whose end nobody has seen, as that one is gone
-ENDED = tuple(-number for number in HEARD)  # codes of a process that was told to end before it could listen
+LOST = 255  # exit code of a process whose end nobody saw, since the forkserver is gone
+ENDED = tuple(-number for number in HEARD)  # exit codes by signals that came before their handlers
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Job:
     """One run, as the words of a command line say it.
 
     Attributes:
-        words: of ``recurlab train``.
-        config, resolved: what they make.
-        identity: what tells the job from others.
+        words: arguments of ``recurlab train``.
+        config, resolved: composed from them.
+        identity: distinguishes the job from others.
     """
 
     words: tuple[str, ...]
@@ -51,12 +52,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """By which its run directory is called."""
+        """Name of its run directory."""
         return self.identity.name
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Job":
-        """Return the job for some words; where they do not say what to resume, it is ``auto``.
+        """Return the job of a command line; ``resume`` is ``auto`` unless it is given.
 
         Raises:
             RecurlabError: as `recurlab.compose.compose`.
@@ -93,15 +94,15 @@ def run_job(
 
     Args:
         job: what to run.
-        ask: is given the optimiser's steps and the metric of each validation, and says whether to prune the run.
-        threads: of the process; 0 leaves it to torch.
-        quiet: whether nothing is to be shown.
-        told: says, asked now and again, whether the job is to save and end.
+        ask: called with the step and the metric of each validation; returns whether to prune.
+        threads: of the process; 0 leaves the number to torch.
+        quiet: whether its output is discarded.
+        told: called now and then; returns whether the job is to save and end.
 
     Raises:
         RecurlabError: if no process can be started.
     """
-    for _ in range(TRIES):  # each goes on where the one before has saved
+    for _ in range(TRIES):  # each resumes what the one before has saved
         outcome = _run(job, ask, threads, quiet, told)
         if outcome.state != "lost":
             return outcome
@@ -111,7 +112,7 @@ def run_job(
 
 
 def _run(job: Job, ask: Ask | None, threads: int, quiet: bool, told: Callable[[], bool]) -> Outcome:
-    """Run a job once; its state is also "lost", where its process was not seen to end."""
+    """Run a job once; the state "lost" means that nobody saw its process end."""
     process, ours, life = _start(fresh.job_main, _plain(job), dict(os.environ), threads, quiet, ask is not None)
     try:
         outcome = _listen(ours, job, ask, process, told)
@@ -133,10 +134,10 @@ def _run(job: Job, ask: Ask | None, threads: int, quiet: bool, told: Callable[[]
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection, Connection]:
-    """Start a process, and return it and our ends of two pipes, whose other ends are its first arguments.
+    """Start a process; return it and our ends of two pipes. It is given the other ends first.
 
     Raises:
-        RecurlabError: if the process that it is to come from is killed again and again.
+        RecurlabError: if the forkserver is killed again and again.
     """
     for left in range(TRIES - 1, -1, -1):
         (ours, theirs), (life, their_life) = _context().Pipe(), _context().Pipe()
@@ -144,7 +145,7 @@ def _start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, C
         try:
             process.start()
             return process, ours, life
-        except (EOFError, ConnectionError, FileNotFoundError) as error:  # killed meanwhile: there will be another one
+        except (EOFError, ConnectionError, FileNotFoundError) as error:  # the forkserver was killed
             ours.close()
             life.close()
             if not left:
@@ -164,7 +165,7 @@ def _plain(job: Job) -> dict[Any, Any]:
 
 
 def _context() -> ForkServerContext:
-    """Return what makes processes: by one that has imported torch and Lightning, from which the others come."""
+    """Return a forkserver context; its server imports torch and Lightning once for all."""
     context = get_context("forkserver")
     context.set_forkserver_preload([fresh.__name__, "recurlab.training.run", "recurlab.results.figures"])
     return context
@@ -174,7 +175,7 @@ def check_jobs(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     """Build the model of each job, so that a mistake is found before the first one runs.
 
     Returns:
-        What the validations of each are judged by: the metric, and "min" or "max" for which values are better.
+        For each job the metric of its validations, and "min" or "max": which values are better.
 
     Raises:
         RecurlabError: for options that do not go together, or data that can't be read.
@@ -185,7 +186,7 @@ def check_jobs(jobs: Sequence[Job]) -> list[tuple[str, str]]:
             reason, metrics = ours.recv()
         except EOFError:
             process.join(fresh.GRACE)
-            above = process.exitcode == 1  # of an error that nobody has caught
+            above = process.exitcode == 1  # of an exception that nothing caught
             how = "for the reason above" if above else f"their process ended with code {process.exitcode}"
             reason, metrics = f"the models could not be built, {how}", []
         finally:
@@ -215,7 +216,7 @@ def _listen(
                     if since is None:
                         _tell(process)
                         since = time.monotonic()
-                    # One of several processes looks to it itself after its patience.
+                    # A run of several processes ends a hanging one itself, after its own patience.
                     if silence.seconds > patience + fresh.GRACE and time.monotonic() - since > fresh.GRACE:
                         _tell(process, signal.SIGKILL)
                         return Outcome("preempted", None, f"{who} made no step for {silence.seconds:.0f} s")
@@ -231,7 +232,7 @@ def _listen(
 
 
 def _tell(process: BaseProcess, number: int = signal.SIGTERM) -> None:
-    """Tell a job to save and end, also where multiprocessing has lost sight of it."""
+    """Tell a job to save and end, even if multiprocessing no longer knows its process."""
     assert process.pid is not None
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)

@@ -6,7 +6,7 @@ from typing import Any
 
 from recurlab.errors import RecurlabError, check_integer
 
-# Options of sbatch that follow from the run.
+# Options of sbatch that keys of the run set.
 OF_THE_RUN = {"nodes": "trainer.num_nodes", "ntasks_per_node": "trainer.devices", "ntasks": "trainer.devices"}
 
 
@@ -22,13 +22,13 @@ class Local:
 
 @dataclass(frozen=True)
 class Slurm:
-    """As a job of Slurm for each run, of `trainer.num_nodes` machines with `trainer.devices` processes each.
+    """As a job of Slurm for each run; None leaves an option to Slurm.
 
-    None is what Slurm takes by itself.
+    A job has `trainer.num_nodes` machines with `trainer.devices` processes each.
 
     Attributes:
         partition, account, qos, cpus_per_task, gpus_per_node: as in ``sbatch``.
-        time: minutes until the job is ended; it saves and goes back into the queue before.
+        time: minutes until Slurm ends the job; before that it saves and is requeued.
         mem: memory of a machine, as 16G.
         setup: lines of shell that come before the run.
         extra: further long options of ``sbatch``; true for one without a value.

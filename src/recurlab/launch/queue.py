@@ -1,4 +1,4 @@
-"""Several jobs after each other and side by side, beside other processes that may have the same ones to run."""
+"""Running several jobs, side by side or in turn, while other processes may run the same."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def run_of(job: Job) -> RunDir | None:
 
 
 def is_free(run: RunDir | None, patience: float = PATIENCE) -> bool:
-    """Return whether no other process is training a run, after some seconds in which one may end."""
+    """Return whether no other process is training a run, waiting `patience` seconds for its end."""
     if run is None:
         return True
     try:
@@ -35,18 +35,18 @@ def take_job(job: Job, begun: Callable[[Job], None] = lambda job: None, **option
 
     Args:
         job: what to run.
-        begun: is told when it begins.
+        begun: called with the job when it begins.
         options: of `recurlab.launch.jobs.run_job`.
 
     Returns:
-        The outcome, whose state is busy where it is the other's.
+        The outcome; its state is busy if another process is training the run.
     """
     if not is_free(run_of(job)):
         return Outcome("busy")
     begun(job)
     outcome = run_job(job, **options)
     if outcome.state == "failed" and not is_free(run_of(job)):
-        return Outcome("busy")  # it was the other's in the meantime
+        return Outcome("busy")  # another process began it in the meantime
     return outcome
 
 
@@ -57,19 +57,20 @@ def run_all(
     threads: int | None = None,
     begun: Callable[[Job], None] = lambda job: None,
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Run jobs in their order, `at_once` of them side by side, and give each when it ends.
+    """Run jobs in order, `at_once` side by side, and yield each when it ends.
 
-    One whose run another process has in hand comes after the others, when that has ended.
+    A job whose run another process is training comes last, when that process has ended.
 
     Args:
         jobs: what to run.
-        at_once: how many.
-        quiet: whether nothing is to be shown.
-        threads: of each; None shares those of the processor.
-        begun: is told of each when it begins, in another thread.
+        at_once: how many run side by side.
+        quiet: whether their output is discarded.
+        threads: of each; None divides the processor's among them.
+        begun: called with each job when it begins, in another thread.
 
     Raises:
-        Preempted, KeyboardInterrupt: if this process, or one of them, was told to end; so are all, then.
+        Preempted, KeyboardInterrupt: if this process, or one of them, was told to end; so are all,
+            then.
     """
     if threads is None:
         threads = 0 if at_once == 1 else max(1, (os.cpu_count() or 1) // at_once)

@@ -1,7 +1,7 @@
 """Runs and other commands as jobs of Slurm, submitted by submitit.
 
-Of submitit the script of a job is taken, and its submission; its tasks are our commands themselves, without a pickled
-function between and without its handlers of signals. So a signal that Slurm sends comes to each process of a run.
+submitit writes a job's script and submits it. The tasks are our commands themselves, without its
+pickled function and its signal handlers, so a signal from Slurm reaches each process of a run.
 """
 
 import io
@@ -19,9 +19,9 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.launch.launchers import Slurm
 from recurlab.training.run_dir import RunDir
 
-FOLDER = "slurm"  # of a run, where its jobs' scripts and logs are
-# Slurm itself puts back a job that it preempts, but not one that ends within its grace time; nor one that ends by the
-# signal of a time limit before it can ask for that itself.
+FOLDER = "slurm"  # in a run directory, for its jobs' scripts and logs
+# Slurm requeues a job that it preempts, but not one that ends within the grace time, nor one that
+# the signal of a time limit ends before it can ask for it.
 REQUEUE = """\
 code=$?
 preempted=$(scontrol show job "$SLURM_JOB_ID" | grep 'PreemptTime=[0-9]')
@@ -41,19 +41,19 @@ def submit(
     plugins: Sequence[str] = (),
     changes: Sequence[str] = (),
 ) -> list[str]:
-    """Submit a job for each run, which trains it from where it stands, and return the jobs' ids.
+    """Submit a job for each run, which goes on from its last checkpoint, and return the jobs' ids.
 
-    A run whose job still waits or trains keeps that one.
+    A run whose job still waits or trains keeps that job.
 
     Args:
         runs: directories, in which the resolved configs are.
         launcher: the options of the jobs.
         devices, nodes: processes on each machine, and machines, of each job.
         plugins: modules that the runs need.
-        changes: words that are other than in the runs' configs.
+        changes: arguments that override the runs' configs.
 
     Raises:
-        RecurlabError: if there is no Slurm here, it refuses a job, or a directory is none of a run.
+        RecurlabError: if there is no Slurm here, it refuses a job, or a directory is no run.
     """
     _check_slurm()
     folders = [RunDir.open(run).path.absolute() / FOLDER for run in runs]
@@ -74,7 +74,7 @@ def submit(
 
 
 def recurlab(*words: str) -> list[str]:
-    """Return the command that runs recurlab with a command line's words, by this Python."""
+    """Return the command that runs recurlab with these arguments, by this Python."""
     return [sys.executable, "-Pum", "recurlab", *words]
 
 
@@ -83,11 +83,13 @@ def submit_command(
 ) -> str:
     """Submit a command as a job, and return the job's id.
 
-    The job starts in the current folder, and may be put back into the queue: then it runs the command once more.
+    The job starts in the current folder, and may be put back into the queue: then it runs the
+    command once more.
 
     Args:
         command: its words; each of the job's processes runs it.
-        folder: of the script, and of the processes' logs ``<job>_<process>_log.out``; all machines must see it.
+        folder: of the script, and of the processes' logs ``<job>_<process>_log.out``; all machines
+            must see it.
         launcher: the options of the job.
         name: of the job.
         devices, nodes: processes on each machine, and machines.
@@ -149,7 +151,7 @@ def _check_slurm() -> None:
 
 
 def _queued(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return the job of each folder that has one which waits or runs."""
+    """Return the job of each folder whose job waits or runs."""
     submitted = {path.name.partition("_")[0]: folder for folder in folders for path in folder.glob("*_submission.sh")}
     if not submitted:
         return {}
@@ -162,7 +164,7 @@ def _queued(folders: Sequence[Path]) -> dict[Path, str]:
 
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
-    """Hide the variables of a job that this process may be in: sbatch would hand them on, or take them for options."""
+    """Hide the variables of a job that this process is in: sbatch would take them for its own."""
     from submitit.helpers import clean_env
 
     kept = {name: value for name, value in os.environ.items() if name.startswith(("SLURM_CONF", "SBATCH_"))}

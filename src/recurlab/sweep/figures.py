@@ -17,12 +17,12 @@ from recurlab.results.figures import png, short
 from recurlab.sweep.trials import Row
 
 COLUMNS = 3
-ENOUGH = 4  # results from which importances can be told
+ENOUGH = 4  # results, below which importances mean nothing
 STATES = {"finished": "o", "pruned": "x"}
 
 
 def draw_sweep(study: Study, rows: Sequence[Row], keys: Sequence[str], metric: str, path: Path) -> Path:
-    """Draw the values over the trials, what they depend on, and each parameter's part, into a file.
+    """Draw the values over the trials, the parameters' importances, and the values over each one.
 
     Args:
         study: of the trials.
@@ -40,18 +40,18 @@ def draw_sweep(study: Study, rows: Sequence[Row], keys: Sequence[str], metric: s
     columns = min(count, COLUMNS)
     figure = Figure(figsize=(4.6 * columns, 0.4 + 3.4 * ceil(count / columns)), layout="constrained")
     figure.suptitle(one_line(study.study_name), parse_math=False)
-    places = [figure.add_subplot(ceil(count / columns), columns, place + 1) for place in range(count)]
-    _draw_course(places[0], shown, metric, study.direction == StudyDirection.MAXIMIZE)
+    panels = [figure.add_subplot(ceil(count / columns), columns, index + 1) for index in range(count)]
+    _draw_course(panels[0], shown, metric, study.direction == StudyDirection.MAXIMIZE)
     if importances:
-        _draw_importances(places[1], importances)
-    for axes, key in zip(places[1 + bool(importances) :], keys, strict=True):
+        _draw_importances(panels[1], importances)
+    for axes, key in zip(panels[1 + bool(importances) :], keys, strict=True):
         _draw_parameter(axes, shown, key, metric, study)
     write_bytes(path, png(figure))
     return path
 
 
 def _importances(study: Study) -> dict[str, float]:
-    """Return what share of the good results each parameter explains; {} where too few trials can tell."""
+    """Return each parameter's share in explaining good results; {} if there are too few trials."""
     finished = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
     if len(finished) < ENOUGH:
         return {}

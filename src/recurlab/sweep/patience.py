@@ -1,4 +1,4 @@
-"""Optuna's storage, each call of which waits while the database is away."""
+"""Optuna's storage, whose calls wait while the database is away."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from recurlab.errors import one_line, say
 
 LIMIT = 300.0  # seconds that a database may be away
 PAUSE = 0.5  # seconds between two tries
-FAILURES = (SQLAlchemyError, StorageInternalError)  # all that a call may raise where the database fails
+FAILURES = (SQLAlchemyError, StorageInternalError)  # what a call may raise if the database fails
 
 T = TypeVar("T")
 
@@ -32,13 +32,13 @@ def reason(error: BaseException) -> str:
 
 
 class Patience:
-    """Makes calls again while a database is away, all threads together: that is said once, and has one limit.
+    """Repeats calls while a database is away; all threads share one message and one time limit.
 
     Args:
         name: of the database.
 
     Attributes:
-        told: says whether the process is told to end, and so waits no longer.
+        told: returns whether the process is to end, and so waits no longer.
         back: when the database came back, by the monotonic clock.
     """
 
@@ -49,10 +49,11 @@ class Patience:
         self._since: float | None = None
 
     def call(self, function: Callable[[], T]) -> T:
-        """Return what a function gives.
+        """Return the result of a function, called again while the database is away.
 
         Raises:
-            SQLAlchemyError, StorageInternalError: of the function, if the database fails otherwise, or for too long.
+            SQLAlchemyError, StorageInternalError: of the function, if the database fails otherwise,
+                or for too long.
         """
         while True:
             try:
@@ -68,7 +69,7 @@ class Patience:
                 return result
 
     def _over(self, error: Exception) -> bool:
-        """Return whether there is no more waiting."""
+        """Return whether the waiting is over."""
         with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
@@ -80,15 +81,15 @@ def _away(error: BaseException) -> bool:
     """Return whether the same call may succeed later."""
     inner = cause(error)
     lost = isinstance(inner, DBAPIError) and inner.connection_invalidated
-    # The last one where Optuna has passed over the first error, to ask in another way on the lost connection.
+    # PendingRollbackError: Optuna ignored the first error and asked again on the lost connection.
     return lost or isinstance(inner, OperationalError | InterfaceError | PendingRollbackError)
 
 
 class PatientStorage(RDBStorage):
-    """A storage that waits while the database is away.
+    """A storage whose calls wait while the database is away.
 
     Args:
-        patience: by which it waits.
+        patience: repeats the calls.
         url, engine_kwargs, options: as of Optuna's own.
     """
 
@@ -97,13 +98,13 @@ class PatientStorage(RDBStorage):
         super().__init__(url, engine_kwargs, **options)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        """Return the trials without signs of life, none where no worker could have given one."""
+        """Return the trials without heartbeats; none right after an outage, which stopped them."""
         if time.monotonic() - self.patience.back < (self.grace_period or 0):
             return []
         return self.patience.call(lambda: super(PatientStorage, self)._get_stale_trial_ids(study_id))
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Give a sign of life; where that can't be done for too long, a later one may be."""
+        """Send a heartbeat; if the database is away for too long, the next one will do."""
         with suppress(*FAILURES):
             self.patience.call(lambda: super(PatientStorage, self).record_heartbeat(trial_id))
 
@@ -118,7 +119,8 @@ def _patient(name: str) -> Callable[..., Any]:
     return call
 
 
-# All that asks the database; Optuna's cache in front of a storage calls some of its private methods.
+# All that asks the database; Optuna's cache in front of a storage calls some of its private
+# methods.
 _CACHED = {"_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"}
 for _name in (BaseStorage.__abstractmethods__ | _CACHED) & vars(RDBStorage).keys():
     setattr(PatientStorage, _name, _patient(_name))

@@ -21,9 +21,9 @@ class SweepPlan:
 
     Attributes:
         settings: of the sweep.
-        words: of the training, which all trials share.
-        base: what they make.
-        space: what the trials differ in.
+        words: arguments of the training that all trials share.
+        base: the job of these arguments.
+        space: the parameters that the trials vary.
     """
 
     settings: SweepSettings
@@ -36,7 +36,8 @@ class SweepPlan:
         """Return the sweep that a command line asks for.
 
         Raises:
-            RecurlabError: for an unknown key or name, a value out of range, or a corner of the space that is no config.
+            RecurlabError: for an unknown key or name, a value out of range, or a corner of the
+                space that is no config.
         """
         settings, rest = parse_sweep(words)
         for word in rest:
@@ -69,7 +70,7 @@ class SweepPlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a worker has to have in common with the others."""
+        """What must be equal for all workers of a sweep."""
         return {
             "space": {parameter.key: parameter.written() for parameter in self.space},
             "base": leaves(self.base.resolved, but=WITHOUT_EFFECT),
@@ -79,7 +80,7 @@ class SweepPlan:
 
     @cached_property
     def judged(self) -> tuple[str, str]:
-        """The metric by which the validations are judged, and whether "min" or "max" of it is better.
+        """The metric of the validations, and "min" or "max": which values are better.
 
         Raises:
             RecurlabError: if the model of the space's first corner can't be built.
@@ -96,8 +97,8 @@ class SweepPlan:
         """The runs at which one parameter at a time is at each of its ends."""
         first = [parameter.ends[0] for parameter in self.space]
         corners = {tuple(first)}
-        for place, parameter in enumerate(self.space):
-            corners |= {(*first[:place], end, *first[place + 1 :]) for end in parameter.ends}
+        for index, parameter in enumerate(self.space):
+            corners |= {(*first[:index], end, *first[index + 1 :]) for end in parameter.ends}
         return [self.job(corner) for corner in sorted(corners, key=str)]
 
     def _check_corners(self) -> None:
@@ -115,7 +116,7 @@ class SweepPlan:
 
 
 def _fitted(parameter: Parameter, base: Job) -> Parameter:
-    """Return a range of whole numbers as one of any, where the config has a number that need not be whole."""
+    """Return a range of whole numbers as one of any numbers, if the config holds a float."""
     if not isinstance(parameter, Range) or parameter.step is not None:
         return parameter
     usual: Any = OmegaConf.select(base.resolved, parameter.key)

@@ -26,14 +26,14 @@ WORKER = "import sys; from recurlab.sweep.run import run_worker; sys.exit(run_wo
 
 
 def run_sweep(words: Sequence[str]) -> str:
-    """Run a sweep as far as it has not, or join the workers that do, and return what was found.
+    """Run what is left of a sweep, beside the workers that do, and return the report.
 
     Args:
-        words: of the command line.
+        words: arguments of the command line.
 
     Raises:
-        RecurlabError: before anything is written, for words that make no sweep; later if the database fails, no trial
-            comes to a result, or one is lost with its workers.
+        RecurlabError: before anything is written, for words that make no sweep; later if the
+            database fails, no trial comes to a result, or one is lost with its workers.
         Preempted: if the process is told to end; the same command goes on.
     """
     plan = SweepPlan.of(words)
@@ -59,7 +59,7 @@ def run_sweep(words: Sequence[str]) -> str:
 
 
 def run_worker(words: Sequence[str]) -> int:
-    """Be one of the workers of a sweep on this machine, as long as the process that started it lives."""
+    """Work on a sweep of this machine for as long as the process lives that started this one."""
     prepare_process()
     end_with(0, grace=None)  # the trial in hand is saved first, which takes as long as its step
     try:
@@ -78,7 +78,7 @@ def run_worker(words: Sequence[str]) -> int:
 def _study(
     plan: SweepPlan, told: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Store, PatientStorage, optuna.Study]]:
-    """Open the study of a sweep, which is made where there is none; nobody waits for it any longer where `told`."""
+    """Open the study of a sweep, created if it is missing; `told` ends the wait for a database."""
     settings = plan.settings
     store = Store(settings.storage or sqlite(plan.folder / "sweep.db"), settings.heartbeat, settings.retries)
     store.patience.told = told
@@ -89,11 +89,11 @@ def _study(
 
 
 def _start(words: Sequence[str], count: int, signals: Signals) -> None:
-    """Start workers and wait for them; one that is lost is told."""
+    """Start workers and wait for them; report each one that is lost."""
     started = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, *words],
-            stdin=subprocess.PIPE,  # its end tells a worker that this process is gone
+            stdin=subprocess.PIPE,  # is closed when this process is gone, which ends a worker
             start_new_session=True,  # an interrupt of the terminal comes to this process alone, which passes it on
         )
         for _ in range(count)
@@ -108,7 +108,7 @@ def _start(words: Sequence[str], count: int, signals: Signals) -> None:
                     worker.terminate()
             for worker in [worker for worker in waiting if worker.poll() is not None]:
                 waiting.remove(worker)
-                if worker.returncode not in (0, 2) and not passed_on:  # after 2 it has said why
+                if worker.returncode not in (0, 2) and not passed_on:  # 2: it has said why
                     say(f"a worker ended with code {worker.returncode}")
             time.sleep(0.1)
     finally:

@@ -1,4 +1,4 @@
-"""What `recurlab sweep` is asked: its own keys, their defaults and checks. Nothing here imports torch or Optuna."""
+"""The keys of `recurlab sweep`, their defaults and checks; imports neither torch nor Optuna."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from recurlab.sources import check_unambiguous, files
 SAMPLERS = ("tpe", "random", "grid", "nsgaii")
 PRUNERS = ("none", "median", "halving", "hyperband")
 DATABASES = ("sqlite:///", "postgresql", "mysql")  # how a storage begins
-MINE = re.compile(r"sweep(\.[^=]*)?=")  # words that are of the sweep itself
+MINE = re.compile(r"sweep(\.[^=]*)?=")  # words of the sweep itself
 CHOICES = {"sampler": SAMPLERS, "pruner": PRUNERS}
 
 
@@ -106,7 +106,7 @@ def sweep_usage() -> str:
 
 
 def complete_sweep(word: str, before: Sequence[str] = ()) -> list[str]:
-    """Return what the last word of a command line may become: a key of the sweep or of the training, or its value.
+    """Return the completions of a command line's last word: keys of sweep and training, or values.
 
     Args:
         word: the last one, as far as it is written.

@@ -18,7 +18,7 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Choices:
-    """Some values, each as it stands behind ``key=``."""
+    """A list of values, each written as after ``key=``."""
 
     key: str
     words: tuple[str, ...]
@@ -30,7 +30,7 @@ class Choices:
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """Those which have to be valid if all are to be."""
+        """The values that must be valid for all to be."""
         return self.words
 
     def word(self, value: Value) -> str:
@@ -44,9 +44,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, both included; `whole` ones, or such that lie `step` apart, if that is given.
+    """The numbers from `low` to `high`, both included.
 
-    With `log` their logarithms are equally likely.
+    Only whole ones with `whole`; only those `step` apart with a step; with `log`, drawn uniformly
+    in the logarithm.
     """
 
     key: str
@@ -58,18 +59,18 @@ class Range:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """All of them, for a grid; an error where they are endless."""
+        """All of them, for a grid; RecurlabError if there is no step."""
         step = self.step or (1 if self.whole else None)
         if step is None:
             raise RecurlabError(
                 f"sweep.space.{self.key}={self.written()}: sweep.sampler='grid' needs a step, or a list of choices"
             )
         count = floor((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self._clean(self.low + place * step) for place in range(count))
+        return tuple(self._clean(self.low + index * step) for index in range(count))
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """Those which have to be valid if all are to be."""
+        """The values that must be valid for all to be."""
         return self._clean(self.low), self._clean(self.high)
 
     def word(self, value: Value) -> str:
@@ -111,26 +112,26 @@ def points(space: tuple[Parameter, ...]) -> list[tuple[Value, ...]]:
 
 
 def _parameter(key: str, given: object) -> Parameter:
-    place = f"sweep.space.{key}={given!r}"
+    where = f"sweep.space.{key}={given!r}"
     if not re.fullmatch(r"\w+([./]\w+)*", key):
-        raise RecurlabError(f"{place}: must be a key of the config, or a group")
+        raise RecurlabError(f"{where}: must be a key of the config, or a group")
     if (key in WITHOUT_EFFECT and key != "data.dir") or key.startswith(("logger.", "launcher.")):
-        raise RecurlabError(f"{place}: makes no difference to what a run arrives at")
+        raise RecurlabError(f"{where}: makes no difference to what a run arrives at")
     if isinstance(given, Mapping) and "choices" in given:
         if len(given) > 1:
-            raise RecurlabError(f"{place}: choices have no other keys beside them")
+            raise RecurlabError(f"{where}: choices have no other keys beside them")
         given = given["choices"]
     if isinstance(given, list):
         words = tuple(dict.fromkeys(written(value) for value in given))
         if not words:
-            raise RecurlabError(f"{place}: must have a choice at least")
+            raise RecurlabError(f"{where}: must have a choice at least")
         return Choices(key, words)
     if not isinstance(given, Mapping):
-        raise RecurlabError(f"{place}: must be a list of choices, or a range as {{low: 1, high: 8}}")
-    return _range(key, given, place)
+        raise RecurlabError(f"{where}: must be a list of choices, or a range as {{low: 1, high: 8}}")
+    return _range(key, given, where)
 
 
-def _range(key: str, given: Mapping[Any, Any], place: str) -> Range:
+def _range(key: str, given: Mapping[Any, Any], where: str) -> Range:
     known = [field.name for field in fields(Range) if field.name not in ("key", "whole")]
     for name, value in given.items():
         if name not in known:
@@ -145,16 +146,16 @@ def _range(key: str, given: Mapping[Any, Any], place: str) -> Range:
         check_number(f"sweep.space.{key}.step", step, above=0)
     whole = all(isinstance(value, int) for value in (low, high, *(() if step is None else (step,))))
     if not low < high:
-        raise RecurlabError(f"{place}: low must be less than high")
+        raise RecurlabError(f"{where}: low must be less than high")
     if log and (step is not None or low <= 0):
-        raise RecurlabError(f"{place}: log needs a low above 0, and no step")
-    if step is not None:  # the last one that can be reached
+        raise RecurlabError(f"{where}: log needs a low above 0, and no step")
+    if step is not None:  # the last one that the steps reach
         high = low + floor((high - low) / step + 1e-9) * step
     return Range(key, low, high, log, step, whole)
 
 
 def written(value: object) -> str:
-    """Return a value as it stands behind ``key=``, so that it is read as what it is."""
+    """Return a value as written after ``key=``, so that it is read as the same value."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Where a study is kept, and its making: by one of the workers that start at the same time."""
+"""The database of a study, which one of the workers that start at the same time creates."""
 
 import json
 import random
@@ -19,22 +19,23 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.locks import acquire
 from recurlab.sweep.patience import FAILURES, Patience, PatientStorage, reason
 
-FACTS = "recurlab"  # what is kept with a study
-GRACE = 4  # signs of life that have to be missing
+FACTS = "recurlab"  # the study's attribute that describes the sweep
+GRACE = 4  # missing heartbeats after which a worker counts as dead
 BUSY = 60.0  # seconds that SQLite waits for another process
 TRIES = 5
-DRIVERS = {"postgresql": "postgresql+psycopg"}  # where none is named; SQLAlchemy 2.0 would want an older one
+DRIVERS = {"postgresql": "postgresql+psycopg"}  # SQLAlchemy's default is an older one
 EXTRAS = {"psycopg": "postgres"}  # of ours, by the package that is missing
-PASSING = (OperationalError, IntegrityError, ProgrammingError, StorageInternalError)  # as of tables made twice
+# Errors that may pass, as when two processes create the tables at once.
+PASSING = (OperationalError, IntegrityError, ProgrammingError, StorageInternalError)
 
 T = TypeVar("T")
 
 
 class Lock:
-    """Held by one process at a time, beside an SQLite file; other databases have locks of their own.
+    """A lock for an SQLite file, held by one process at a time; other databases lock themselves.
 
     Args:
-        path: of a file; None: nothing is held.
+        path: of the lock file; None locks nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -52,7 +53,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Let others go on; more than once does no harm."""
+        """Release the lock if it is held."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -63,14 +64,14 @@ class Store:
 
     Args:
         url: of an SQLAlchemy dialect.
-        heartbeat: seconds between a worker's signs of life.
-        retries: how often a trial is begun again whose worker gives none.
+        heartbeat: seconds between a worker's heartbeats.
+        retries: how often a trial is begun again whose worker has died.
 
     Attributes:
         file: of SQLite, None for another database.
         name: as it is shown, without a password.
-        lock: what makes a worker begin a trial alone.
-        patience: by which calls wait while the database is away.
+        lock: held by a worker while it begins a trial.
+        patience: makes calls wait while the database is away.
     """
 
     def __init__(self, url: str, heartbeat: int, retries: int) -> None:
@@ -88,10 +89,11 @@ class Store:
 
     @contextmanager
     def open(self) -> Iterator[PatientStorage]:
-        """Give the storage, whose tables are made where there are none.
+        """Give the storage; its tables are created if they are missing.
 
         Raises:
-            RecurlabError: if it can't be reached, its driver is missing or it is another's; in the block, if it fails.
+            RecurlabError: if it can't be reached, its driver is missing or its tables are other
+                ones; in the block, if it fails.
         """
         storage = None
         try:
@@ -121,7 +123,7 @@ class Store:
         )
 
     def _tried(self, make: Callable[[], T]) -> T:
-        """Return what a call gives, which is made again where the database is busy or others do the same."""
+        """Return the result of a call, repeated while the database is busy or others do the same."""
         for left in range(TRIES - 1, -1, -1):
             try:
                 return make()
@@ -141,7 +143,7 @@ class Store:
         return self._tried(lambda: optuna.get_all_study_names(storage))
 
     def load(self, storage: PatientStorage, name: str) -> optuna.Study:
-        """Return a study that is there.
+        """Return an existing study.
 
         Raises:
             RecurlabError: if it is not one of ours.
@@ -154,16 +156,16 @@ class Store:
     def join(
         self, storage: PatientStorage, name: str, facts: Mapping[str, Any], judged: Callable[[], tuple[str, str]]
     ) -> optuna.Study:
-        """Return a study, which is made where there is none.
+        """Return a study, created if it is missing.
 
         Args:
-            storage: that is open.
+            storage: an open one.
             name: of the study.
-            facts: what it is: that of one that is there must be the same.
-            judged: gives the metric of a new study, and whether "min" or "max" of it is better.
+            facts: describe the sweep; those of an existing study must be equal.
+            judged: returns the metric of a new study, and "min" or "max": which values are better.
 
         Raises:
-            RecurlabError: for a study of something else.
+            RecurlabError: if the existing study is of another sweep.
         """
         wanted = json.loads(json.dumps(facts, default=str))
         if name not in self.names(storage) or not self._study(storage, name).user_attrs:
@@ -193,7 +195,7 @@ def sqlite(path: Path) -> str:
 
 
 def _compare(name: str, where: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise for a study of something else, naming the first difference."""
+    """Raise if a study is of another sweep, naming the first difference."""
     for part in ("space", "base"):
         theirs, ours = known.get(part, {}), wanted[part]
         for key in sorted({*theirs, *ours}):
@@ -203,7 +205,7 @@ def _compare(name: str, where: str, known: Mapping[str, Any], wanted: Mapping[st
                     f"{shown}={ours.get(key)!r}: the study {name!r} in {where} has {theirs.get(key)!r}; "
                     "give another sweep.name to begin a new one"
                 )
-    theirs, ours = known.get("files"), wanted["files"]  # none of a version that did not look at them
+    theirs, ours = known.get("files"), wanted["files"]  # None: of a version that did not record them
     if theirs is not None and any(None not in pair and pair[0] != pair[1] for pair in zip(theirs, ours, strict=True)):
         raise RecurlabError(
             f"data: the study {name!r} in {where} is of other files; give another sweep.name to begin a new one"
@@ -212,7 +214,7 @@ def _compare(name: str, where: str, known: Mapping[str, Any], wanted: Mapping[st
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Let nothing of Optuna be heard: neither its trials, which are told by us, nor what is experimental of it."""
+    """Silence Optuna's log, since we print trials, and its warnings of experimental features."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with warnings.catch_warnings():

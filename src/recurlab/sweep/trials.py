@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recurlab.sweep.space import Value
 
-WORKER, SURPLUS, REASON, RUN, STEPS = "worker", "surplus", "reason", "run", "steps"  # what is kept with a trial
+WORKER, SURPLUS, REASON, RUN, STEPS = "worker", "surplus", "reason", "run", "steps"  # attributes of a trial
 STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -78,12 +78,12 @@ def decide(known: list[Slot], count: int) -> Next:
 
 
 def surplus(known: list[Slot], number: int, count: int) -> bool:
-    """Return whether a new trial was begun in a race with others for the last place."""
+    """Return whether a new trial is one too many, as several workers began the last one at once."""
     return sum(slot.number < number for slot in known) >= count
 
 
 def position_of(study: Study, number: int) -> int:
-    """Return how many new trials come before one."""
+    """Return the position of a trial among those that take up no other one."""
     return sum(slot.number < number for slot in slots(study))
 
 

@@ -1,4 +1,4 @@
-"""A worker: begins trials of a study, each in a fresh process, until as many as are wanted have ended."""
+"""A worker: begins trials of a study, each in a fresh process, until enough have ended."""
 
 import os
 import socket
@@ -36,7 +36,7 @@ from recurlab.sweep.trials import (
 from recurlab.training.run_dir import RunDir
 from recurlab.training.signals import Signals
 
-POLL = 1.0  # seconds between two looks at what the others do
+POLL = 1.0  # seconds between two checks of the others' trials
 
 
 class _Failed(Ending):
@@ -44,7 +44,10 @@ class _Failed(Ending):
 
 
 class _Left(BaseException):
-    """A trial has not ended, and is another worker's from now on; Optuna records the end of any other exception."""
+    """A trial has not ended: another worker takes it up.
+
+    Not an Exception, on which Optuna would record the trial as ended.
+    """
 
 
 class Worker:
@@ -90,7 +93,7 @@ class Worker:
         """
         while not self._told():
             try:
-                with self._lock:  # given back as soon as a trial has begun
+                with self._lock:  # released as soon as a trial has begun
                     what = self._next()
                     if what is Next.BEGIN:
                         self._begin()
@@ -107,7 +110,7 @@ class Worker:
         fail_stale_trials(self._study)
         known = slots(self._study)
         for trial in (slot.trial for slot in known):
-            # A worker that died right after it had begun has left no sign of life that could grow old.
+            # A worker that died as it began has left no heartbeat that could become stale.
             held = str(trial.user_attrs.get(WORKER)).endswith(f" {trial.number}")
             if trial.state == TrialState.RUNNING and not held and trial.number not in self._helped:
                 self._storage.record_heartbeat(trial._trial_id)
@@ -115,7 +118,7 @@ class Worker:
         return decide(known, self._plan.count)
 
     def _begin(self) -> None:
-        """Do a trial from its beginning to its end, under Optuna's signs of life."""
+        """Run a trial from its beginning to its end, while Optuna sends its heartbeats."""
         self._line = ""
         try:
             self._study.optimize(self._objective, n_trials=1, catch=(_Failed,))
@@ -164,13 +167,13 @@ class Worker:
             self._leave(trial, error)
 
     def _leave(self, trial: Trial, error: Exception | None = None) -> NoReturn:
-        """Leave a trial to whoever takes it up next; after an error of this worker that is another one."""
-        with suppress(*FAILURES):  # then it is found without signs of life later
+        """Leave a trial to the next worker; after an error, which ends this one, to another."""
+        with suppress(*FAILURES):  # then it is found by its missing heartbeats
             self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         raise _Left("is kept, and goes on when a worker takes it up") from error
 
     def _outcome(self, trial: Trial, values: list[Any]) -> Outcome:
-        """Run a trial, after another process that has the same run in hand."""
+        """Run a trial, once no other process is training the same run."""
         try:
             job = self._plan.job(values)
         except RecurlabError as error:
@@ -178,7 +181,7 @@ class Worker:
 
         def ask(step: int, value: float) -> bool:
             steps = trial.user_attrs.get(STEPS, [])
-            if step not in steps:  # as one that a run which goes on comes to again
+            if step not in steps:  # a resumed run validates some steps again
                 trial.set_user_attr(STEPS, [*steps, step])
                 trial.report(value, len(steps) + 1)
             return trial.should_prune()
@@ -188,12 +191,12 @@ class Worker:
             outcome = take_job(job, ask=listen, threads=self._threads, quiet=True, told=self._told)
             if outcome.state == "busy":
                 continue
-            found = run_of(job)  # one that was killed could not say where it was
+            found = run_of(job)  # a killed run could not report its directory
             return outcome if found is None else outcome._replace(path=outcome.path or found.path)
         return Outcome("preempted")
 
     def _judge(self, trial: Trial, outcome: Outcome, seconds: float) -> float:
-        """Return a trial's value, or raise what it has ended by."""
+        """Return a trial's value, or raise how it has ended."""
         if outcome.state == "preempted" or (outcome.state == "failed" and self._told()):
             self._leave(trial)
         if outcome.state == "pruned":
