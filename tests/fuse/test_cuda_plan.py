@@ -110,6 +110,19 @@ def test_registers_are_counted():
         assert layout.registers + held <= REGISTERS
 
 
+def test_a_layout_fits_to_the_last_byte_block_and_register(monkeypatch):
+    of, device = task("lstm", 512, "bfloat16"), GPUS["h100"]
+    shape = 32, 8, 8, 1
+    layout = Layout(of, device, *shape)
+    for name, least in (("shared", layout.shared), ("multiprocessors", layout.team)):
+        for size in (least, least - 1):
+            assert Layout(of, replace(device, **{name: size}), *shape).fits == (size == least), name
+    roomy = replace(device, shared=1 << 30)
+    for registers in (layout.registers, layout.registers - 1):
+        monkeypatch.setattr("recurlab.fuse.cuda.dense_plan.REGISTERS", registers)
+        assert Layout(of, roomy, *shape).fits == (registers == layout.registers)
+
+
 # ---- bytes of shared memory -------------------------------------------------------------------------------------
 
 EXTENT = """
