@@ -6,16 +6,11 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
 import recurlab
+from cell_forms import forms
 from recurlab.backends import BACKENDS
 
 T, B, FEATURES, H, HEADS = 4, 2, 2, 4, 2
-CELLS = {
-    "rnn_tanh": {"cell": "rnn"},
-    "rnn_relu": {"cell": "rnn", "activation": "relu"},
-    "gru_after": {"cell": "gru", "reset": "after"},
-    "gru_before": {"cell": "gru", "reset": "before"},
-    "lstm": {"cell": "lstm"},
-}
+CELLS = forms()
 # Sample 0 skips steps 1 and 3, sample 1 is reset before step 2.
 FLAGS = {
     "mask": torch.tensor([[True, True], [False, True], [True, True], [False, True]]),

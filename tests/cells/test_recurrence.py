@@ -6,15 +6,10 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 import recurlab
+from cell_forms import forms
 
 T, B, FEATURES, H, HEADS = 7, 3, 5, 6, 3
-CELLS = {
-    "rnn": {"cell": "rnn"},
-    "rnn_relu": {"cell": "rnn", "activation": "relu"},
-    "gru_after": {"cell": "gru", "reset": "after"},
-    "gru_before": {"cell": "gru", "reset": "before"},
-    "lstm": {"cell": "lstm"},
-}
+CELLS = forms()
 
 
 @pytest.fixture(params=CELLS)

@@ -1,18 +1,14 @@
 import hashlib
-import os
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recurlab.compose import compose
 from recurlab.data.text import Text
 from recurlab.data.vocabulary import Vocabulary
 from recurlab.errors import RecurlabError
 
-REAL = os.environ.get("RECURLAB_DATA")
 SPLITS = ("train", "valid", "test")
 THREE = {name: f"{name}.txt" for name in SPLITS}
 WORDS = ["owl", "ox", "bee", "Ünke", "鵺", "a", "b", "rare-one", "<unk>", "\N{NO-BREAK SPACE}".join("xy")]
@@ -300,72 +296,3 @@ def test_options_out_of_range_are_refused(options, message):
 
 def test_the_sizes_of_a_batch_are_those_of_a_stream():
     assert (Text().batch_size, Text().eval_batch_size, Text().symbols, Text().problem) == (20, 10, True, "language")
-
-
-def test_a_prompt_is_encoded_without_a_line_end_of_its_own():
-    vocabulary = Vocabulary(["<eos>", "the", "owl", "<unk>"], "word")
-    assert vocabulary.encode("the  owl") == [1, 2]
-    assert vocabulary.encode("the\nbat\n") == [1, 0, 3, 0]
-    assert vocabulary.encode("") == []
-    assert vocabulary.decode([1, 2, 0, 0, 1]) == "the owl\n\nthe"
-    assert vocabulary.decode(np.array([], np.uint8)) == ""
-    assert Vocabulary("ab\n", "char").encode("b\na") == [1, 2, 0]
-
-
-@pytest.mark.parametrize(
-    ("names", "level", "text", "message"),
-    [(["<eos>", "owls", "x"], "word", "x owlz", "'owlz', word 2, is not in the vocabulary of 3; did you mean 'owls'?"),
-     ("abc", "char", "aaB", "'B', char 3, is not in the vocabulary of 3; did you mean 'b'?"),
-     ("abc", "char", "?", "'?', char 1, is not in the vocabulary of 3")],
-)  # fmt: skip
-def test_an_unknown_token_of_a_prompt_is_named(names, level, text, message):
-    with pytest.raises(RecurlabError) as caught:
-        Vocabulary(names, level).encode(text, "prompt")
-    assert str(caught.value) == f"prompt: {message}"
-
-
-@pytest.mark.parametrize(
-    ("names", "level", "message"),
-    [([], "char", "names: 0 symbols"), ("aba", "char", "names: 3 symbols, 2 of them different"),
-     (["a"], "word", "'<eos>' is not among the 1 words"), ("a", "words", "did you mean 'word'")],
-)  # fmt: skip
-def test_names_that_are_no_vocabulary_are_refused(names, level, message):
-    with pytest.raises(RecurlabError, match=message):
-        Vocabulary(names, level)
-
-
-@pytest.mark.parametrize("symbol", [-1, 3])
-def test_a_number_that_is_no_symbol_is_refused(symbol):
-    with pytest.raises(RecurlabError, match=f"symbols: {symbol} is not one of 0 to 2"):
-        Vocabulary("abc", "char").decode([0, symbol])
-
-
-PRESETS = {
-    "tiny_shakespeare": ([1_003_854, 55_770, 55_770], 65),
-    "ptb_char": ([5_017_482, 393_042, 442_423], 50),
-    "ptb_word": ([929_589, 73_760, 82_430], 10_000),
-    "gutenberg_char": ([5_321_156, 303_131, 321_228], 83),
-    "gutenberg_word": ([961_015 + 40_255, 54_583 + 2_241, 57_440 + 2_247], 10_001),
-}
-
-
-@pytest.mark.parametrize("preset", ["text", *PRESETS])
-def test_presets_name_every_option(preset):
-    config, composed = compose([f"data={preset}"])
-    assert isinstance(config.data, Text)
-    assert set(composed.data) == {"name", *(field.name for field in fields(Text))}
-    if preset == "text":
-        assert config.data == Text()
-    else:
-        files = {name for name in (config.data.train, config.data.valid, config.data.test) if name}
-        assert set(config.data.sha256) == files
-
-
-@pytest.mark.data
-@pytest.mark.skipif(REAL is None, reason="RECURLAB_DATA points at no real data")
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_real_files_have_their_published_counts(preset, monkeypatch):
-    monkeypatch.setenv("RECURLAB_DATA", REAL)
-    config, _ = compose([f"data={preset}"])
-    counts = [len(config.data.split(name, 0, 0).symbols) for name in SPLITS]
-    assert (counts, config.data.input_size) == PRESETS[preset]

@@ -103,7 +103,7 @@ def test_each_run_becomes_a_job_that_trains_it_from_where_it_stands(slurm, runs)
         (command,) = (shlex.split(line) for line in script.splitlines() if line.startswith("srun "))
         train = ["-m", "recurlab", "train", f"resume={run}", "launcher=local", "plugins=[one,two]"]
         assert [sys.executable, *train] == [command[-7], "-m", *command[-5:]]
-        assert {"--cpus-per-data=3", "--kill-on-bad-exit=1"} <= {*command}
+        assert {"--cpus-per-task=3", "--kill-on-bad-exit=1"} <= {*command}
         assert script.index("module load cuda") < script.index("srun ")
         assert not list(run.rglob("*.pkl"))
 
