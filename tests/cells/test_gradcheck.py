@@ -10,7 +10,7 @@ from cell_forms import forms
 from recurlab.backends import BACKENDS
 
 T, B, FEATURES, H, HEADS = 4, 2, 2, 4, 2
-CELLS = forms()
+CELLS = {**forms(activations=False), "rnn_relu": {"cell": "rnn", "activation": "relu"}}
 # Sample 0 skips steps 1 and 3, sample 1 is reset before step 2.
 FLAGS = {
     "mask": torch.tensor([[True, True], [False, True], [True, True], [False, True]]),

@@ -9,7 +9,7 @@ import recurlab
 from cell_forms import forms
 
 T, B, FEATURES, H, HEADS = 7, 3, 5, 6, 3
-CELLS = forms()
+CELLS = {**forms(activations=False), "rnn_relu": {"cell": "rnn", "activation": "relu"}}
 
 
 @pytest.fixture(params=CELLS)
