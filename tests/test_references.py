@@ -18,7 +18,10 @@ LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]+))?\)")
 FOLDERS = ("configs", "experiments", "scripts", "src", "tests")
 FILE = re.compile(rf"(?<![\w./<-])((?:{'|'.join(FOLDERS)})/[\w./-]*+)(?<=\w)(?![*<{{$])")
 DOTTED = re.compile(r"(?<![\w./@-])recurlab((?:\.[A-Za-z]\w*)+)")
-TO_BE_MADE = re.findall(r"^One file, `(.+)`", (TOP / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+TO_BE_MADE = [
+    "configs/experiment/mine.yaml",
+    *re.findall(r"^One file, `(.+)`", (TOP / "CONTRIBUTING.md").read_text(), re.MULTILINE),
+]
 NOT_MODULES = {
     "recurlab.benchmarks",  # a group of entry points
     *(path.removeprefix("src/").removesuffix(".py").replace("/", ".") for path in TO_BE_MADE),

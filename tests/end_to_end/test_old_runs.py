@@ -12,10 +12,8 @@ GRU, INDRNN, LEAKY = (
     next((OLD / "runs").glob(f"*/{name}/*")).relative_to(OLD) for name in ("gru", "indrnn", "old_leaky")
 )
 PLUGIN = "plugins=[old_plugin]"
-pytestmark = [
-    pytest.mark.usefixtures("quick_pictures"),
-    pytest.mark.filterwarnings("ignore:recurlab.* is called recurlab.* now:FutureWarning"),  # of the plugin
-]
+# Of the plugin, which has the former names.
+pytestmark = pytest.mark.filterwarnings("ignore:recurlab.* is called recurlab.* now:FutureWarning")
 
 
 @pytest.fixture
