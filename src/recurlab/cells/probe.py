@@ -1,8 +1,8 @@
-"""What a cell's step does with its gates and states, found out by one step on zeros."""
+"""What a cell's step does with its gates and states, found out by one step on zeros; `cell` is a `Cell` throughout."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +10,8 @@ from torch import Tensor
 from recurlab.cells.watch import NO_WEIGHTS, Watch
 from recurlab.errors import RecurlabError, one_line
 
-if TYPE_CHECKING:
-    from recurlab.cells.cell import Cell
 
-
-def phases_of(cell: "Cell") -> tuple[tuple[str, ...], ...]:
+def phases_of(cell: Any) -> tuple[tuple[str, ...], ...]:
     """Return the gates grouped by the tensor that their recurrence is applied to; see `Cell.phases`."""
     operands: list[Tensor] = []
     groups: list[list[str]] = []
@@ -36,7 +33,7 @@ def phases_of(cell: "Cell") -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(group, key=cell.gates.index)) for group in groups)
 
 
-def normalizes(cell: "Cell") -> bool:
+def normalizes(cell: Any) -> bool:
     """Return whether the step normalises a state, by `recur.normalize`."""
     states: list[Tensor] = []
 
@@ -50,7 +47,7 @@ def normalizes(cell: "Cell") -> bool:
     return bool(states)
 
 
-def entries_of(cell: "Cell") -> dict[str, tuple[bool, bool]]:
+def entries_of(cell: Any) -> dict[str, tuple[bool, bool]]:
     """Return for each gate whether the step uses its input, and whether it uses its recurrence."""
     products: dict[str, Tensor] = {}
 
@@ -64,7 +61,7 @@ def entries_of(cell: "Cell") -> dict[str, tuple[bool, bool]]:
 
 
 def _probe(
-    cell: "Cell", record: Callable[[str, Tensor], Tensor], normalize: Callable[[Tensor], Tensor]
+    cell: Any, record: Callable[[str, Tensor], Tensor], normalize: Callable[[Tensor], Tensor]
 ) -> tuple[Any, list[Tensor]]:
     """Run the step once on zeros of shape (2, 3), telling `record` of each use of the recurrence.
 
