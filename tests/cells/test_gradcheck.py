@@ -9,7 +9,8 @@ import recurlab
 from cell_forms import forms
 from recurlab.backends import BACKENDS
 
-T, B, FEATURES, H, HEADS = 4, 2, 2, 4, 2
+T, B, FEATURES, HEADS = 4, 2, 2, 2
+UNITS = {"dense": 3, "diagonal": 2, "block": 4}
 CELLS = {**forms(activations=False), "rnn_relu": {"cell": "rnn", "activation": "relu"}}
 # Sample 0 skips steps 1 and 3, sample 1 is reset before step 2.
 FLAGS = {
@@ -31,12 +32,12 @@ def differentiable(cell, recurrence, flags, backend, **options):
     torch.manual_seed(9)
     heads = HEADS if recurrence == "block" else 1
     made = {"recurrence": recurrence, "heads": heads, "backend": backend, "dtype": torch.float64}
-    layer = recurlab.RNN(FEATURES, H, **made, **cell, **options).eval()
+    layer = recurlab.RNN(FEATURES, UNITS[recurrence], **made, **cell, **options).eval()
     names, weights = zip(*((name, p.detach().requires_grad_()) for name, p in layer.named_parameters()), strict=True)
     count = len(layer.cell.states)
     x = torch.randn(T, B, FEATURES, dtype=torch.float64, requires_grad=True)
     places = layer.num_layers * layer.num_directions
-    states = [torch.randn(places, B, H, dtype=torch.float64, requires_grad=True) for _ in range(count)]
+    states = [torch.randn(places, B, layer.hidden_size, dtype=torch.float64, requires_grad=True) for _ in range(count)]
 
     def run(x, *rest):
         state = rest[0] if count == 1 else rest[:count]
