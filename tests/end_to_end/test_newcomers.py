@@ -76,15 +76,19 @@ defaults:
 data: {count: 12}
 """
 TRAINED = [
-    ["cell=mine", "cell.leak=0.3", "data=mine", "data.count=4"],
-    ["experiment=own"],
-    ["cell=rnn", "cell.name=mine", "cell.options.leak=0.3", "data={name: mine}"],  # as of old
+    (["cell=mine", "cell.leak=0.3", "data=mine", "data.count=4"], ""),
+    (["experiment=own"], ""),
+    (["cell=rnn", "cell.name=mine", "cell.options.leak=0.3", "data={name: mine}"], ""),  # as of old
+    (["cell=mine", "task=mine"], "recurlab: task=: is called data= now\n"),
 ]
 WRONG = [
     (["cell=mien"], "cell='mien': allowed are "),
     (["cell=mine", "cell.laek=1"], "cell.laek=1: unknown key; cell 'mine' has: leak; did you mean 'cell.leak'?"),
     (["experiment=own", "cell.leak=much"], "cell.leak='much': must be of type float"),
     (["cell=rnn", "cell.name=mien"], "cell.name='mien': allowed are "),
+    (["data=mien"], "data='mien': allowed are "),
+    (["experiment=onw"], "experiment='onw': allowed are "),
+    (["data=mine", "data.cuont=8"], "data.cuont=8: unknown key; data 'mine' has: batch_size, eval_batch_size, count;"),
     (["data={name: mine, cuont: 8}"], "did you mean 'data.count'?"),
 ]
 
@@ -138,7 +142,7 @@ def answers(contributed, tmp_path_factory):
     (folder / "my_cells.py").write_text(MODULE)
     (folder / "configs" / "experiment").mkdir(parents=True)
     (folder / "configs" / "experiment" / "own.yaml").write_text(EXPERIMENT)
-    lines = {tuple(words): ["train", *words, *OWN] for words in (*TRAINED, *(words for words, _ in WRONG))}
+    lines = {tuple(words): ["train", *words, *OWN] for words, _ in (*TRAINED, *WRONG)}
     for line in TASKS:
         words = shlex.split(line)[1:]
         lines[line] = [*words, *([*SHORT, *FEW] if words[0] == "train" else [])]
@@ -173,10 +177,10 @@ def test_it_tells_its_version_at_once(site, tmp_path):
     assert [path.name for path in site.glob("*.dist-info")] == [f"recurlab-{recurlab.__version__}.dist-info"]
 
 
-@pytest.mark.parametrize("words", TRAINED, ids=" ".join)
-def test_what_a_plugin_registers_is_trained(answers, words):
+@pytest.mark.parametrize(("words", "line"), TRAINED)
+def test_what_a_plugin_registers_is_trained(answers, words, line):
     code, out, err = answers[tuple(words)]
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, line)
     assert "run:     runs/" in out
 
 
