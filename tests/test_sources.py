@@ -153,7 +153,7 @@ def mine(recurlab, quick, tmp_path, monkeypatch):
         "configs/experiment/own.yaml": f"{GLOBAL}defaults:\n  - override /cell: mine\n  - override /data: short\n"
         "plugins: [mine]\n",
         "configs/data/short.yaml": FILES["data/short.yaml"],
-        "experiments/rates/sweep.yaml": STUDY.format(quick=", ".join(f"'{word}'" for word in quick)),
+        "experiments/rates/study.yaml": STUDY.format(quick=", ".join(f"'{word}'" for word in quick)),
     })  # fmt: skip
 
     def command(*words: str) -> str:
