@@ -10,7 +10,9 @@ from recurlab.layers.constraints import MaxAbs
 from recurlab.layers.regularizers import L2
 from recurlab.layers.rnn import RNN
 from recurlab.models.sequence_model import SequenceModel
+from recurlab.problems import PROBLEMS
 from recurlab.problems.classification import Classification
+from recurlab.problems.metrics import MODES, best_of, mode_of, sign_of
 from recurlab.problems.optimizers import SGD, Adam, AdamW, RMSprop
 from recurlab.problems.regression import Regression
 from recurlab.problems.schedulers import Constant, Cosine, Plateau, Step
@@ -28,6 +30,29 @@ def test_regression_is_the_mean_squared_error():
     loss, metrics, items, _ = problem_of().measure(outputs, targets)
     assert items == 2
     assert loss.item() == metrics["mse"].item() == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "monitor", "mode"),
+    [("regression", "valid/mse", "min"), ("classification", "valid/accuracy", "max"),
+     ("labelling", "valid/accuracy", "max"), ("multilabel", "valid/nll", "min"),
+     ("language", "valid/perplexity", "min")],
+)  # fmt: skip
+def test_each_problem_says_by_which_metric_it_is_judged_and_which_values_are_better(name, monitor, mode):
+    problem = problem_of(PROBLEMS[name])
+    assert (problem.monitor, problem.mode) == (monitor, mode)
+
+
+def test_the_best_of_some_values_is_the_largest_or_the_smallest():
+    assert [best_of([0.5, 0.75, 0.25], mode) for mode in MODES] == [0.25, 0.75]
+    assert [best_of([], mode) for mode in MODES] == [None, None]
+    assert [max([0.5, 0.75, 0.25], key=lambda value: sign_of(mode) * value) for mode in MODES] == [0.25, 0.75]
+    assert [mode_of(name) for name in ("valid/accuracy", "accuracy", "valid/loss", "bits")] == [
+        "max",
+        "max",
+        "min",
+        "min",
+    ]
 
 
 def test_targets_of_another_shape_are_refused_instead_of_broadcast():

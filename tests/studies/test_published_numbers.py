@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from recurlab.results.records import Curves
 from recurlab.studies.course import Course, points_of
 from recurlab.studies.definition import Measure
 from recurlab.studies.folder import load_study
@@ -195,7 +196,7 @@ def test_how_far_a_run_has_come_is_read_from_its_directory(tmp_path):
 
     folder = RunDir.create(str(tmp_path), "a", OmegaConf.create({"trainer": {"max_epochs": 7, "max_steps": -1}}))
     folder.metrics.write_text("epoch,step,valid/loss\n0,9,3\n1,19,1.5\n,24,\n2,29,2\n,34,\n")
-    course = Course.read(folder, Target(valid="valid/loss"))
+    course = Course.read(Curves(folder), folder.load_config(), Target(valid="valid/loss"))
     assert (course.epochs, course.steps, course.of, course.best("min"), course.best("max")) == (3, 30, 70, 1.5, 3.0)
     assert course.text([7]) == "1:3 2:1.5 3:2"
     assert points_of(course.text()) == {1: 3.0, 2: 1.5, 3: 2.0}

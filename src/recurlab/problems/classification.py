@@ -20,7 +20,6 @@ class Classification(Problem):
 
     head: ClassVar = "last"
     metric: ClassVar = "accuracy"
-    mode: ClassVar = "max"
 
     confusion: Tensor | None = None
 

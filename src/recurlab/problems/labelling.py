@@ -15,7 +15,6 @@ class Labelling(Problem):
 
     head: ClassVar = "every"
     metric: ClassVar = "accuracy"
-    mode: ClassVar = "max"
 
     def measure(self, outputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Measured:
         """Return the cross-entropy of a step (nats) and the share of correct classes."""

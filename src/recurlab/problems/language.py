@@ -16,7 +16,6 @@ class Language(Problem):
 
     head: ClassVar = "every"
     metric: ClassVar = "perplexity"
-    mode: ClassVar = "min"
 
     def measure(self, outputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Measured:
         """Return the cross-entropy of a symbol (nats)."""

@@ -13,7 +13,6 @@ class Multilabel(Problem):
 
     head: ClassVar = "every"
     metric: ClassVar = "nll"
-    mode: ClassVar = "min"
 
     def measure(self, outputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Measured:
         """Return the negative log-likelihood of a frame in nats, its O answers summed, as loss and as metric."""

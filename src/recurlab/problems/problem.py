@@ -18,6 +18,7 @@ from recurlab.layers.rnn import RNN
 from recurlab.layers.sequence import mask_of
 from recurlab.models.sequence_model import Features, SequenceModel
 from recurlab.problems.loss import Loss
+from recurlab.problems.metrics import mode_of
 from recurlab.problems.optimizers import OptimizerSpec
 from recurlab.problems.schedulers import SchedulerSpec
 
@@ -54,12 +55,10 @@ class Problem(LightningModule):
     Attributes:
         head: "last" or "every": where the model answers.
         metric: the metric by which checkpoints are chosen.
-        mode: "min" or "max": which values of it are better.
     """
 
     head: ClassVar[str]
     metric: ClassVar[str]
-    mode: ClassVar[str]
 
     def __init__(
         self,
@@ -84,6 +83,11 @@ class Problem(LightningModule):
     def monitor(self) -> str:
         """The name under which the validation metric is logged."""
         return f"valid/{self.metric}"
+
+    @property
+    def mode(self) -> str:
+        """Which values of it are better: "min" or "max"."""
+        return mode_of(self.metric)
 
     def measure(self, outputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Measured:
         """Return what a batch of answers measures.

@@ -14,7 +14,6 @@ class Regression(Problem):
 
     head: ClassVar = "last"
     metric: ClassVar = "mse"
-    mode: ClassVar = "min"
 
     def measure(self, outputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Measured:
         """Return the mean squared error: as metric in the targets' units, as loss in those that the model learns in."""

@@ -7,6 +7,7 @@ from typing import Any
 from recurlab.errors import RecurlabError
 from recurlab.files import write_text
 from recurlab.foreign import content_of
+from recurlab.problems.metrics import best_of, mode_of
 from recurlab.results import page
 from recurlab.results.figures import draw_confusion, draw_curves
 from recurlab.results.generate import TextModel
@@ -14,7 +15,6 @@ from recurlab.results.records import Curves, Points, Result
 from recurlab.results.sampling import Sampling
 from recurlab.training.run_dir import MOST, RunDir, read_json
 
-HIGHER = ("accuracy",)  # of all other metrics less is better
 VERSIONS = ("recurlab", "torch", "pytorch-lightning", "hydra-core", "numpy")  # that matter most
 TEMPERATURES = (0.5, 0.8, 1.0)
 SAMPLE = {"char": (500, "characters"), "word": (100, "words")}  # how much is shown at each level
@@ -89,8 +89,7 @@ def _last(points: Points) -> float | None:
 
 
 def _best(name: str, points: Points) -> float | None:
-    values = [value for _, value in points]
-    return (max if name in HIGHER else min)(values, default=None)
+    return best_of((value for _, value in points), mode_of(name))
 
 
 def _samples(run: RunDir, curves: Curves) -> Iterator[str]:

@@ -6,6 +6,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 import recurlab
 from recurlab.errors import RecurlabError, check_choice, one_line
 from recurlab.foreign import content_of
@@ -33,12 +35,13 @@ def finished_row(study: Study, run: Run, job: str, path: Path) -> Row:
         RecurlabError: for a metric or a measure's column that the run has not, or a damaged file.
     """
     found = RunDir.open(path)
-    result, curves = Result.read(found), Curves(found)
-    value, chance = _judged(study, run, found, result, curves)
+    result, curves, config = Result.read(found), Curves(found), found.load_config()
+    course = _course_of(study, run, curves, config)
+    value, chance = _judged(study, run, result, curves, course)
     return make_row(
         run,
         **{study.metric: number_cell(value)},
-        **_course(study, run, found),
+        **_course(study, run, course),
         **{name: number_cell(measure_value(name, m, result, curves)) for name, m in study.measures.items()},
         chance=number_cell(chance),
         parameters=result.parameters,
@@ -49,17 +52,19 @@ def finished_row(study: Study, run: Run, job: str, path: Path) -> Row:
         backend=" ".join(sorted({*result.backends})),
         state=FINISHED,
         job=job,
-        **origin_columns(found),
+        **origin_columns(found, config),
     )
 
 
-def _judged(study: Study, run: Run, found: RunDir, result: Result, curves: Curves) -> tuple[float | None, float | None]:
+def _judged(
+    study: Study, run: Run, result: Result, curves: Curves, course: Course | None
+) -> tuple[float | None, float | None]:
     """Return the number by which a finished run is judged, and its value without learning."""
     judged = study.judged(run.levels)
     if isinstance(judged, Measure):
         return measure_value(study.metric, judged, result, curves), None
-    if isinstance(study, Reproduction) and judged == (target := study.target(run.levels)).valid:
-        value = Course.read(found, target).best(target.better)
+    if course is not None and isinstance(study, Reproduction) and judged == (target := study.target(run.levels)).valid:
+        value = course.best(target.better)
         return value, _chance(judged, result, value)
     check_choice("metric", judged, result.metrics)
     return result.metrics[judged], _chance(judged, result, result.metrics[judged])
@@ -79,9 +84,11 @@ def unfinished_row(study: Study, run: Run, job: str, state: str, path: Path | No
     known: dict[str, Any] = {}
     if path is not None and RunDir(path).provenance.is_file():
         found = RunDir.open(path)
-        known = {**origin_columns(found), **_course(study, run, found)}
-        if isinstance(study, Reproduction):
-            course, pace = Course.read(found, study.target(run.levels)), pace_of(found)
+        config = found.load_config()
+        course = _course_of(study, run, Curves(found), config)
+        known = {**origin_columns(found, config), **_course(study, run, course)}
+        if course is not None:
+            pace = pace_of(found)
             known |= {"epochs": course.epochs, "steps": course.steps, "seconds": number_cell(pace[0]) if pace else None}
     return make_row(run, state=state, reason=one_line(reason), job=job, **known)
 
@@ -96,12 +103,16 @@ def row_of_run(study: Study, run: Run, job: str, found: RunDir) -> Row | None:
     return unfinished_row(study, run, job, RUNNING, found.path) if isinstance(study, Reproduction) else None
 
 
-def _course(study: Study, run: Run, found: RunDir) -> dict[str, Any]:
+def _course_of(study: Study, run: Run, curves: Curves, config: DictConfig) -> Course | None:
+    """Return the course of a run's validations; None in a study that keeps none."""
+    return Course.read(curves, config, study.target(run.levels)) if isinstance(study, Reproduction) else None
+
+
+def _course(study: Study, run: Run, course: Course | None) -> dict[str, Any]:
     """Return the columns with a run's validations; {} in a study that keeps none."""
-    if not isinstance(study, Reproduction):
+    if course is None or not isinstance(study, Reproduction):
         return {}
     target = study.target(run.levels)
-    course = Course.read(found, target)
     epochs = [int(row["epoch"]) for row in published_rows(study) if fits(row, run.levels) and row.get("epoch")]
     return dict(zip(COURSE, (number_cell(course.best(target.better)), course.text(epochs)), strict=True))
 
@@ -120,13 +131,13 @@ def measure_value(name: str, measure: Measure, result: Result, curves: Curves) -
     return within[-1] if within else None
 
 
-def origin_columns(run: RunDir) -> dict[str, Any]:
+def origin_columns(run: RunDir, config: DictConfig) -> dict[str, Any]:
     """Return the columns that say where a run was made: device, threads, commit and date.
 
     A commit ends in + where code was changed since: anything but the studies themselves.
     """
     found = read_json(run.provenance)
-    trainer, device = run.load_config().get("trainer") or {}, found.get("device")
+    trainer, device = config.get("trainer") or {}, found.get("device")
     if not isinstance(device, Mapping) or not isinstance(trainer, Mapping) or not isinstance(found.get("git"), Mapping):
         raise RecurlabError(f"{run.provenance}: not what a run writes")
     gpu = device.get("cuda") and trainer.get("accelerator") != "cpu"

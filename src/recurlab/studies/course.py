@@ -5,9 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from recurlab.errors import RecurlabError
+from recurlab.problems.metrics import best_of
 from recurlab.results.records import Curves, Points
 from recurlab.studies.reproduction import Target
 from recurlab.training.run_dir import RunDir
@@ -32,9 +33,8 @@ class Course:
     valid: Points
 
     @classmethod
-    def read(cls, run: RunDir, target: Target) -> "Course":
+    def read(cls, curves: Curves, config: DictConfig, target: Target) -> "Course":
         """Return how far a run has come, by its metrics.csv and its config."""
-        curves, config = Curves(run), run.load_config()
         points = curves.columns.get(target.valid, [])
         every: Any = OmegaConf.select(config, "trainer.check_val_every_n_epoch") or 1
         per_epoch = (points[0][0] + 1) / every if points else None
@@ -48,8 +48,7 @@ class Course:
 
     def best(self, better: str) -> float | None:
         """Return the best validation, None before the first."""
-        values = [value for _, value in self.valid]
-        return (min if better == "min" else max)(values) if values else None
+        return best_of((value for _, value in self.valid), better)
 
     def text(self, epochs: Iterable[int] = ()) -> str:
         """Return validations as a cell of results.csv: those after `EPOCHS`, the last one and those asked for."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from recurlab.errors import RecurlabError, check_choice, check_integer, check_number
+from recurlab.problems.metrics import MODES
 from recurlab.studies import SCALES
 
 FOLDER = Path("experiments")
@@ -126,7 +127,7 @@ class Study:
     def __post_init__(self) -> None:
         self.path = Path(FILE)  # where it was read
         check_given(self, "title", "question", "metric", "factors", "scales")
-        check_choice("better", self.better, ("min", "max"))
+        check_choice("better", self.better, MODES)
         taken = {*BEFORE, "seed", self.metric, *AFTER, *PUBLISHED}
         for name in (*self.factors, *self.measures):
             if name in taken:

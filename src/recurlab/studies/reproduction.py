@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from recurlab.errors import RecurlabError, check_choice, check_number
+from recurlab.problems.metrics import MODES
 from recurlab.studies.definition import AFTER, BEFORE, Figure, Levels, Measure, Run, Study, check_given
 
 RESULT = "result"  # the column that runs are judged by
@@ -87,7 +88,7 @@ class Reproduction(Study):
             raise RecurlabError(f"{key}: must have a metric or a measure")
         if target.measure is not None:
             target.measure.check(f"{key}.measure")
-        check_choice(f"{key}.better", target.better, ("min", "max"))
+        check_choice(f"{key}.better", target.better, MODES)
         if not target.models:
             raise RecurlabError(f"{key}.models={{}}: needs at least one model")
         for model, recipe in target.models.items():

@@ -2,6 +2,7 @@
 
 from recurlab.launch.jobs import Job
 from recurlab.launch.queue import is_free, run_of
+from recurlab.results.records import Curves
 from recurlab.studies.course import Course, pace_of
 from recurlab.studies.definition import Run, Study
 from recurlab.studies.reproduction import Reproduction
@@ -55,7 +56,7 @@ def _far(study: Study, run: Run, row: Row | None, found: RunDir | None) -> tuple
     if found is None:
         return f": about {hours:.2g} h", hours
     target = study.target(run.levels)
-    course, pace = Course.read(found, target), pace_of(found)
+    course, pace = Course.read(Curves(found), found.load_config(), target), pace_of(found)
     if course.of is None or pace is None:
         return f": step {course.steps:,}, about {hours:.2g} h in all", hours
     left = max(0, course.of - course.steps) * pace[0] / pace[1] / 3600

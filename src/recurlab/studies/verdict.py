@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from statistics import fmean
 
+from recurlab.problems.metrics import sign_of
 from recurlab.studies.definition import Levels
 from recurlab.studies.groups import mean_text, spread
 from recurlab.studies.reproduction import RESULT, Recipe, Reproduction, Target
@@ -51,8 +52,7 @@ class Entry:
         """By how much ours is better than what is published, in the unit of the metric; None where one is missing."""
         if self.known is None or not self.values:
             return None
-        sign = 1 if self.target.better == "max" else -1
-        return sign * (fmean(self.values) - float(self.known["value"]))
+        return sign_of(self.target.better) * (fmean(self.values) - float(self.known["value"]))
 
     @property
     def tolerance(self) -> float:

@@ -14,6 +14,7 @@ from recurlab.config import TrainerConfig
 from recurlab.data.module import DataModule
 from recurlab.errors import Preempted, Pruned
 from recurlab.files import write_bytes
+from recurlab.problems.metrics import sign_of
 from recurlab.problems.problem import Problem
 from recurlab.training import random_state
 from recurlab.training.checkpoint_file import Checkpoint, begin_epoch_anew
@@ -68,7 +69,7 @@ class Checkpoints(Callback):
     ) -> None:
         self.best: float | None = None
         self._run, self._config, self._content = run, config, content
-        self._monitor, self._sign = problem.monitor, 1.0 if problem.mode == "max" else -1.0
+        self._monitor, self._sign = problem.monitor, sign_of(problem.mode)
         self._signals, self.metrics, self._report = signals, metrics, report
         self._before_batch = False
         self._random: dict[str, Any] | None = None  # state to be restored before the first batch
