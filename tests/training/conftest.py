@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from command_process import only_run
+from recurlab.cli import main
+from stopped_runs import LANGUAGE, QUICK, enter
+
 BLOCK = 2**15  # of the log of records that a .wandb file is
 
 
@@ -65,3 +69,30 @@ def read(path):
 def parts_of():
     """Return a function that reads the offline files of a run directory, one for each time that it was begun."""
     return lambda run: [read(path) for path in sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))]
+
+
+@pytest.fixture
+def with_plugins(tmp_path, monkeypatch):
+    """Go into a folder that has the plugins."""
+    enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        assert main(["train", *QUICK, *LANGUAGE]) == 0
+    return only_run(folder)
+
+
+@pytest.fixture
+def train(capfd):
+    """Return a function that trains and returns the exit code and the error output."""
+
+    def run(*words):
+        code = main(["train", *words])
+        return code, capfd.readouterr().err
+
+    return run
