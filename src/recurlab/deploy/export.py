@@ -198,7 +198,7 @@ def _onnx(graph: _Graph, example: _Example) -> bytes:
 
 
 def _refusal(place: Path, error: Exception) -> RecurlabError:
-    """Return the error in a line: what lies at the bottom of it, or what this package says."""
+    """Return the error in one line: its first cause, or an error of this package among its causes."""
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, RecurlabError):
         cause = cause.__cause__
@@ -210,7 +210,7 @@ def _refusal(place: Path, error: Exception) -> RecurlabError:
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation, and its weights out of autograd's sight: a .pt2 keeps who wants a gradient."""
+    """Put a module into evaluation, with weights that need no gradient: a .pt2 would keep that they do."""
     modes = {each: each.training for each in module.modules()}
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     module.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ GATES = {
     "gru": ("reset", "update", "candidate"),
     "lstm": ("input", "forget", "cell", "output"),
 }
-STATE = ("state",)  # in the place of gates: of the last two parameters
+STATE = ("state",)  # what gain_state and bias_state have instead of gates
 
 
 def array_of(tensor: Any) -> Array:
@@ -57,7 +57,7 @@ class Entry:
         parameters: of ours, from the top; or `BIAS`.
         gates: from the left.
         transposed: units are rows, as torch has them.
-        flat: the one row has no axis of its own.
+        flat: the array is a vector; its single row has no axis.
     """
 
     name: str

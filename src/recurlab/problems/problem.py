@@ -104,7 +104,7 @@ class Problem(LightningModule):
         return means
 
     def observe(self, split: str, outputs: Tensor, targets: Tensor) -> None:
-        """See the answers of an evaluation that count, for what is no mean."""
+        """Take note of the answers of an evaluation, for a metric that is no mean over its batches."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss.

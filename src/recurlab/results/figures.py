@@ -47,7 +47,7 @@ def draw_curves(path: str | Path) -> Path | None:
 
 
 def _panels(curves: Curves) -> dict[str, str]:
-    """Return the metrics that were logged while training, by their titles; what is the loss has no panel of its own."""
+    """Return the metrics that were logged while training, by title; one that equals the loss shares its panel."""
     logged = [name for name in curves.metrics if curves.of("train", name) or curves.of("valid", name)]
     same = [name for name in logged if name != "loss" and _same(curves, name)]
     title = " = ".join(["loss", *same])

@@ -54,7 +54,7 @@ class Facts:
         return cls(content["input_size"], content["output_size"], symbols, tuple(names), moments)
 
     def difference(self, other: "Facts") -> str | None:
-        """Return in which fact another data set differs from this one, and how; None where it does not.
+        """Say in which fact another data set differs from this one, and how; None if it differs in none.
 
         Other units are no difference: a model keeps its own.
         """
@@ -111,7 +111,7 @@ def build_problem(config: Config, facts: Facts | None = None) -> Problem:
 
 
 def _encoder_size(encoder: str, options: ModelConfig, facts: Facts) -> int | None:
-    """Return the size of an encoder; that of an embedding, where it is left open, is at most that of the layers."""
+    """Return the size of an encoder; an embedding that is given none is at most as large as the layers."""
     if encoder != "embedding" or options.encoder_size is not None:
         return options.encoder_size
     return options.hidden_size if options.tie_weights else min(facts.input_size, options.hidden_size)

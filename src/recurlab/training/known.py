@@ -24,8 +24,8 @@ FILES = "files"  # what data.json calls the fingerprint of the files
 def is_of(run: RunDir, identity: Identity) -> bool:
     """Return whether a run is of a job.
 
-    Where that can't be told by the files, since they are not here or an earlier version has kept nothing of them, it is
-    where the config has them in the same place.
+    If the files can't tell, because they are not here or an earlier version has kept no fingerprint of them, the run is
+    of the job if both configs name the same paths.
     """
     if identity.data is not None and run.job == identity.name:
         return True
@@ -36,7 +36,10 @@ def is_of(run: RunDir, identity: Identity) -> bool:
 
 
 def is_as_old(run: RunDir, identity: Identity, config: "Config") -> bool:
-    """Return whether no file of a job was written after a run has begun that has kept nothing of their content."""
+    """Return whether a run without a fingerprint of its files can have read them as they are.
+
+    It can if none of them was written after the run had begun.
+    """
     if not identity.data or recorded(run) is not None or not run.facts.is_file():  # a run in a queue has read none yet
         return True
     begun = run.patch if run.patch.is_file() else run.facts  # the one is not written anew when a run goes on
@@ -52,7 +55,7 @@ def recorded(run: RunDir) -> str | None:
 
 
 def check_data(run: RunDir, identity: Identity, facts: "Facts | None" = None) -> None:
-    """Raise unless a run was trained on the data that are to train it now, of which the facts may not be known."""
+    """Raise unless a run was trained on the data that it is to go on with, whose facts are None if not yet known."""
     of_run = f"run={str(run.path)!r}"
     known = recorded(run)
     if None not in (known, identity.data) and known != identity.data:
@@ -89,7 +92,7 @@ def check_unchanged(config: "Config", known: str | None) -> None:
 
 @contextmanager
 def left_as_it_was(run: RunDir) -> Iterator[None]:
-    """Put a finished run back as it was where what is done with it fails before there is a new checkpoint."""
+    """Put a finished run back as it was if going on with it fails before it has written a new checkpoint."""
     files = [path for path in (run.config, run.facts, run.provenance, run.metrics, run.status) if path.is_file()]
     before = {path: path.read_bytes() for path in files} if run.state == "finished" else {}
     checkpoints = _written(run)

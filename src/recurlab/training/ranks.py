@@ -1,4 +1,4 @@
-"""The place of a process among those of a run, where torchrun or Slurm's srun has started it."""
+"""The rank of this process among those of a run that torchrun or Slurm's srun has started."""
 
 import os
 from collections.abc import Mapping

@@ -43,7 +43,7 @@ def _try(run: RunDir, state: str, reason: str = "") -> None:
 
 
 def keep_provenance(run: RunDir, seed: int, notes: tuple[str, ...]) -> None:
-    """Write what the run comes from; where it is continued, what each part of it does."""
+    """Write what the run comes from; if it is continued, add what this part of it comes from."""
     found: dict[str, Any] = {**provenance(seed), "data": list(notes)}
     if run.provenance.is_file():
         try:

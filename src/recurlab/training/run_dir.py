@@ -144,9 +144,13 @@ class RunDir:
             raise RecurlabError(f"{path}: can't be opened: {error.strerror}") from error
 
     def settle(self, used: Path | None = None) -> Path | None:
-        """Make next.ckpt, where there is one, the last checkpoint, and keep the one before it.
+        """Make next.ckpt, if there is one, the last checkpoint, and the last one the previous.
 
-        Return where one that is `used` is then; where it is the previous one, all stay where they are.
+        Args:
+            used: the checkpoint that the run goes on from; if it is the previous one, nothing is renamed.
+
+        Returns:
+            The path that `used` has then.
         """
         if not self.next.is_file() or used == self.previous:
             return used

@@ -25,7 +25,7 @@ CHATTER = (
     ".*Consider setting `persistent_workers=True`.*",  # an epoch has a loader of its own
     ".*`srun` command is available.*",  # training/ranks.py knows how the processes were started
 )
-# Options that are not Lightning's, or are given to it with more.
+# Options that Lightning has not, or that it is given in another form.
 OURS = ("enable_progress_bar", "num_workers", "checkpoint_every_n_steps", "stopping_threshold", "stall_timeout")
 
 
