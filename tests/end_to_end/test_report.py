@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recurlab.results.report import report
+from recurlab.results.report import write_report
 from recurlab.training.run_dir import FORMAT
 
 VOID = {"meta", "img", "br"}
@@ -118,7 +118,7 @@ def test_a_classifier_s_page_shows_what_was_taken_for_what(trained, tiny_mnist, 
     data = ["data=mnist", f"data.dir={folder}", "data.verify=false", "data.valid_size=20"]
     run = trained(*data, "model.hidden_size=5", "trainer.max_epochs=1")
     shutil.rmtree(folder)
-    page = Page(report(run))
+    page = Page(write_report(run))
     assert page.pictures == [(run / "curves.png").read_bytes(), (run / "confusion.png").read_bytes()]
     assert page.row("accuracy")[1] == "0.1"
 
@@ -128,23 +128,23 @@ def test_a_language_model_s_page_has_samples_though_the_text_is_gone(trained, tm
     text.write_text("so & so <b>1</b>\n" * 60)
     run = trained("data=text", "data.dir=.", "data.train=book.txt", "data.bptt=9", "model.hidden_size=4")
     text.unlink()
-    page = Page(report(run))
+    page = Page(write_report(run))
     assert [part for part in ("0.5", "0.8", "1.0") if f"temperature {part}" in page.text] == ["0.5", "0.8", "1.0"]
     notes = json.loads((run / "provenance.json").read_text())["data"]
     assert len(notes) == 3
     assert all(note in page.text for note in notes)
-    again = Page(report(run))
+    again = Page(write_report(run))
     assert again.words == page.words
     best = run / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:1000])
-    assert f"No sample: {best}: not a checkpoint of this model" in Page(report(run)).text
+    assert f"No sample: {best}: not a checkpoint of this model" in Page(write_report(run)).text
 
 
 def test_nothing_of_a_run_is_taken_for_html(left):
     evil = "<script>alert('1')</script> & \"x\" \x07\ud800"
     provenance = json.dumps({"command": [evil], "git": {evil: evil}, "data": [evil], "packages": {evil: evil}})
     run = left("failed", evil, "<img src=x onerror=y>", provenance_json=provenance)
-    page = Page(report(run))
+    page = Page(write_report(run))
     assert page.pictures == []
     assert page.text.count("<script>alert('1')</script> & \"x\"") == 7
     assert "<img src=x onerror=y>" in page.text
@@ -152,7 +152,7 @@ def test_nothing_of_a_run_is_taken_for_html(left):
 
 
 def test_a_run_that_failed_before_anything_was_logged(left):
-    page = Page(report(left("failed", "loss=nan: not finite at step 0")))
+    page = Page(write_report(left("failed", "loss=nan: not finite at step 0")))
     assert "This run failed: loss=nan: not finite at step 0. It logged nothing." in page.text
     assert "The run kept no provenance.json." in page.text
 
@@ -163,7 +163,7 @@ def test_a_run_that_failed_before_anything_was_logged(left):
 def test_a_run_without_an_end_shows_how_far_it_came(left, state, said):
     metrics = "step,valid/accuracy,valid/loss\n3,0.5,1.0\n7,0.25,2.0\n"
     run = left(state, metrics_csv=metrics + "9,0.7" * (state == "running"))
-    page = Page(report(run))
+    page = Page(write_report(run))
     assert f"This run {said}. What follows is what it left, up to step 7." in page.text
     assert page.row("accuracy") == ["", "", "0.5", "0.25", ""]
     assert page.row("loss") == ["", "", "1", "2", ""]

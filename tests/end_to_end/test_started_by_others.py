@@ -12,7 +12,7 @@ import torch
 from command_process import only_run, run, start
 from recurlab.config import TrainerConfig
 from recurlab.errors import RecurlabError
-from recurlab.training.ranks import Place, place
+from recurlab.training.ranks import ProcessRank, own_rank
 
 WORDS = [
     "train", "plugins=[toy_problems]", "data={name: toy_language}", "model.hidden_size=5", "model.stateful=true",
@@ -90,14 +90,14 @@ SRUN = {
 
 def test_srun_gives_a_place():
     two_by_two = TrainerConfig(devices=2, num_nodes=2)
-    assert place(two_by_two, SRUN) == Place(rank=3, world=4, local_rank=1, node=1, by="srun")
+    assert own_rank(two_by_two, SRUN) == ProcessRank(rank=3, world=4, local_rank=1, node=1, by="srun")
     script = {name: value for name, value in SRUN.items() if not name.startswith("SLURM_STEP")}
-    assert place(TrainerConfig(devices=2), {**script, "SLURM_NTASKS": "4"}) is None  # the script of a job is no step
-    assert place(TrainerConfig(), {**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
+    assert own_rank(TrainerConfig(devices=2), {**script, "SLURM_NTASKS": "4"}) is None  # the script of a job is no step
+    assert own_rank(TrainerConfig(), {**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
 
 
 def test_a_process_alone_has_no_place():
-    assert place(TrainerConfig(devices=3), {}) is None
+    assert own_rank(TrainerConfig(devices=3), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_process_alone_has_no_place():
 )
 def test_a_wrong_launch_is_said_in_a_line(environment, config, message):
     with pytest.raises(RecurlabError) as caught:
-        place(config, environment)
+        own_rank(config, environment)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ import torch
 import recurlab as package
 from recurlab.cli import main
 from recurlab.results.figures import draw_curves
-from recurlab.results.summary import explanation, summary
+from recurlab.results.summary import model_explanation, run_summary
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run(trained, tmp_path) -> Path:
 
 
 def test_the_summary_puts_the_test_metric_beside_chance(run):
-    lines = summary(run).splitlines()
+    lines = run_summary(run).splitlines()
     mse = json.loads((run / "result.json").read_text())["metrics"]["test/mse"]
     assert f"test/mse {mse:.6g}  (chance 0.167)" in lines
     assert lines[-1] == f"picture: {run / 'curves.png'}"
@@ -121,4 +121,4 @@ def test_an_explanation_names_the_backend_of_each_layer(recurlab, fastest):
     assert code == 0
     assert "backend eager\n  not cudnn: it needs a CUDA device\n  not fused: its kernels have no layer normalis" in out
     model = torch.nn.Sequential(package.RNN(2, 3))
-    assert f"{sum(p.numel() for p in model.parameters())} parameters" in explanation(model, source=False)
+    assert f"{sum(p.numel() for p in model.parameters())} parameters" in model_explanation(model, source=False)

@@ -21,13 +21,13 @@ def train(words: list[str], multirun: bool) -> int:
 
         return _submit([(config, resolved, Identity.of(config, resolved))])
     from recurlab.results.figures import draw_curves
-    from recurlab.results.summary import summary
+    from recurlab.results.summary import run_summary
     from recurlab.training.run import train
 
     run = train(config, resolved)
     if run is not None:
         draw_curves(run.path)
-        print(summary(run.path))
+        print(run_summary(run.path))
     return 0
 
 
@@ -49,14 +49,14 @@ def _grid(words: list[str]) -> int:
     check_jobs(jobs)
     if not isinstance(launcher, Local):
         return _submit([(job.config, job.resolved, job.identity) for job in jobs])
-    from recurlab.results.summary import summary
+    from recurlab.results.summary import run_summary
 
     failures = 0
     with _again():
         for place, (job, outcome) in enumerate(run_all(jobs, launcher.jobs), start=1):
             print(f"[{place}/{len(jobs)}] {' '.join(job.words)}")
             if outcome.state == "finished" and outcome.path is not None:
-                print(summary(outcome.path))
+                print(run_summary(outcome.path))
             else:
                 failures += 1  # the grid goes on
                 say(outcome.reason)
@@ -69,18 +69,18 @@ def _submit(jobs: list[tuple[Any, Any, Any]]) -> int:
     """Hand jobs to a cluster: (config, resolved, identity) of each, whose run directories are made now."""
     from recurlab.launch.slurm import submit
     from recurlab.training.known import check_data, is_of
-    from recurlab.training.resume import changes, create, find
+    from recurlab.training.resume import changed_words, create_run, find_run
 
     for config, resolved, identity in jobs:
-        run = find(config, identity)
+        run = find_run(config, identity)
         if run is not None and run.state == "finished" and is_of(run, identity):
             print(f"{run.path} has finished before")
             continue
         new, trainer, words = run is None, config.trainer, list[str]()
         if run is not None:
             check_data(run, identity)
-            words = changes(run, resolved)
-        run = run or create(config, resolved, identity)
+            words = changed_words(run, resolved)
+        run = run or create_run(config, resolved, identity)
         if new:
             run.set_status("queued")
         try:
@@ -107,10 +107,10 @@ def evaluate(runs: list[str], overrides: list[str]) -> int:
 
 def report(runs: list[str]) -> int:
     """Write a page for each run."""
-    from recurlab.results.report import report
+    from recurlab.results.report import write_report
 
     for run in runs:
-        print(report(run))
+        print(write_report(run))
     return 0
 
 
@@ -151,10 +151,10 @@ def explain(overrides: list[str], source: bool) -> int:
     from recurlab.compose import compose
 
     config, _ = compose(overrides)
-    from recurlab.results.summary import explanation
+    from recurlab.results.summary import model_explanation
     from recurlab.training.build import build_problem
 
-    print(explanation(build_problem(config).model, source))
+    print(model_explanation(build_problem(config).model, source))
     return 0
 
 
@@ -170,13 +170,13 @@ def convert(options: dict[str, Any], rest: Sequence[str]) -> int:
 
 def export(words: list[str], inputs: str, overrides: list[str]) -> int:
     """Write the model of a run as a graph, to the file that is the second of two words."""
-    from recurlab.deploy import MODEL_INPUTS, check_inputs, check_target
+    from recurlab.deploy import MODEL_INPUTS, check_graph_file, check_inputs
     from recurlab.training.run_dir import RunDir
 
     if len(words) != 2:
         raise RecurlabError(f"{' '.join(words)!r}: export takes a run's directory and a file")
     path, file = words
-    check_target(file)
+    check_graph_file(file)
     names = check_inputs([name for name in inputs.split(",") if name], MODEL_INPUTS)
     RunDir.open(path)
     import_plugins(overrides)

@@ -13,19 +13,19 @@ LAYER_INPUTS = ("hx", "lengths", "mask", "resets")
 MODEL_INPUTS = ("hx", "lengths", "resets")
 
 
-def check_target(path: str | Path) -> Path:
+def check_graph_file(path: str | Path) -> Path:
     """Return the path of a file to be written; raise where it has another suffix, or its packages are missing."""
-    place = path_of("file", str(path))
-    suffix = place.suffix.lower()
+    file = path_of("file", str(path))
+    suffix = file.suffix.lower()
     if suffix not in FORMATS:
         hint = did_you_mean(suffix, FORMATS)
         raise RecurlabError(f"file={str(path)!r}: must end in {' or '.join(FORMATS)}{hint}")
-    if place.is_dir():
+    if file.is_dir():
         raise RecurlabError(f"file={str(path)!r}: is a folder")
     for package in FORMATS[suffix]:
         if find_spec(package) is None:
             raise RecurlabError(f"file={str(path)!r}: needs the package {package}: pip install 'recurlab[export]'")
-    return place
+    return file
 
 
 def check_inputs(inputs: Iterable[str], allowed: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from recurlab.cells.cell import State
-from recurlab.deploy import LAYER_INPUTS, MODEL_INPUTS, check_inputs, check_target
+from recurlab.deploy import LAYER_INPUTS, MODEL_INPUTS, check_graph_file, check_inputs
 from recurlab.errors import RecurlabError, one_line
 from recurlab.files import write_bytes
 from recurlab.layers.rnn import RNN
@@ -47,7 +47,7 @@ def export(module: RNN | SequenceModel, path: str | Path, inputs: Iterable[str] 
     Raises:
         RecurlabError: for a module, file or input of another kind, a missing package, or a step that can't be exported.
     """
-    place = check_target(path)
+    file = check_graph_file(path)
     names = check_inputs(inputs, _inputs_of(module))
     graph = _Graph(module)
     if any(layer.stateful for layer in graph.layers) and "hx" not in names:
@@ -55,12 +55,12 @@ def export(module: RNN | SequenceModel, path: str | Path, inputs: Iterable[str] 
     example = _Example.of(graph, names)
     with _quiet(), _frozen(module), torch.no_grad():
         try:
-            content = (_onnx if place.suffix.lower() == ".onnx" else _pt2)(graph, example)
+            content = (_onnx if file.suffix.lower() == ".onnx" else _pt2)(graph, example)
         except Exception as error:  # what an exporter raises is of many kinds
-            raise _refusal(place, error) from error
+            raise _refusal(file, error) from error
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(place, content)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, content)
     except OSError as error:
         raise RecurlabError(f"file={str(path)!r}: can't be written: {error.strerror}") from error
     return f"{path}: {example} -> {', '.join(example.outputs)}"
@@ -197,7 +197,7 @@ def _onnx(graph: _Graph, example: _Example) -> bytes:
     return content
 
 
-def _refusal(place: Path, error: Exception) -> RecurlabError:
+def _refusal(file: Path, error: Exception) -> RecurlabError:
     """Return the error in one line: its first cause, or an error of this package among its causes."""
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, RecurlabError):
@@ -205,7 +205,7 @@ def _refusal(place: Path, error: Exception) -> RecurlabError:
     if isinstance(cause, RecurlabError):
         return cause
     said = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-    return RecurlabError(f"file={str(place)!r}: this model can't be exported: {one_line(said):.300}")
+    return RecurlabError(f"file={str(file)!r}: this model can't be exported: {one_line(said):.300}")
 
 
 @contextmanager

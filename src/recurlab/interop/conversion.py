@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recurlab.errors import RecurlabError, check_choice, unknown
-from recurlab.interop.files import check_target, read_file, write_file
+from recurlab.interop.files import check_weights_file, read_file, write_file
 from recurlab.interop.formats import FORMATS
 from recurlab.interop.layout import Arrays
 
@@ -41,7 +41,7 @@ def convert(
     """
     check_choice("from", format, FORMATS)
     check_choice("to", to, FORMATS)
-    check_target(target)
+    check_weights_file(target)
     arrays = read_file(source)
     from recurlab.interop.layers import from_arrays, to_arrays  # with torch, which takes seconds
 

@@ -27,20 +27,20 @@ def read_file(path: str | Path) -> Arrays:
     Raises:
         RecurlabError: for a file that is not there or can't be read, or whose package is not installed.
     """
-    place = path_of("file", str(path))
-    checkpoint = place.with_name(f"{place.name}.index").is_file()
-    if not checkpoint and not place.is_file():
-        near = did_you_mean(place.name, [entry.name for entry in place.parent.glob("*")])
-        raise RecurlabError(f"file={str(place)!r}: there is no such file{near}")
-    reader = _read_tensorflow if checkpoint else READERS.get(place.suffix.lower())
+    file = path_of("file", str(path))
+    checkpoint = file.with_name(f"{file.name}.index").is_file()
+    if not checkpoint and not file.is_file():
+        near = did_you_mean(file.name, [entry.name for entry in file.parent.glob("*")])
+        raise RecurlabError(f"file={str(file)!r}: there is no such file{near}")
+    reader = _read_tensorflow if checkpoint else READERS.get(file.suffix.lower())
     if reader is None:
-        raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(READERS)}, or a checkpoint of TensorFlow")
+        raise RecurlabError(f"file={str(file)!r}: must be one of {', '.join(READERS)}, or a checkpoint of TensorFlow")
     try:
-        return {name.removesuffix(":0"): array for name, array in reader(place).items()}
+        return {name.removesuffix(":0"): array for name, array in reader(file).items()}
     except RecurlabError:
         raise
     except Exception as error:  # each package has its own
-        raise RecurlabError(f"file={str(place)!r}: can't be read: {one_line(error) or type(error).__name__}") from error
+        raise RecurlabError(f"file={str(file)!r}: can't be read: {one_line(error) or type(error).__name__}") from error
 
 
 def write_file(path: str | Path, arrays: Arrays) -> None:
@@ -53,21 +53,21 @@ def write_file(path: str | Path, arrays: Arrays) -> None:
     Raises:
         RecurlabError: for another kind of file, or a package that is not installed.
     """
-    place = check_target(path)
-    content = WRITERS[place.suffix.lower()](arrays)
+    file = check_weights_file(path)
+    content = WRITERS[file.suffix.lower()](arrays)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(place, content)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, content)
     except OSError as error:
-        raise RecurlabError(f"file={str(place)!r}: can't be written: {error.strerror}") from error
+        raise RecurlabError(f"file={str(file)!r}: can't be written: {error.strerror}") from error
 
 
-def check_target(path: str | Path) -> Path:
+def check_weights_file(path: str | Path) -> Path:
     """Return the path of a file that `write_file` can write."""
-    place = path_of("file", str(path))
-    if place.suffix.lower() not in WRITERS:
-        raise RecurlabError(f"file={str(place)!r}: must be one of {', '.join(WRITERS)}")
-    return place
+    file = path_of("file", str(path))
+    if file.suffix.lower() not in WRITERS:
+        raise RecurlabError(f"file={str(file)!r}: must be one of {', '.join(WRITERS)}")
+    return file
 
 
 def _package(name: str) -> Any:

@@ -11,8 +11,18 @@ from recurlab.cells import CELLS
 from recurlab.cells.gru import GRU
 from recurlab.errors import RecurlabError, check_choice, check_number, one_line
 from recurlab.interop.formats import FORMATS, Format, suffixed
-from recurlab.interop.layout import GATES, PARAMETERS, Array, Arrays, Layout, MisfitError, array_of, read, write
-from recurlab.interop.places import places_of
+from recurlab.interop.groups import groups_of
+from recurlab.interop.layout import (
+    GATES,
+    PARAMETERS,
+    Array,
+    Arrays,
+    Layout,
+    MisfitError,
+    array_of,
+    read_parameters,
+    write_arrays,
+)
 from recurlab.layers.rnn import RNN
 
 DTYPES = ("float16", "float32", "float64")
@@ -84,7 +94,7 @@ def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
         for direction in range(layer.num_directions):
             names = {name: suffixed(name, number, direction) for name in PARAMETERS}
             own = {name: state[key] for name, key in names.items() if key in state}
-            for name, array in write(layout, own).items():
+            for name, array in write_arrays(layout, own).items():
                 key = FORMATS[format].key(name, number, layer.num_layers, direction, layer.num_directions)
                 made[key] = array
     return made
@@ -154,15 +164,15 @@ def _with_forget_bias(layout: Layout, forget_bias: float) -> Layout:
 
 def _read(arrays: Arrays, kind: Format, layout: Layout) -> list[list[Arrays]]:
     """Return our parameters of each layer and direction."""
-    places = places_of(arrays, kind, layout)
-    names = {name for layer in places for place in layer for name in place.arrays}
+    groups = groups_of(arrays, kind, layout)
+    names = {name for layer in groups for group in layer for name in group.arrays}
     bias = any(entry.is_bias and entry.name in names for entry in layout.entries)
-    made: list[list[Arrays]] = [[] for _ in places]
+    made: list[list[Arrays]] = [[] for _ in groups]
     misfits: list[MisfitError] = []
-    for layer, parameters in zip(places, made, strict=True):
-        for place in layer:
+    for layer, parameters in zip(groups, made, strict=True):
+        for group in layer:
             try:
-                parameters.append(read(layout, place.arrays, place.key, bias=bias))
+                parameters.append(read_parameters(layout, group.arrays, group.key, bias=bias))
             except MisfitError as error:  # all count: the layout with the fewest is what was meant
                 misfits.append(error)
     if misfits:

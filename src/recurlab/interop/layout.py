@@ -116,7 +116,7 @@ class Layout:
         return (columns,) if entry.flat else (columns, rows) if entry.transposed else (rows, columns)
 
 
-def read(layout: Layout, arrays: Mapping[str, Array], key: Callable[[str], str], *, bias: bool) -> Arrays:
+def read_parameters(layout: Layout, arrays: Mapping[str, Array], key: Callable[[str], str], *, bias: bool) -> Arrays:
     """Return our parameters of one direction: weight_ih (G*H, I), weight_hh (G*H, H) or (G*H,), the others flat.
 
     Args:
@@ -143,7 +143,7 @@ def read(layout: Layout, arrays: Mapping[str, Array], key: Callable[[str], str],
     return {name: _joined(layout, blocks, name) for name in PARAMETERS if name in found}
 
 
-def write(layout: Layout, parameters: Mapping[str, Array]) -> Arrays:
+def write_arrays(layout: Layout, parameters: Mapping[str, Array]) -> Arrays:
     """Return the arrays of a layout for our parameters of one direction."""
     blocks: Blocks = {}
     for name, parameter in parameters.items():

@@ -83,14 +83,14 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
 
     from recurlab.results.figures import draw_curves
     from recurlab.training.job import Identity
-    from recurlab.training.resume import find
+    from recurlab.training.resume import find_run
     from recurlab.training.run import train
 
     if threads:
         torch.set_num_threads(threads)
 
     def ended(state: str, error: BaseException | None = None) -> tuple[str, str, str]:
-        known = find(config, Identity.of(config, resolved))
+        known = find_run(config, Identity.of(config, resolved))
         reason = "" if error is None else one_line(error) or type(error).__name__
         if error is not None and not isinstance(error, RecurlabError | Preempted | Pruned):
             reason = f"{type(error).__name__}: {reason}"

@@ -9,14 +9,14 @@ from typing import Any
 
 from recurlab.errors import Preempted, RecurlabError
 from recurlab.launch.jobs import Job, Outcome, run_job
-from recurlab.training.resume import find
+from recurlab.training.resume import find_run
 from recurlab.training.run_dir import PATIENCE, RunDir
 from recurlab.training.signals import Signals
 
 
 def run_of(job: Job) -> RunDir | None:
     """Return the run of a job, None where there is none yet."""
-    return find(job.config, job.identity)
+    return find_run(job.config, job.identity)
 
 
 def is_free(run: RunDir | None, patience: float = PATIENCE) -> bool:

@@ -20,7 +20,7 @@ TEMPERATURES = (0.5, 0.8, 1.0)
 SAMPLE = {"char": (500, "characters"), "word": (100, "words")}  # how much is shown at each level
 
 
-def report(path: str | Path) -> Path:
+def write_report(path: str | Path) -> Path:
     """Draw the pictures of a run, and write them and all that is known of it into report.html; return its path.
 
     The run may have failed or be unfinished: then the page says so, and shows what there is.

@@ -9,7 +9,7 @@ from recurlab.results.records import Result
 from recurlab.training.run_dir import RunDir
 
 
-def summary(path: str | Path) -> str:
+def run_summary(path: str | Path) -> str:
     """Return the test metrics beside the chance level, the cost, and where the files are."""
     run = RunDir.open(path)
     result = Result.read(run)
@@ -25,7 +25,7 @@ def summary(path: str | Path) -> str:
     return "\n".join(lines)
 
 
-def explanation(model: nn.Module, source: bool) -> str:
+def model_explanation(model: nn.Module, source: bool) -> str:
     """Return a model's modules, its size, and the backend of each recurrent layer with the reasons and its `source`."""
     layers = [f"{name}: {m.explain(source=source)}" for name, m in model.named_modules() if isinstance(m, RNN)]
     parameters = sum(p.numel() for p in model.parameters())

@@ -20,12 +20,12 @@ from recurlab.problems.problem import Problem
 from recurlab.training.build import Facts, build_problem
 from recurlab.training.checkpoint_file import Checkpoint, load_weights, take_precision
 from recurlab.training.checkpoints import Checkpoints, Report
+from recurlab.training.heartbeat import Heartbeat
 from recurlab.training.known import check_unchanged, recorded
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.resume import content_name, last_checkpoint
 from recurlab.training.run_dir import RunDir, read_json, write_json
 from recurlab.training.signals import Signals
-from recurlab.training.steps import Steps
 from recurlab.training.throughput import Throughput
 from recurlab.training.trainer import make_trainer, quiet, without_denormals
 
@@ -142,7 +142,7 @@ def _trainer(training: Training, kept: Checkpoints, throughput: Throughput) -> T
         loggers = [kept.metrics, *config.logger.build(training.run.path, plain, done)]
     return make_trainer(
         config.trainer,
-        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), Steps(training.tell)],
+        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), Heartbeat(training.tell)],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, training.data),
     )

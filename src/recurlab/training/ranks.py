@@ -12,13 +12,13 @@ TIMEOUT = timedelta(minutes=10)  # for the others to come, and between two steps
 SILENT = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}  # which say nothing of where the others are
 
 
-class Place(NamedTuple):
-    """Where a process stands.
+class ProcessRank(NamedTuple):
+    """Which process of a run this one is.
 
     Attributes:
-        rank, world: its number, and how many there are.
-        local_rank, node: its number among those of its machine, and that of the machine.
-        by: what started it.
+        rank, world: its number, from 0, and how many processes there are.
+        local_rank, node: its number among those on its machine, and the number of the machine.
+        by: the program that started it.
     """
 
     rank: int
@@ -28,8 +28,8 @@ class Place(NamedTuple):
     by: str
 
 
-def place(config: TrainerConfig, environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Return the place that the environment gives to this process, None where it is alone.
+def own_rank(config: TrainerConfig, environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
+    """Return the rank that the environment gives to this process, None if it is alone.
 
     Raises:
         RecurlabError: if there are not as many processes as the config asks for: each would train a run of its own,
@@ -51,28 +51,28 @@ def place(config: TrainerConfig, environment: Mapping[str, str] = os.environ) ->
     return found
 
 
-def started_by_others(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Return the place of this process among several that torchrun or srun has started, None where it is alone."""
+def started_by_others(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
+    """Return the rank of this process among several that torchrun or srun has started, None if it is alone."""
     return _torchrun(environment) or _srun(environment)
 
 
-def _torchrun(environment: Mapping[str, str]) -> Place | None:
+def _torchrun(environment: Mapping[str, str]) -> ProcessRank | None:
     if int(environment.get("WORLD_SIZE", "1")) < 2 or "RANK" not in environment:
         return None
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
     rank, world, local_rank, node = (int(environment.get(name, "0")) for name in names)
-    return Place(rank, world, local_rank, node, "torchrun")
+    return ProcessRank(rank, world, local_rank, node, "torchrun")
 
 
-def _srun(environment: Mapping[str, str]) -> Place | None:
+def _srun(environment: Mapping[str, str]) -> ProcessRank | None:
     if "SLURM_STEP_ID" not in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return None  # the script of a job has no step: it may start processes of its own
     names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
     rank, world, local_rank, node = (int(environment[name]) for name in names)
-    return Place(rank, world, local_rank, node, "srun")
+    return ProcessRank(rank, world, local_rank, node, "srun")
 
 
-def join(place: Place, gpu: bool) -> None:
+def join(process: ProcessRank, gpu: bool) -> None:
     """Meet the other processes.
 
     Raises:
@@ -82,7 +82,7 @@ def join(place: Place, gpu: bool) -> None:
     import torch.distributed
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
-    if place.by == "srun":
+    if process.by == "srun":
         nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_NODELIST"]
         alone = os.environ.get("SLURM_STEP_NUM_NODES") == "1"  # then a name that can't be resolved does not matter
         job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
@@ -90,15 +90,15 @@ def join(place: Place, gpu: bool) -> None:
             "MASTER_ADDR", "127.0.0.1" if alone else SLURMEnvironment.resolve_root_node_address(nodes)
         )
         os.environ.setdefault("MASTER_PORT", str(15_000 + (job * 7 + step) % 15_000))
-    os.environ["LOCAL_RANK"], os.environ["NODE_RANK"] = str(place.local_rank), str(place.node)
+    os.environ["LOCAL_RANK"], os.environ["NODE_RANK"] = str(process.local_rank), str(process.node)
     try:
         if gpu:
-            torch.cuda.set_device(place.local_rank)
+            torch.cuda.set_device(process.local_rank)
         torch.distributed.init_process_group(
-            "nccl" if gpu else "gloo", rank=place.rank, world_size=place.world, timeout=TIMEOUT
+            "nccl" if gpu else "gloo", rank=process.rank, world_size=process.world, timeout=TIMEOUT
         )
     except (RuntimeError, ValueError) as error:
-        raise RecurlabError(f"process {place.rank} of {place.world} could not meet the others: {error}") from error
+        raise RecurlabError(f"process {process.rank} of {process.world} could not meet the others: {error}") from error
 
 
 def agree(job: str) -> None:

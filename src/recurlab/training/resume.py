@@ -59,7 +59,7 @@ def compose_train(words: list[str]) -> tuple[Config, DictConfig]:
     return _load(path, saved), saved
 
 
-def changes(run: RunDir, resolved: DictConfig) -> list[str]:
+def changed_words(run: RunDir, resolved: DictConfig) -> list[str]:
     """Return the words by which a config differs from that of a run, where they say how it is to go on."""
     saved, keys = run.load_config(), (*LENGTH, *Identity.PLACES, "data.verify")
     values = {key: OmegaConf.select(resolved, key) for key in keys}
@@ -89,7 +89,7 @@ def _checked(path: str, saved: DictConfig, words: list[str]) -> list[str]:
     return [word for word in words if word.partition("=")[0] in CHANGEABLE]
 
 
-def find(config: Config, identity: Identity) -> RunDir | None:
+def find_run(config: Config, identity: Identity) -> RunDir | None:
     """Return the run that `config.resume` names, None where there is none yet."""
     if config.resume is None:
         return None
@@ -100,7 +100,7 @@ def find(config: Config, identity: Identity) -> RunDir | None:
     return RunDir.open(config.resume)
 
 
-def create(config: Config, resolved: DictConfig, identity: Identity) -> RunDir:
+def create_run(config: Config, resolved: DictConfig, identity: Identity) -> RunDir:
     """Make a run directory: with ``resume=auto`` the one that belongs to the job, else a new one."""
     name = identity.name if config.resume == "auto" else None
     return RunDir.create(config.output_dir, config.experiment, resolved, identity.name, name)

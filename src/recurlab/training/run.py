@@ -27,7 +27,7 @@ from recurlab.training.known import (
     left_as_it_was,
 )
 from recurlab.training.record import keep_provenance, status_kept
-from recurlab.training.resume import check_goes_on, create, find, last_checkpoint
+from recurlab.training.resume import check_goes_on, create_run, find_run, last_checkpoint
 from recurlab.training.run_dir import RunDir, read_json, write_json
 from recurlab.training.trainer import check_accelerator, on_gpu, without_denormals
 
@@ -53,15 +53,15 @@ def train(
         Pruned: if `report` says that the run is not worth going on with.
     """
     check_accelerator(config.trainer)
-    place, identity = ranks.place(config.trainer), Identity.of(config, resolved)
-    if place is not None:
-        ranks.join(place, on_gpu(config.trainer))
+    process, identity = ranks.own_rank(config.trainer), Identity.of(config, resolved)
+    if process is not None:
+        ranks.join(process, on_gpu(config.trainer))
         ranks.agree(identity.name)
-        if place.rank:
-            follow(ranks.shared(None), place.rank)
+        if process.rank:
+            follow(ranks.shared(None), process.rank)
             return None
-    known = find(config, identity)
-    if known is not None and _is_over(known, identity, place):
+    known = find_run(config, identity)
+    if known is not None and _is_over(known, identity, process):
         return known
     facts = _facts(config, known)
     problem, data = prepare(config, 0, facts)
@@ -69,9 +69,9 @@ def train(
     _dry_run(problem, data)
     notes = config.data.notes
     check_unchanged(config, identity.data)
-    run = known or create(config, resolved, identity)
+    run = known or create_run(config, resolved, identity)
     with run.held():
-        if _is_over(run, identity, place):  # by another process, for whose end this one has waited
+        if _is_over(run, identity, process):  # by another process, for whose end this one has waited
             return run
         check_data(run, identity, facts)
         training = Training(config, resolved, run, problem, data, report=report, tell=tell)
@@ -85,19 +85,19 @@ def train(
                 write_text(run.config, OmegaConf.to_yaml(resolved))
             write_json(run.facts, {**facts.write(), FILES: identity.data})
             keep_provenance(run, config.seed, notes)
-            if place is not None:
+            if process is not None:
                 ranks.shared(str(run.path))
-            if place is None and config.trainer.world > 1:
+            if process is None and config.trainer.world > 1:
                 processes.run_ranks(run, config.trainer.devices, training.signals, config.trainer.stall_timeout, tell)
             else:
                 execute(training)
     return run
 
 
-def _is_over(run: RunDir, identity: Identity, place: ranks.Place | None) -> bool:
+def _is_over(run: RunDir, identity: Identity, process: ranks.ProcessRank | None) -> bool:
     """Return whether a run of a job has finished; if so, other processes that wait for it are told."""
     over = run.state == "finished" and is_of(run, identity)
-    if over and place is not None:
+    if over and process is not None:
         ranks.shared(str(run.path))
     return over
 

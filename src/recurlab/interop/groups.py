@@ -13,7 +13,7 @@ SUFFIXED = re.compile(rf"({'|'.join(PARAMETERS)})(_l(0|[1-9][0-9]*)(_reverse)?)"
 NUMBER = re.compile(r"([0-9]{1,9})")
 
 
-class Place(NamedTuple):
+class ArrayGroup(NamedTuple):
     """One direction of one layer.
 
     Attributes:
@@ -30,70 +30,70 @@ class Place(NamedTuple):
         return f"{self.prefix}{name}{self.suffix}"
 
 
-def places_of(arrays: Arrays, kind: Format, layout: Layout) -> list[list[Place]]:
-    """Return the places of all layers in their order, the forward direction first.
+def groups_of(arrays: Arrays, kind: Format, layout: Layout) -> list[list[ArrayGroup]]:
+    """Return the groups of all layers in their order, the forward direction first.
 
     Raises:
         MisfitError: for names that are none of the layout, and for a layer or direction that is left out.
     """
-    layers: dict[str, dict[bool, Place]] = {}
-    for place in _suffixed(arrays) if kind.suffixed else _headed(arrays, kind, layout):
-        head = place.prefix + place.suffix
+    layers: dict[str, dict[bool, ArrayGroup]] = {}
+    for group in _suffixed(arrays) if kind.suffixed else _headed(arrays, kind, layout):
+        head = group.prefix + group.suffix
         words = re.split("[/_]", head.lower())
         layer = layers.setdefault("/".join(word for word in words if word not in DIRECTIONS), {})
         backward = not BACKWARD.isdisjoint(words)
         if backward in layer:
             raise MisfitError(f"{head}: can't be told from {layer[backward].prefix + layer[backward].suffix}")
-        layer[backward] = place
+        layer[backward] = group
     ordered = [layers[head] for head in sorted(layers, key=_natural)]
     first = layout.entries[0].name
     directions = {tuple(sorted(layer)) for layer in ordered}
     if directions not in ({(False,)}, {(False, True)}):
         lone = next(layer for layer in ordered if set(layer) != {False, True})
-        place, which = next(iter(lone.values())), "forward" if True in lone else "backward"
-        raise MisfitError(f"{place.key(first)}: there are no arrays of the {which} direction beside it")
+        group, which = next(iter(lone.values())), "forward" if True in lone else "backward"
+        raise MisfitError(f"{group.key(first)}: there are no arrays of the {which} direction beside it")
     _check_numbers([layer[min(layer)] for layer in ordered], kind, first)
     return [[layer[which] for which in sorted(layer)] for layer in ordered]
 
 
-def _headed(arrays: Arrays, kind: Format, layout: Layout) -> list[Place]:
-    """Return the places by what stands before the arrays' names."""
+def _headed(arrays: Arrays, kind: Format, layout: Layout) -> list[ArrayGroup]:
+    """Return the groups by what stands before the arrays' names."""
     known = {entry.name for each in kind.layouts for entry in each.entries}
     own = [entry.name for entry in layout.entries]
-    places: dict[str, Arrays] = {}
+    groups: dict[str, Arrays] = {}
     extra: list[str] = []
     for key, array in arrays.items():
         # The longest: gates/bias is no bias.
         name = max((name for name in known if f"/{key}".endswith(f"/{name}")), key=len, default="")
         if name in own:
-            places.setdefault(key.removesuffix(name), {})[name] = array
+            groups.setdefault(key.removesuffix(name), {})[name] = array
         else:
             extra.append(key)
     if extra:
         near = did_you_mean(extra[0].rpartition("/")[2], own)
-        missing = len(own) - len({name for place in places.values() for name in place})
+        missing = len(own) - len({name for group in groups.values() for name in group})
         reason = f"{extra[0]}: is no array of this layer, which has {', '.join(own)}{near}"
         raise MisfitError(reason, len(extra) + missing)
-    return [Place(head, "", found) for head, found in places.items()]
+    return [ArrayGroup(head, "", found) for head, found in groups.items()]
 
 
-def _suffixed(arrays: Arrays) -> list[Place]:
-    places: dict[str, Arrays] = {}
+def _suffixed(arrays: Arrays) -> list[ArrayGroup]:
+    groups: dict[str, Arrays] = {}
     for key, array in arrays.items():
         match = SUFFIXED.fullmatch(key)
         if match is None:
             raise MisfitError(f"{key}: is none of the names of torch, as weight_ih_l0 or bias_hh_l1_reverse")
-        places.setdefault(match[2], {})[match[1]] = array
-    return [Place("", tail, found) for tail, found in places.items()]
+        groups.setdefault(match[2], {})[match[1]] = array
+    return [ArrayGroup("", tail, found) for tail, found in groups.items()]
 
 
-def _check_numbers(places: Iterable[Place], kind: Format, name: str) -> None:
+def _check_numbers(groups: Iterable[ArrayGroup], kind: Format, name: str) -> None:
     """Raise where the layers' numbers leave one out, which would make a stack of the others."""
     own = "_l" if kind.suffixed else kind.layer.partition("{}")[0]  # what a package that counts from 0 calls a layer
-    stacks: dict[str, list[tuple[list[str], Place]]] = {}
-    for place in places:
-        parts = NUMBER.split(place.prefix + place.suffix)
-        stacks.setdefault("#".join(parts[::2]), []).append((parts, place))
+    stacks: dict[str, list[tuple[list[str], ArrayGroup]]] = {}
+    for group in groups:
+        parts = NUMBER.split(group.prefix + group.suffix)
+        stacks.setdefault("#".join(parts[::2]), []).append((parts, group))
     for stack in stacks.values():
         columns = range(1, len(stack[0][0]), 2)
         numbered = [k for k in columns if re.search(rf"(^|/){own}$", "".join(stack[0][0][:k]))]
@@ -103,9 +103,9 @@ def _check_numbers(places: Iterable[Place], kind: Format, name: str) -> None:
             low = 0 if numbered else numbers[0]
             for number, found in enumerate(numbers, low):
                 if number != found:
-                    (parts, place), missing = stack[0], str(number)
+                    (parts, group), missing = stack[0], str(number)
                     head = "".join([*parts[:column], missing, *parts[column + 1 :]])
-                    left_out = Place("", head, {}) if place.suffix else Place(head, "", {})
+                    left_out = ArrayGroup("", head, {}) if group.suffix else ArrayGroup(head, "", {})
                     others = ", ".join(map(str, numbers[:9]))
                     raise MisfitError(f"{left_out.key(name)}: is missing beside the layers {others}")
 

@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback
 
 
-class Steps(Callback):
+class Heartbeat(Callback):
     """Tells of each part of a step: where several processes wait for each other, the one that hangs has told least.
 
     Args:
