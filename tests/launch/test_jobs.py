@@ -9,7 +9,7 @@ import pytest
 
 from recurlab.cli import main
 from recurlab.errors import RecurlabError
-from recurlab.launch.jobs import Job, check_jobs, run_job
+from recurlab.launch.jobs import Job, Outcome, check_jobs, run_job
 from recurlab.launch.queue import run_all
 from recurlab.training.run_dir import RunDir
 
@@ -105,6 +105,19 @@ def test_validations_are_told_and_may_end_a_run():
 def test_the_same_job_is_run_once():
     jobs = [Job.of(WORDS), Job.of([*WORDS, "trainer.num_workers=0"])]
     assert [outcome.state for _, outcome in run_all(jobs, 2)] == ["finished"]
+
+
+def test_a_run_that_another_process_took_and_finished_has_not_failed(monkeypatch):
+    attempts = []
+
+    def run(job, **options):
+        attempts.append(outcome := run_job(job, **options))
+        # The first attempt is as if it had met another process, which has trained the run and ended since.
+        return Outcome("failed", reason="another process is training it") if len(attempts) == 1 else outcome
+
+    monkeypatch.setattr("recurlab.launch.queue.run_job", run)
+    assert [outcome.state for _, outcome in run_all([Job.of(WORDS)], 1)] == ["finished"]
+    assert len(attempts) == 2
 
 
 def test_an_interrupt_ends_all_jobs_and_leaves_them_to_be_continued(capfd, monkeypatch):

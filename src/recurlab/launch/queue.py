@@ -41,13 +41,21 @@ def take_job(job: Job, begun: Callable[[Job], None] = lambda job: None, **option
     Returns:
         The outcome; its state is busy if another process is training the run.
     """
-    if not is_free(run_of(job)):
+    run = run_of(job)
+    if not is_free(run):
         return Outcome("busy")
+    was_over = _is_over(run)
     begun(job)
     outcome = run_job(job, **options)
-    if outcome.state == "failed" and not is_free(run_of(job)):
-        return Outcome("busy")  # another process began it in the meantime
+    if outcome.state == "failed":
+        run = run_of(job)
+        if not is_free(run) or (_is_over(run) and not was_over):
+            return Outcome("busy")  # another process began it in the meantime, and may have finished it
     return outcome
+
+
+def _is_over(run: RunDir | None) -> bool:
+    return run is not None and run.state == "finished"
 
 
 def run_all(
