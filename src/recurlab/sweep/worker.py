@@ -40,7 +40,7 @@ POLL = 1.0  # seconds between two checks of the others' trials
 
 
 class _Failed(Ending):
-    """A trial came to nothing, which is recorded as its end."""
+    """A trial has no result; this is recorded as its end."""
 
 
 class _Left(BaseException):
