@@ -6,7 +6,7 @@ from recurlab.bench.settings import HELP, SHAPES, BenchSettings, Shape, bench_us
 
 CASES = {
     "an unknown key": (["cell=gru"], "cell='gru': unknown key; allowed are alone, backends, busy,", "'cells'"),
-    "an unknown cell": (["cells=gru,lstmm"], "cells='lstmm': allowed are gru, lstm, rnn, ", "'lstm'"),
+    "an unknown cell": (["cells=gru,lstmm"], "cells='lstmm': allowed are cudnn_gru, gru, ", "'lstm'"),
     "an unknown recurrence": (["recurrences=diagonl"], "recurrences='diagonl': allowed are dense,", "'diagonal'"),
     "an unknown backend": (["backends=eagr"], "backends='eagr': allowed are ", "'eager'"),
     "an unknown option": (["options=zoneou"], "options='zoneou': allowed are none, zoneout, mask,", "'zoneout'"),
@@ -16,7 +16,7 @@ CASES = {
     "no repeats": (["repeats=0"], "repeats=0: must be a whole number of at least 1", ""),
     "threads that are no number": (["threads=all"], "threads='all': must be a whole number of at least 0", ""),
     "a flag that is none": (["input_grad=maybe"], "input_grad='maybe': allowed are true, false", ""),
-    "no cells": (["cells="], "cells='': must name at least one of gru, ", ""),
+    "no cells": (["cells="], "cells='': must name at least one of cudnn_gru, gru, ", ""),
     "no folder": (["output="], "output='': must be a folder", ""),
     "no value": (["cells"], "'cells': an argument has the form key=value", ""),
     "heads that don't divide": (["recurrences=block", "shapes=5x2x3x4"], "heads=8: must divide hidden_size=3", ""),
