@@ -3,9 +3,11 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
+from io import BufferedReader
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +15,7 @@ from recurlab.data.cache import cache_folder
 from recurlab.data.data import Data, below
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of
 from recurlab.files import replacing
-from recurlab.foreign import check_size, content_of, open_file
+from recurlab.foreign import check_size, open_file
 
 
 @dataclass(frozen=True)
@@ -139,31 +141,27 @@ def fetched(key: str, url: str, sha256: str, timeout: float = 30) -> Path:
         raise RecurlabError(f"{key}={url!r}: can't be fetched ({one_line(error)}){local}") from error
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[BufferedReader]:
+    """Open a file; raise RecurlabError unless it is regular and fits into this machine's memory."""
+    try:
+        with open_file(path) as file:
+            check_size(file)
+            yield file
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
-    try:
-        with open_file(path) as file:
-            check_size(file)
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def check_readable(path: Path) -> None:
-    """Raise unless a path is that of a regular file that fits into this machine's memory."""
-    try:
-        with open_file(path) as file:
-            check_size(file)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with readable(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bytes_of(path: Path) -> bytes:
     """Return the content of a file."""
-    try:
-        return content_of(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with readable(path) as file:
+        return file.read()
 
 
 def text_of(path: Path, content: bytes | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from recurlab.data.data import below
 from recurlab.data.delimited import SEPARATORS, read_delimited
-from recurlab.data.files import check_readable, text_of
+from recurlab.data.files import readable, text_of
 from recurlab.data.hub import check_folder, kept_apart, load_hub, plain_name
 from recurlab.data.nesting import DEEPEST, deepest
 from recurlab.errors import RecurlabError, did_you_mean, one_line, path_of, unknown
@@ -153,8 +153,9 @@ def _read(key: str, files: Sequence[Path], note: Callable[[str], object]) -> Any
             raise unknown(f"data.{key}={str(file)!r}: ending", file.suffix, FORMATS)
         if file.suffix.lower() != ending:
             raise RecurlabError(f"data.{key}={str(file)!r}: must be of the same format as {files[0].name}")
-        check_readable(file)
-        if not file.stat().st_size:
+        with readable(file) as content:
+            empty = not content.read(1)
+        if empty:
             raise RecurlabError(f"data.{key}={str(file)!r}: the file is empty")
         if ending != ".parquet":
             _check_utf8(file)
