@@ -47,7 +47,7 @@ def aligned_columns(lines: Sequence[Sequence[str]], texts: int) -> str:
     return "\n".join([made[0], "─┼─".join("─" * width for width in widths), *made[1:]])
 
 
-def draw_speeds(rows: list[Row], path: Path) -> str:
+def draw_ratios(rows: list[Row], path: Path) -> str:
     """Draw the ratios of one machine: a panel for each shape and pass, a group for each case.
 
     Return the line that says where the picture is, or why there is none.

@@ -4,7 +4,7 @@ from recurlab.backends import BACKENDS
 from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import check_device, environment, prepared
 from recurlab.bench.measure import UNSUPPORTED, WRONG, Timings, measure
-from recurlab.bench.report import draw_speeds, speed_table
+from recurlab.bench.report import draw_ratios, speed_table
 from recurlab.bench.results import PLACE, BenchResults, Row, to_rows
 from recurlab.bench.settings import BenchSettings, Shape
 
@@ -42,7 +42,7 @@ def run_bench(settings: BenchSettings, draw: bool = True) -> int:
         print(line)
     print(f"results: {kept.csv}")
     if draw:
-        print(draw_speeds(here, kept.folder / f"speed-{kept.csv.stem}.png"))
+        print(draw_ratios(here, kept.folder / f"speed-{kept.csv.stem}.png"))
     return 1 if any(UNSUPPORTED not in line for line in troubles) else 0
 
 
