@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import fields
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
@@ -14,6 +15,7 @@ from recurlab.compose import compose
 from recurlab.data import DATA
 from recurlab.plugins import import_plugins
 from recurlab.problems import OPTIMIZERS
+from recurlab.training.job import digest
 
 PLUGIN = """
     from dataclasses import dataclass
@@ -84,6 +86,23 @@ def test_a_registered_cell_is_chosen_in_the_ways_of_now_and_of_before(plugin, wo
     assert (type(config.cell).__name__, config.cell.rate, config.cell.sizes) == ("Leaky", 0.25, (1, 2))
     assert {key: value for key, value in resolved.cell.items() if value is not None} == {"name": "leaky", "rate": 0.25}
     assert config.experiment == "adding/leaky"
+
+
+def test_a_run_of_the_former_words_is_that_of_the_present_ones(plugin):
+    former = compose([*plugin, "cell=rnn", "cell.name=leaky", "cell.options.rate=0.25"])[1]
+    assert digest(former) == digest(compose([*plugin, "cell=leaky", "cell.rate=0.25"])[1])
+    assert digest(former) != digest(compose([*plugin, "cell=leaky", "cell.rate=0.5"])[1])
+
+
+def test_a_cell_of_an_installed_package_needs_no_plugin(monkeypatch):
+    points = [EntryPoint("pointed", "own_things:Leaky", "recurlab.cells")]
+    monkeypatch.setattr("recurlab.table.installed", lambda: EntryPoints(points))
+    monkeypatch.setattr(CELLS, "_entries", dict(CELLS._entries))
+    monkeypatch.syspath_prepend(".")
+    assert complete("cell.", ["cell=pointed"]) == ["cell.name=", "cell.phi=", "cell.rate=", "cell.sizes="]
+    assert compose(["cell=pointed", "cell.rate=0.25"])[0].cell.rate == 0.25
+    with pytest.raises(package.RecurlabError, match=r"cell\.rat=1: unknown key; cell 'pointed' has: rate, phi, sizes;"):
+        compose(["cell=pointed", "cell.rat=1"])
 
 
 def test_a_registered_preset_brings_its_recurrence_and_its_options(plugin):
