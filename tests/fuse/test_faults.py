@@ -9,6 +9,7 @@ import torch
 import recurlab
 from emulated import DEVICE
 from recurlab.fuse.cpu import compiler
+from recurlab.fuse import gpu as former
 from recurlab.fuse.cuda import faults
 from tiny_kernels import run
 
@@ -57,6 +58,7 @@ def test_who_waits_in_vain_gives_up_and_the_first_one_says_where(record, before,
 
 def test_nothing_is_said_where_nothing_has_gone_wrong(record):
     assert faults.fault() is None
+    assert former.fault is faults.fault
 
 
 def test_a_kernel_can_say_who_it_is(gpu, record):
