@@ -8,8 +8,8 @@ import torch
 
 import recurlab
 from emulated import DEVICE
-from recurlab.fuse.cpu import compiler
 from recurlab.fuse import gpu as former
+from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda import faults
 from tiny_kernels import run
 
