@@ -26,9 +26,9 @@ benchmarks:
     better: max
     valid: valid/accuracy
     models:
-      GRU: {overrides: [experiment=mnist_row/gru], hours: 0.5}
-      IndyGRU: {overrides: [experiment=mnist_row/gru, cell=indy_gru], hours: 0.5}
-      LSTM: {overrides: [experiment=mnist_row/gru, cell=lstm], hours: 3}
+      GRU: {overrides: [experiment=digits/gru], hours: 0.5}
+      IndyGRU: {overrides: [experiment=digits/gru, cell=indy_gru], hours: 0.5}
+      LSTM: {overrides: [experiment=digits/gru, cell=lstm], hours: 3}
   adding:
     measure: {first_step: valid/loss, below: 0.01}
     unit: steps
@@ -57,9 +57,9 @@ WANTED = """\
 
 | benchmark | model | experiment | published | ours (runs) | within | epochs | parameters | core-hours |
 | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
-| digits | GRU | `mnist_row/gru` | 0.962 (A 2018; text) | 0.959 ± 0.004 (2) | inside | 6 | 1,234 | 0.25 |
-| digits | IndyGRU | `mnist_row/gru cell=indy_gru` |  | 0.9300 (1) | first | 6 | 1,234 | 0.10 |
-| digits | LSTM | `mnist_row/gru cell=lstm` | 0.91 (A 2018; text) | valid/accuracy 0.8 so far | running | 2 | 1,234 \
+| digits | GRU | `digits/gru` | 0.962 (A 2018; text) | 0.959 ± 0.004 (2) | inside | 6 | 1,234 | 0.25 |
+| digits | IndyGRU | `digits/gru cell=indy_gru` |  | 0.9300 (1) | first | 6 | 1,234 | 0.10 |
+| digits | LSTM | `digits/gru cell=lstm` | 0.91 (A 2018; text) | valid/accuracy 0.8 so far | running | 2 | 1,234 \
 | 0.20 |
 | adding | IndRNN | `adding/indrnn` | 5000 (B 2019; figure) | 1,200 (1) | better | 6 | 1,234 | 0.01 |
 | adding | LSTM | `adding/lstm` | 2000 (B 2019; figure) | never in 1 of 1 | short | 6 | 1,234 | 0.05 |
@@ -79,20 +79,20 @@ MEASURED = """\
 <!-- measured:begin -->
 | experiment | measured | published | steps | one core |
 | --- | --- | --- | ---: | ---: |
-| `mnist_row/gru` | test/accuracy 0.959 ± 0.004 (2) | 0.962: inside | 600 | 5 min to 10 min |
-| `mnist_row/gru cell=indy_gru` | test/accuracy 0.9300 (1) |  | 600 | 6 min |
+| `digits/gru` | test/accuracy 0.959 ± 0.004 (2) | 0.962: inside | 600 | 5 min to 10 min |
+| `digits/gru cell=indy_gru` | test/accuracy 0.9300 (1) |  | 600 | 6 min |
 | `adding/indrnn` | steps to be solved 1,200 (1) | 5000: better | 600 | 36 s |
 | `adding/lstm` | steps to be solved never in 1 of 1 | 2000: short | 600 | 3 min |
 <!-- measured:end -->
 """
 HEADER = """\
 # @package _global_
-# recurlab train experiment=mnist_row/gru
+# recurlab train experiment=digits/gru
 # Published: a number.
 # Measured: test/accuracy 0.959 ± 0.004 (2) in 600 steps, 5 min to 10 min of one core, inside beside 0.962; with
 # cell=indy_gru test/accuracy 0.9300 (1) in 600 steps, 6 min of one core; with cell=lstm valid/accuracy 0.8 so far,
 # after 2 epochs.
-defaults:
+defaults: [{override /data: mnist}]
 """
 
 
@@ -105,11 +105,11 @@ def numbers(recurlab, tmp_path):
     (folder / "published.csv").write_text(PUBLISHED)
     (folder / "README.md").write_text("# Numbers\n\n<!-- results:begin -->\n<!-- results:end -->\n")
     (tmp_path / "README.md").write_text("# All\n<!-- measured:begin -->\n<!-- measured:end -->\n")
-    for name in ("mnist_row/gru", "copy_memory/gru"):
+    for name in ("digits/gru", "memory/gru"):
         path = tmp_path / "configs" / "experiment" / f"{name}.yaml"
         path.parent.mkdir(parents=True)
         path.write_text(f"# @package _global_\n# recurlab train experiment={name}\n# Published: a number.\n"
-                        "# Measured: 17\n# and more.\ndefaults:\n")  # fmt: skip
+                        "# Measured: 17\n# and more.\ndefaults: [{override /data: mnist}]\n")  # fmt: skip
     rows = [
         {"benchmark": "digits", "model": "GRU", "seed": 0, "result": 0.956, "state": "finished", "seconds": 600},
         {"benchmark": "digits", "model": "GRU", "seed": 1, "result": 0.962, "state": "finished", "seconds": 300},
@@ -137,8 +137,11 @@ def test_page_headers_and_readme_are_what_the_csv_files_give(recurlab, numbers, 
     assert (tmp_path / "README.md").read_text() == f"# All\n{MEASURED}"
     assert (numbers / "results.png").read_bytes().startswith(b"\x89PNG")
     headers = tmp_path / "configs" / "experiment"
-    assert (headers / "mnist_row" / "gru.yaml").read_text() == HEADER
-    assert (headers / "copy_memory" / "gru.yaml").read_text().splitlines()[3:] == ["# Measured: not yet.", "defaults:"]
+    assert (headers / "digits" / "gru.yaml").read_text() == HEADER
+    assert (headers / "memory" / "gru.yaml").read_text().splitlines()[3:] == [
+        "# Measured: not yet.",
+        "defaults: [{override /data: mnist}]",
+    ]
     assert recurlab("study", "report", "--check") == (0, "", "")
     assert "paper 5 of 11" in recurlab("study", "list")[1]
 
