@@ -55,7 +55,8 @@ def typed_choice(config: DictConfig, key: str, elsewhere: Iterable[str] = ()) ->
     Args:
         config: without interpolations.
         key: of `CHOICES`, which the config has.
-        elsewhere: full keys of other parts of the config, for the hint when an option stands in the wrong one.
+        elsewhere: full keys of other parts of the config, for the hint when an option stands in the
+            wrong one.
 
     Raises:
         RecurlabError: for an unknown name or option, or a value of a wrong type.

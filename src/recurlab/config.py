@@ -1,6 +1,7 @@
 """The typed schema of a run: the only meeting point of YAML and Python.
 
-`load` turns a composed config into dataclasses. Each has its ranges checked as it is made, without importing torch.
+`load` turns a composed config into dataclasses. Each has its ranges checked as it is made, without
+importing torch.
 """
 
 import re
@@ -118,11 +119,11 @@ class ModelConfig:
 class TrainerConfig:
     """How long and how the run trains; the names are those of Lightning's Trainer.
 
-    With several `devices` or `num_nodes`, each device has a process of its own (DDP), which takes its share of every
-    batch; `num_workers` further ones make batches ahead. Checkpoints to go on from are written after each epoch, and
-    each `checkpoint_every_n_steps` within one.
-    Training ends at the first validation whose metric is as good as `stopping_threshold`.
-    Of several processes that make no step for `stall_timeout` seconds it is said which ones hang; told to end, they are
+    With several `devices` or `num_nodes`, each device has a process of its own (DDP), which takes
+    its share of every batch; `num_workers` further ones make batches ahead. Checkpoints to go on
+    from are written after each epoch, and each `checkpoint_every_n_steps` within one. Training ends
+    at the first validation whose metric is as good as `stopping_threshold`. Of several processes
+    that make no step for `stall_timeout` seconds it is said which ones hang; told to end, they are
     killed.
     """
 
@@ -183,9 +184,10 @@ class Config:
         seed: of weights, masks and the order of the training data.
         plugins: modules to import first, which register cells or data sets.
         backend: auto or a name of `recurlab.backends.BACKENDS`.
-        resume: null begins a new run; auto continues the one of the same config, or leaves it if it has finished; a run
-            directory continues that one.
-        data, cell, optimizer, scheduler, logger, launcher: an instance of the class that the choice's name stands for.
+        resume: null begins a new run; auto continues the one of the same config, or leaves it if it
+            has finished; a run directory continues that one.
+        data, cell, optimizer, scheduler, logger, launcher: an instance of the class that the
+            choice's name stands for.
     """
 
     experiment: str = "unnamed"

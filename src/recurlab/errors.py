@@ -88,7 +88,8 @@ def unknown_key(key: str, value: object, siblings: Iterable[str], elsewhere: Ite
         key: the full key, with dots.
         value: what was given.
         siblings: the full keys that are allowed in its place.
-        elsewhere: full keys of other parts; one with the same last name, or a similar one, is proposed too.
+        elsewhere: full keys of other parts; one with the same last name, or a similar one, is
+            proposed too.
     """
     names = sorted(set(siblings))
     last = key.rpartition(".")[2]
@@ -107,8 +108,8 @@ def unknown_option(
         value: what was given.
         owner: whose option it would be.
         names: the options that it has, as the last part of a key.
-        elsewhere: full keys of other owners; one of them is proposed if it is spelt almost alike, or if no option of
-            this owner is similar.
+        elsewhere: full keys of other owners; one of them is proposed if it is spelt almost alike,
+            or if no option of this owner is similar.
     """
     place, dot, last = key.rpartition(".")
     own, others = list(names), list(elsewhere)

@@ -19,7 +19,8 @@ def open_file(path: Path) -> io.BufferedReader:
     """Open a file for reading.
 
     Raises:
-        OSError: also for a pipe, which could block forever, a device, or anything else that is not a regular file.
+        OSError: also for a pipe, which could block forever, a device, or anything else that is not
+            a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -84,7 +85,8 @@ def load_tensors(path: Path, checked: bool = False) -> Any:
         checked: whether to verify the checksum of each part, which torch itself does not.
 
     Raises:
-        Exception: of many classes, for a damaged file; torch's advice to load it without this check is left out.
+        Exception: of many classes, for a damaged file; torch's advice to load it without this check
+            is left out.
     """
     import torch
 

@@ -60,8 +60,9 @@ def plain(config: DictConfig) -> DictConfig:
     """Return a copy of a config whose values are all plain: its interpolations were resolved before it was saved.
 
     Raises:
-        RecurlabError: for an interpolation, which could read the environment or other things outside the config; for a
-            text that cannot be written to a file, and for a value that was left open (``???``).
+        RecurlabError: for an interpolation, which could read the environment or other things
+            outside the config; for a text that cannot be written to a file, and for a value that
+            was left open (``???``).
     """
     values = OmegaConf.to_container(config)
     for key, value in _leaves(values, ""):

@@ -20,8 +20,8 @@ def installed() -> Any:
 class Table(Mapping[str, Any]):
     """Names of one kind of thing, each standing for an object or for the ``"module:attribute"`` to import it from.
 
-    Nothing is imported before a name is looked up, so a config can be checked against the names without torch. Other
-    packages add names by `register` or by an entry point.
+    Nothing is imported before a name is looked up, so a config can be checked against the names
+    without torch. Other packages add names by `register` or by an entry point.
 
     Args:
         kind: what an error calls an entry.

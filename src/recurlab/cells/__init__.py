@@ -1,6 +1,7 @@
 """What a recurrence computes: one step function in one small file per cell, and the table of their names.
 
-Nothing here imports torch: a config is checked against the cells and their options before that takes its time.
+Nothing here imports torch: a config is checked against the cells and their options before that
+takes its time.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ def named(name: str, key: str = "cell") -> Named:
     """Return what a name in `CELLS` stands for.
 
     Raises:
-        RecurlabError: for an unknown name, with `key` as what was given, or one that stands for no cell.
+        RecurlabError: for an unknown name, with `key` as what was given, or one that stands for no
+            cell.
     """
     from recurlab.cells.cell import Cell
 

@@ -26,9 +26,10 @@ def cell_of(token: str) -> "Cell":
 class Cell:
     """One step of a recurrent network, written once in plain PyTorch.
 
-    A subclass names its `gates` and defines `step`. `gates` fixes the order of the rows in the weights: gate g of a
-    layer with H units owns rows g*H to (g+1)*H. `states` names what is carried from step to step; the first state is
-    the layer's output. Options are constructor arguments (a frozen dataclass is convenient).
+    A subclass names its `gates` and defines `step`. `gates` fixes the order of the rows in the
+    weights: gate g of a layer with H units owns rows g*H to (g+1)*H. `states` names what is carried
+    from step to step; the first state is the layer's output. Options are constructor arguments (a
+    frozen dataclass is convenient).
     """
 
     gates: ClassVar[tuple[str, ...]]
@@ -47,13 +48,16 @@ class Cell:
         """Return the state after one step, for inputs of shape (B, H).
 
         Args:
-            x: the input projections, an attribute per gate: ``x.reset`` is W_reset x_t + b_reset, (B, H).
+            x: the input projections, an attribute per gate: ``x.reset`` is W_reset x_t + b_reset,
+                (B, H).
             state: the state before the step, (B, H); a tuple of them in a cell of several states.
-            recur: the recurrence, a function per gate: ``recur.reset(h)`` is R_reset h + b, (B, H) to (B, H). And
-                ``recur.normalize(c)``, (B, H) to (B, H), which is c but in a layer with layer normalisation.
+            recur: the recurrence, a function per gate: ``recur.reset(h)`` is R_reset h + b, (B, H)
+                to (B, H). And ``recur.normalize(c)``, (B, H) to (B, H), which is c but in a layer
+                with layer normalisation.
 
-        The step must be pure (no in-place change, no randomness) and take the same path through Python on every call. A
-        cell holds options, no parameters or buffers: these would be neither trained nor saved, and are refused.
+        The step must be pure (no in-place change, no randomness) and take the same path through
+        Python on every call. A cell holds options, no parameters or buffers: these would be neither
+        trained nor saved, and are refused.
         """
         raise RecurlabError(f"cell {type(self).__name__}: it must define step(self, x, state, recur)")
 
@@ -98,8 +102,8 @@ class Cell:
     def phases(self) -> tuple[tuple[str, ...], ...]:
         """The gates grouped by the tensor that their recurrence is applied to, in the order of the step.
 
-        All gates of one phase can share one matrix product. The GRU has one phase with its reset gate after the
-        recurrence, and two with it before: (reset, update), then (candidate).
+        All gates of one phase can share one matrix product. The GRU has one phase with its reset
+        gate after the recurrence, and two with it before: (reset, update), then (candidate).
         """
         from recurlab.cells.probe import phases_of
 

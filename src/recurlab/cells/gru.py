@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 class GRU(Cell):
     """``h' = (1 - z) * n + z * h`` (Cho et al., arXiv 1406.1078, equations 5 to 8).
 
-    ``reset="after"``: ``n = phi(W x + b_in + r * (R h + b_hn))``, as cuDNN and the paper's first version;
-    ``reset="before"``: ``n = phi(W x + R (r * h) + b)``, as the third version and TensorFlow's GRUCell. phi is the
-    `activation`, that of the gates r and z the `recurrent_activation`; None is linear.
+    ``reset="after"``: ``n = phi(W x + b_in + r * (R h + b_hn))``, as cuDNN and the paper's first
+    version; ``reset="before"``: ``n = phi(W x + R (r * h) + b)``, as the third version and
+    TensorFlow's GRUCell. phi is the `activation`, that of the gates r and z the
+    `recurrent_activation`; None is linear.
     """
 
     reset: str = "after"

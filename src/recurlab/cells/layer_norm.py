@@ -15,9 +15,10 @@ class LayerNorm:
 
     Attributes:
         gain_ih: (G*H,), of the input's projection, which is normalised over all gates together.
-        gain_hh: (G*H,), of the recurrence, which is normalised over all gates of a phase of the cell together.
-        gain_state, bias_state: (H,), of the state that the step normalises; None if it normalises none. The bias is
-            also None in a layer without biases.
+        gain_hh: (G*H,), of the recurrence, which is normalised over all gates of a phase of the
+            cell together.
+        gain_state, bias_state: (H,), of the state that the step normalises; None if it normalises
+            none. The bias is also None in a layer without biases.
     """
 
     gain_ih: Tensor

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class LSTM(Cell):
     """``c' = f * c + i * g``, ``h' = o * phi(c')`` (Gers et al., Learning to forget, 2000).
 
-    With layer normalisation ``h' = o * phi(LN(c'))`` (Ba et al., arXiv 1607.06450, equations 20 to 22).
-    phi is the `activation`, that of the gates i, f and o the `recurrent_activation`; None is linear.
+    With layer normalisation ``h' = o * phi(LN(c'))`` (Ba et al., arXiv 1607.06450, equations 20 to
+    22). phi is the `activation`, that of the gates i, f and o the `recurrent_activation`; None is
+    linear.
     """
 
     activation: str | None = "tanh"

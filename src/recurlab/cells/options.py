@@ -21,7 +21,8 @@ def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
 def schema_of(cls: type) -> type:
     """Return a dataclass with a field for each option of a class of cells, none of which has a default.
 
-    A field has the type of the argument's annotation, or any where there is none or OmegaConf does not know it.
+    A field has the type of the argument's annotation, or any where there is none or OmegaConf does
+    not know it.
     """
     typed = {name: _type_of(cls, argument) for name, argument in arguments_of(cls).items()}
     return make_dataclass(cls.__name__, [(name, hint, field(default=MISSING)) for name, hint in typed.items()])

@@ -10,8 +10,9 @@ from recurlab.errors import RecurlabError, check_choice, check_integer
 class Recurrence:
     """The shape of the recurrent weight of a layer with G gates and H units.
 
-    ``dense``: (G*H, H). ``diagonal``: (G*H,), the independent cells. ``block``: (G*H, H/heads), row g*H + j holding the
-    weights of unit j's gate g on the units of its own head; heads=1 is dense, heads=H is diagonal.
+    ``dense``: (G*H, H). ``diagonal``: (G*H,), the independent cells. ``block``: (G*H, H/heads), row
+    g*H + j holding the weights of unit j's gate g on the units of its own head; heads=1 is dense,
+    heads=H is diagonal.
     """
 
     kind: str = "dense"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Elman(Cell):
     """``h' = phi(W x + R h + b)``.
 
-    With a diagonal recurrence and ReLU this is the IndRNN (Li et al., arXiv 1803.04831). phi is the `activation`; None
-    is linear.
+    With a diagonal recurrence and ReLU this is the IndRNN (Li et al., arXiv 1803.04831). phi is the
+    `activation`; None is linear.
     """
 
     activation: str | None = "tanh"

@@ -1,7 +1,8 @@
 """What zoneout draws: a function of a seed and of a unit's place, the same on every device and in every backend.
 
-The numbers are those of the counter-based generator Philox 4x32 with 7 rounds (Salmon et al., "Parallel random numbers:
-as easy as 1, 2, 3", 2011), so that a kernel computes them where it needs them.
+The numbers are those of the counter-based generator Philox 4x32 with 7 rounds (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", 2011), so that a kernel computes them where it needs
+them.
 """
 
 import math

@@ -27,25 +27,29 @@ STEPS, BATCH = 3, 2  # of what is traced; at 0 and 1 torch would take a size for
 def export(module: RNN | SequenceModel, path: str | Path, inputs: Iterable[str] = ()) -> str:
     """Write a layer or a model as a graph that runs without recurlab, as it computes in evaluation; T and B stay open.
 
-    What has an operator in ONNX becomes that: a dense GRU (either reset), LSTM, tanh or ReLU RNN of the usual
-    activations in float32, with or without lengths. Any other layer is a Scan of its step.
+    What has an operator in ONNX becomes that: a dense GRU (either reset), LSTM, tanh or ReLU RNN of
+    the usual activations in float32, with or without lengths. Any other layer is a Scan of its
+    step.
 
     Args:
-        module: a layer, or a model as `recurlab.load_run` returns it. A module that holds layers among others can be
-            given to `torch.export.export` or `torch.onnx.export(dynamo=True)` itself.
+        module: a layer, or a model as `recurlab.load_run` returns it. A module that holds layers
+            among others can be given to `torch.export.export` or `torch.onnx.export(dynamo=True)`
+            itself.
         path: .onnx, or .pt2 for `torch.export.load`; a file that is there is replaced in one piece.
-        inputs: what the graph takes beside the sequence, of hx, lengths (int64, (B,)), mask (of a layer only) and
-            resets, shaped as those of `forward`. A stateful module always takes hx, as a graph remembers nothing; that
-            of a model is the states of all its layers, (layers * directions, B, H).
+        inputs: what the graph takes beside the sequence, of hx, lengths (int64, (B,)), mask (of a
+            layer only) and resets, shaped as those of `forward`. A stateful module always takes hx,
+            as a graph remembers nothing; that of a model is the states of all its layers, (layers *
+            directions, B, H).
 
     Returns:
-        What was written, in a line: the names and shapes of the graph's inputs and outputs. In ONNX hx is an input for
-        each state of the cell, as h_0 and c_0, and the state after the sequence is h_n and c_n. A .pt2 is called as the
-        layer is: the sequence, then the others by their names. It returns the output, and with a layer or hx also the
-        state.
+        What was written, in a line: the names and shapes of the graph's inputs and outputs. In ONNX
+        hx is an input for each state of the cell, as h_0 and c_0, and the state after the sequence
+        is h_n and c_n. A .pt2 is called as the layer is: the sequence, then the others by their
+        names. It returns the output, and with a layer or hx also the state.
 
     Raises:
-        RecurlabError: for a module, file or input of another kind, a missing package, or a step that can't be exported.
+        RecurlabError: for a module, file or input of another kind, a missing package, or a step
+            that can't be exported.
     """
     file = check_graph_file(path)
     names = check_inputs(inputs, _inputs_of(module))

@@ -30,9 +30,11 @@ class Field:
     """One field of a struct.
 
     Attributes:
-        type: in C++; ``real`` is what a kernel computes in, ``Store`` the type that sequences have in memory.
+        type: in C++; ``real`` is what a kernel computes in, ``Store`` the type that sequences have
+            in memory.
         name: in C++ and in Python.
-        comment: of a pointer, the shape of its tensor first: T steps, B samples, H units, G gates, S states.
+        comment: of a pointer, the shape of its tensor first: T steps, B samples, H units, G gates,
+            S states.
         size: of an array, `STATES` or `PHASES`; empty for a single value.
         device: "cpu" or "cuda", if that device alone has the field.
     """
@@ -124,7 +126,8 @@ class Structs:
         others: the types of fields that are structs themselves, by their names in C++.
 
     Attributes:
-        problem: the struct `Problem` of a call, as ctypes has it; its last field are the structs `Direction`.
+        problem: the struct `Problem` of a call, as ctypes has it; its last field are the structs
+            `Direction`.
         text: the definitions of both in C++.
     """
 
@@ -166,9 +169,10 @@ class Structs:
         """Return the struct `Problem` of a call.
 
         Args:
-            numbers: the fields but the directions, by name: numbers, addresses (0 for null) and, of an array, a
-                sequence. A field that is a struct itself is left zero.
-            passes: for each direction, an object whose attributes are the tensors of its `Direction`, None for null.
+            numbers: the fields but the directions, by name: numbers, addresses (0 for null) and, of
+                an array, a sequence. A field that is a struct itself is left zero.
+            passes: for each direction, an object whose attributes are the tensors of its
+                `Direction`, None for null.
         """
         values = [*self._scalars(numbers)]
         for name in self._arrays:

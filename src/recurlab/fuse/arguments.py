@@ -25,11 +25,13 @@ class Arguments:
         kind: of the recurrence: dense, diagonal or block.
         input: (T, B, I), in the precision of the projection.
         weight_ih: (D*G*H, I), in the same.
-        weight_hh: (D, ...) with the recurrence's weight shape, float32 or float64 as all numbers below.
+        weight_hh: (D, ...) with the recurrence's weight shape, float32 or float64 as all numbers
+            below.
         bias_ih, bias_hh: (D, G*H) or None.
         start: (D, S, B, H), the states before the sequence.
         dropout: (D, B, H), a factor on what enters the recurrence, or None.
-        seed: int64, (D,), from which zoneout's random numbers are computed; None where it draws none.
+        seed: int64, (D,), from which zoneout's random numbers are computed; None where it draws
+            none.
         mask: boolean (T, B), True where a step counts, or None.
         cuts: boolean (D, T, B), True where a step is taken from a zero state, or None.
         zoneout: S probabilities.
@@ -79,9 +81,11 @@ class Results:
         x: (T, B, D*G*H), the projected input, or what the gradient needs in its place.
         saved: (D, S-1, T, B, H), the other states after each step.
         recur: (D, T, B, n*H), R h of the gates that use W x and R h separately.
-        entering: (D, n, T, B, H), what entered the phases whose operand is not simply the last output.
-        origin: int32, (D, T, B), where the state before each step came from, see `Origin` in cuda/templates/problem.h;
-            (0,) for kernels that need none, and where nothing is masked or cut.
+        entering: (D, n, T, B, H), what entered the phases whose operand is not simply the last
+            output.
+        origin: int32, (D, T, B), where the state before each step came from, see `Origin` in
+            cuda/templates/problem.h; (0,) for kernels that need none, and where nothing is masked
+            or cut.
     """
 
     output: Tensor

@@ -45,14 +45,17 @@ def obtain(
 
     Args:
         source: the text of the kernel.
-        identity: all else that the compiled kernel depends on: the compiler, its flags, the machine.
+        identity: all else that the compiled kernel depends on: the compiler, its flags, the
+            machine.
         suffixes: of the source and of the compiled kernel, e.g. ``(".cpp", ".so")``.
         build: is given a directory where ``kernel.cpp`` lies, and makes ``kernel.so`` there.
-        load: is given the content of a kernel that is whole and ours, and a path that leads to the very file which was
-            read, with its checksum behind its last byte; an OSError of it says that the kernel can't be used.
+        load: is given the content of a kernel that is whole and ours, and a path that leads to the
+            very file which was read, with its checksum behind its last byte; an OSError of it says
+            that the kernel can't be used.
 
     Raises:
-        OSError, RecurlabError: those of `build` and `load`, if the kernel can't be made outside the cache either.
+        OSError, RecurlabError: those of `build` and `load`, if the kernel can't be made outside the
+            cache either.
     """
     entry = _entry(source, identity, suffixes)
     try:
@@ -115,8 +118,8 @@ def _read(folder: Folder, name: str, load: Callable[[bytes, str], T]) -> T:
 def _path_of(file: BinaryIO, path: Path) -> str:
     """Return a path to an open file that stays right even if its own path now leads to another file.
 
-    The dynamic loader recognises libraries by their paths, and file descriptors are used again. So each call spells the
-    path anew: "/" and "/." in it are the digits of a number that counts up.
+    The dynamic loader recognises libraries by their paths, and file descriptors are used again. So
+    each call spells the path anew: "/" and "/." in it are the digits of a number that counts up.
     """
     spelling = f"{next(_spellings):b}".replace("0", "/").replace("1", "/.")
     found = f"/proc/self/fd{spelling}/{file.fileno()}"

@@ -18,8 +18,10 @@ def gradients(
     Args:
         made: the kernels.
         given, results: the scan.
-        d_output, d_end: the gradients of the output and of the states after the sequence; None where there is none.
-        input_grad: whether the gradient of the input is asked for; if not, an empty tensor is returned for it.
+        d_output, d_end: the gradients of the output and of the states after the sequence; None
+            where there is none.
+        input_grad: whether the gradient of the input is asked for; if not, an empty tensor is
+            returned for it.
     """
     if d_output is not None and d_output.stride(2) != 1:
         d_output = d_output.contiguous()

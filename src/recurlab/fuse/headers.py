@@ -1,8 +1,8 @@
 """The C++ headers that kernels are made of, put together as one text.
 
-A header includes those that it needs, so that an editor can open it alone. No compiler sees an `#include`: `assemble`
-follows these lines. ``constants.h`` and ``generated.h`` are generated for each kernel; the files of these names are
-examples, which only editors read.
+A header includes those that it needs, so that an editor can open it alone. No compiler sees an
+`#include`: `assemble` follows these lines. ``constants.h`` and ``generated.h`` are generated for
+each kernel; the files of these names are examples, which only editors read.
 """
 
 import re

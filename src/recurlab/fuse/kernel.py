@@ -67,8 +67,10 @@ class Kernel(ABC):
         cell: the cell.
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         storage: the type of the sequences in memory.
-        keeps_origins: whether the backward is to be told where the states before masked and cut steps came from.
-        operand_is_state, own_gates, kept_gates, text: what is known of the cell's step, see `generate`.
+        keeps_origins: whether the backward is to be told where the states before masked and cut
+            steps came from.
+        operand_is_state, own_gates, kept_gates, text: what is known of the cell's step, see
+            `generate`.
     """
 
     keeps_origins = False

@@ -22,7 +22,8 @@ class Ratio:
     """The time of the fused kernels as a ratio to cuDNN's; the fields are the columns of the table.
 
     Attributes:
-        cell, recurrence: what is computed; the cell as cuDNN has it: gru, lstm, rnn_tanh or rnn_relu.
+        cell, recurrence: what is computed; the cell as cuDNN has it: gru, lstm, rnn_tanh or
+            rnn_relu.
         capability: the compute capability, as 9.0.
         dtype: of the sequences; tf32 is float32 with products in TF32, on both sides.
         hidden, batch: units and samples.
@@ -84,8 +85,8 @@ def _capabilities(path: Path) -> frozenset[str]:
 def in_reach(cell: str, recurrence: str, capability: str, dtype: str, hidden: int) -> tuple[Reach, ...]:
     """Return the rows that speak of a layer, each with the least and the most samples for which it does.
 
-    They are those of the hidden size nearest to the layer's, as a factor and within `HIDDEN_WITHIN`; of these the one
-    with the nearest batch counts, within `BATCH_WITHIN`.
+    They are those of the hidden size nearest to the layer's, as a factor and within
+    `HIDDEN_WITHIN`; of these the one with the nearest batch counts, within `BATCH_WITHIN`.
     """
     return _in_reach(PATH, (cell, recurrence, capability, dtype), hidden)
 

@@ -15,8 +15,8 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: bool = False) -> Tensor:
     """Return an empty tensor of `shape`, in huge pages where it is large; its first two dimensions lie `swapped`.
 
-    A tensor of a hundred megabytes is fresh memory each time: taken in small pages, touching it first can cost as much
-    as the computation.
+    A tensor of a hundred megabytes is fresh memory each time: taken in small pages, touching it
+    first can cost as much as the computation.
     """
     if swapped:  # not by a transposition: a view that leaves an operator can't be changed in place
         rows, _, features = shape
@@ -35,7 +35,8 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: 
 def aligned(tensor: Tensor) -> Tensor:
     """Return the tensor, copied if its address is not aligned as torch aligns what it allocates.
 
-    A product may round differently where its operands are aligned differently, as MKL's does on AMD's processors, and
-    the alignment of memory that torch did not allocate, such as NumPy's, varies from run to run.
+    A product may round differently where its operands are aligned differently, as MKL's does on
+    AMD's processors, and the alignment of memory that torch did not allocate, such as NumPy's,
+    varies from run to run.
     """
     return tensor.clone() if tensor.data_ptr() % LINE else tensor

@@ -21,11 +21,13 @@ def read_file(path: str | Path) -> Arrays:
     """Return the arrays of a file by their names; those of Keras and TensorFlow with the layers' names in front.
 
     Args:
-        path: .npz; .safetensors; .h5 or .hdf5 (Keras' weights of any version) and .keras; .pt, .pth or .ckpt (a state
-            dict); or a checkpoint of TensorFlow, by what its files' names begin with.
+        path: .npz; .safetensors; .h5 or .hdf5 (Keras' weights of any version) and .keras; .pt, .pth
+            or .ckpt (a state dict); or a checkpoint of TensorFlow, by what its files' names begin
+            with.
 
     Raises:
-        RecurlabError: for a file that is not there or can't be read, or whose package is not installed.
+        RecurlabError: for a file that is not there or can't be read, or whose package is not
+            installed.
     """
     file = path_of("file", str(path))
     checkpoint = file.with_name(f"{file.name}.index").is_file()

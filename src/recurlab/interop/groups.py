@@ -34,7 +34,8 @@ def groups_of(arrays: Arrays, kind: Format, layout: Layout) -> list[list[ArrayGr
     """Return the groups of all layers in their order, the forward direction first.
 
     Raises:
-        MisfitError: for names that are none of the layout, and for a layer or direction that is left out.
+        MisfitError: for names that are none of the layout, and for a layer or direction that is
+            left out.
     """
     layers: dict[str, dict[bool, ArrayGroup]] = {}
     for group in _suffixed(arrays) if kind.suffixed else _headed(arrays, kind, layout):

@@ -47,18 +47,21 @@ def from_arrays(
     """Return a layer that computes what the layer of another package computes that has these weights.
 
     Args:
-        arrays: by their names, as the package calls them, with anything in front that tells layers and directions
-            apart: ``"backward_layer/kernel"``, ``"rnn/multi_rnn_cell/cell_0/gru_cell/gates/bias"``, ``"weight_ih_l0"``.
-            All of one floating-point type, which the layer's weights are then of; bfloat16 counts as float32.
+        arrays: by their names, as the package calls them, with anything in front that tells layers
+            and directions apart: ``"backward_layer/kernel"``,
+            ``"rnn/multi_rnn_cell/cell_0/gru_cell/gates/bias"``, ``"weight_ih_l0"``. All of one
+            floating-point type, which the layer's weights are then of; bfloat16 counts as float32.
         format: torch, keras, tensorflow, cudnn, haste or recurlab.
         cell: rnn, gru or lstm, where the names and shapes leave that open.
         reset: of a GRU, after or before, where they leave that open, as without biases.
-        forget_bias: what a TensorFlow LSTM cell adds to the forget gate when it runs, which its weights do not tell.
-        options: further arguments of `recurlab.RNN`, as ``activation="relu"`` or ``batch_first=True``.
+        forget_bias: what a TensorFlow LSTM cell adds to the forget gate when it runs, which its
+            weights do not tell.
+        options: further arguments of `recurlab.RNN`, as ``activation="relu"`` or
+            ``batch_first=True``.
 
     Raises:
-        RecurlabError: for arrays that are missing, too many, of a wrong shape or dtype or not finite, and for such as
-            fit several layers.
+        RecurlabError: for arrays that are missing, too many, of a wrong shape or dtype or not
+            finite, and for such as fit several layers.
     """
     check_choice("format", format, FORMATS)
     if cell is not None:
@@ -74,8 +77,8 @@ def from_arrays(
 def to_arrays(layer: RNN, format: str, *, forget_bias: float = 1.0) -> Arrays:
     """Return the weights of a layer as another package has them, to be given to a layer of its own.
 
-    Where the package has one bias for our two it is their sum, with a rounding only if both are other than zero.
-    Weights of bfloat16, a type that NumPy has not, are returned as float32.
+    Where the package has one bias for our two it is their sum, with a rounding only if both are
+    other than zero. Weights of bfloat16, a type that NumPy has not, are returned as float32.
 
     Args:
         layer: whose weights.

@@ -126,7 +126,8 @@ def read_parameters(layout: Layout, arrays: Mapping[str, Array], key: Callable[[
         bias: whether the layer, of which this is a direction, has biases.
 
     Raises:
-        MisfitError: for arrays that are missing, too many, of a wrong shape, or hold what is no number.
+        MisfitError: for arrays that are missing, too many, of a wrong shape, or hold what is no
+            number.
     """
     bias = bias or layout.always_biased
     entries = layout.present(bias)

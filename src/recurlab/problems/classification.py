@@ -15,7 +15,8 @@ class Classification(Problem):
     """Targets (B,) whole numbers.
 
     Attributes:
-        confusion: (K, K), how many test sequences of each class (row) were taken for which (column), after a test.
+        confusion: (K, K), how many test sequences of each class (row) were taken for which
+            (column), after a test.
     """
 
     head: ClassVar = "last"

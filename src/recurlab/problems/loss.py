@@ -10,11 +10,12 @@ class Loss:
     """Options of the loss.
 
     Attributes:
-        ar: activation regularisation, times the mean square of the last layer's output after dropout (Merity et al.,
-            arXiv 1708.01009).
-        tar: temporal activation regularisation, times the mean square of that output's change from step to step, before
-            dropout (ibid.).
-        over_time: "mean", or "sum" of the steps' losses: the mean times T (as Zaremba et al., arXiv 1409.2329).
+        ar: activation regularisation, times the mean square of the last layer's output after
+            dropout (Merity et al., arXiv 1708.01009).
+        tar: temporal activation regularisation, times the mean square of that output's change from
+            step to step, before dropout (ibid.).
+        over_time: "mean", or "sum" of the steps' losses: the mean times T (as Zaremba et al., arXiv
+            1409.2329).
     """
 
     ar: float = 0.0

@@ -16,7 +16,8 @@ class OptimizerSpec:
 
     Attributes:
         lr: learning rate.
-        weight_decay: L2 penalty; matrices have it, recurrent diagonals and biases have not (Li et al., 2018).
+        weight_decay: L2 penalty; matrices have it, recurrent diagonals and biases have not (Li et
+            al., 2018).
     """
 
     lr: float = 1e-3

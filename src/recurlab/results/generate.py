@@ -19,7 +19,8 @@ class TextModel:
     """The language model of a run, with its best weights, on the CPU.
 
     Args:
-        path: the run directory. torch is imported and the weights are read when something is to be written.
+        path: the run directory. torch is imported and the weights are read when something is to be
+            written.
 
     Raises:
         RecurlabError: for a directory that is no run, or a run of something else than a text.
@@ -46,7 +47,8 @@ class TextModel:
             sampling: how symbols are drawn.
 
         Raises:
-            RecurlabError: for a prompt of unknown symbols, too large a top_k, or a damaged checkpoint.
+            RecurlabError: for a prompt of unknown symbols, too large a top_k, or a damaged
+                checkpoint.
         """
         sampling, known = sampling or Sampling(), self.vocabulary
         symbols = known.encode(prompt, "prompt")

@@ -26,7 +26,8 @@ def write_report(path: str | Path) -> Path:
     The run may have failed or be unfinished: then the page says so, and shows what there is.
 
     Raises:
-        RecurlabError: for a directory that is no run or can't be written to, or a damaged file in it.
+        RecurlabError: for a directory that is no run or can't be written to, or a damaged file in
+            it.
     """
     run = RunDir.open(path)
     config = run.load_config()

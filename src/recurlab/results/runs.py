@@ -24,11 +24,13 @@ CHANGEABLE = ("data.", "trainer.", "plugins=", "backend=")
 def load_run(path: str | Path) -> SequenceModel:
     """Return the model of a run with its best weights, in evaluation mode, on the CPU.
 
-    No code is loaded from the run directory; where the run used a user's cell, import the module that registers it
-    first. Weights have the precision of the run; a run in mixed precision was tested under ``torch.autocast``.
+    No code is loaded from the run directory; where the run used a user's cell, import the module
+    that registers it first. Weights have the precision of the run; a run in mixed precision was
+    tested under ``torch.autocast``.
 
     Raises:
-        RecurlabError: for a directory that is no run, of another version, or without a readable checkpoint.
+        RecurlabError: for a directory that is no run, of another version, or without a readable
+            checkpoint.
     """
     run = RunDir.open(path)
     return _load_problem(run, _config(run, [])).model.eval()

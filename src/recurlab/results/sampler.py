@@ -17,11 +17,11 @@ class Sampler:
     """Draws symbols as those of the text that a model was trained on.
 
     Args:
-        model: in evaluation mode, with an answer at every step; its layers are made stateful, and run by `eager`, which
-            is the fastest for single steps and the same on every machine.
+        model: in evaluation mode, with an answer at every step; its layers are made stateful, and
+            run by `eager`, which is the fastest for single steps and the same on every machine.
         vocabulary: of its symbols.
-        documents: what the text was cut into: "stream", "line" or "paragraph". Where a new one begins, the state is
-            zero as it was in training.
+        documents: what the text was cut into: "stream", "line" or "paragraph". Where a new one
+            begins, the state is zero as it was in training.
     """
 
     def __init__(self, model: SequenceModel, vocabulary: Vocabulary, documents: str) -> None:

@@ -35,8 +35,10 @@ class Measure:
     """A number from metrics.csv.
 
     Attributes:
-        first_step: a column; the measure is the optimiser's step of its first value `below` or `above` a bound.
-        at_seconds: the measure is the last value of the column `of` within so many seconds of training.
+        first_step: a column; the measure is the optimiser's step of its first value `below` or
+            `above` a bound.
+        at_seconds: the measure is the last value of the column `of` within so many seconds of
+            training.
     """
 
     first_step: Optional[str] = None  # noqa: UP045  OmegaConf reads Optional

@@ -40,7 +40,8 @@ def load_study(name: str) -> Study | SpeedStudy:
     """Return a study by the name of its folder under ``experiments/``, or by its former name.
 
     Raises:
-        RecurlabError: if there is none, or its study.yaml has an unknown key, a wrong type or a name that is not there.
+        RecurlabError: if there is none, or its study.yaml has an unknown key, a wrong type or a
+            name that is not there.
     """
     known = _paths()
     path = known.get(name) or known.get(FORMER_NAMES.get(name, ""))

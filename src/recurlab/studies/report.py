@@ -46,7 +46,8 @@ def report_studies(chosen: list[str], check: bool = False) -> list[Path]:
         The files that were not what the CSV files give.
 
     Raises:
-        RecurlabError: for a study that is not there, a damaged file, or a README.md without the markers.
+        RecurlabError: for a study that is not there, a damaged file, or a README.md without the
+            markers.
     """
     changed = []
     for name in chosen or study_names():

@@ -61,8 +61,9 @@ class Target:
 class Reproduction(Study):
     """The content of study.yaml: of a `Study` title, question, overrides and scales, and what is trained.
 
-    The runs have the factors benchmark and model, whose rows are in the order in which they are worth being run: all
-    with the first seed of a scale before any with the second. A row whose runs are long has the first seed alone.
+    The runs have the factors benchmark and model, whose rows are in the order in which they are
+    worth being run: all with the first seed of a scale before any with the second. A row whose runs
+    are long has the first seed alone.
 
     Attributes:
         benchmarks: what is judged on each.

@@ -40,15 +40,18 @@ class Done:
 def run_study(study: Study, scale: str, words: Sequence[str] = ()) -> Done:
     """Run what is missing of a study at a scale, on this machine, and keep each result as it comes.
 
-    Missing is what has no row in results.csv, one of another config, or one of a run that failed or goes on.
+    Missing is what has no row in results.csv, one of another config, or one of a run that failed or
+    goes on.
 
     Args:
         study: what to run.
         scale: cpu, gpu or paper.
-        words: of a command line, for what has no effect on the results: launcher, logger, output_dir and the like.
+        words: of a command line, for what has no effect on the results: launcher, logger,
+            output_dir and the like.
 
     Raises:
-        RecurlabError: for words of any other key, and for a run that can't be composed or built, before the first one.
+        RecurlabError: for words of any other key, and for a run that can't be composed or built,
+            before the first one.
         Preempted: if one of them was told to end; so are all, then.
     """
     jobs = sorted(jobs_of(study, scale, words), key=lambda pair: study.turn(pair[0]))

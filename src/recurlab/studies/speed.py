@@ -17,8 +17,8 @@ class SpeedStudy:
 
     Attributes:
         title, question: lines for people.
-        bench: settings of ``recurlab bench`` for each scale; of the shapes the first is the base, from which each other
-            one differs in T, B or H.
+        bench: settings of ``recurlab bench`` for each scale; of the shapes the first is the base,
+            from which each other one differs in T, B or H.
     """
 
     title: str = ""

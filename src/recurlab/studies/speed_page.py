@@ -107,7 +107,8 @@ def _panel(axes: "Axes", machine: Machine, title: str, size: str) -> None:
 def _measured(folder: Path) -> list[Row]:
     """Return the rows of all processors and GPUs, which have a file each; other CSV files are skipped.
 
-    Older versions kept all of them in results.csv. Those come first, so that newer rows of the same case replace them.
+    Older versions kept all of them in results.csv. Those come first, so that newer rows of the same
+    case replace them.
     """
     files = [read_csv(path) for path in sorted(folder.glob("*.csv"), key=lambda path: (path.stem != "results", path))]
     found = [row for rows in files for row in rows if {"forward_backward_ms", "peak_mib"} <= row.keys()]

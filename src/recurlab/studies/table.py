@@ -110,8 +110,9 @@ def _is_behind(row: Row, old: Row) -> bool:
 def published_rows(study: Study) -> list[Row]:
     """Return the rows of published.csv, [] where there is none.
 
-    Beside `PUBLISHED` and the factors it may have the column epoch, of rows that are validations after so many epochs,
-    and spread, by how much the value may be another one: as published, or for a test on as many sequences.
+    Beside `PUBLISHED` and the factors it may have the column epoch, of rows that are validations
+    after so many epochs, and spread, by how much the value may be another one: as published, or for
+    a test on as many sequences.
 
     Raises:
         RecurlabError: for a damaged file, an unknown column, or a value that is no number.

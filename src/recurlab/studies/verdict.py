@@ -58,8 +58,8 @@ class Entry:
     def tolerance(self) -> float:
         """By how much ours may differ from the published number and count as the same.
 
-        That is the spread of the published number, half a unit of its last digit, or two standard deviations of ours,
-        whichever is the largest.
+        That is the spread of the published number, half a unit of its last digit, or two standard
+        deviations of ours, whichever is the largest.
         """
         if self.known is None:
             return 0.0

@@ -1,16 +1,21 @@
 """What a checkpoint holds, and Lightning's own counters: all that this package takes from either stands here.
 
-Lightning writes ``state_dict``, ``optimizer_states``, ``lr_schedulers``, ``epoch``, ``global_step``, ``loops`` (its
-counters) and ``callbacks`` (the state of each callback, under the name of its class). To these are added
+Lightning writes ``state_dict``, ``optimizer_states``, ``lr_schedulers``, ``epoch``,
+``global_step``, ``loops`` (its counters) and ``callbacks`` (the state of each callback, under the
+name of its class). To these are added
 
-- by the problem: ``carried_states``, what stateful layers carry from batch to batch, of all processes;
-- by `recurlab.training.checkpoints.Checkpoints`: ``content`` (the name of what the checkpoint is of), ``rows`` (how
-  many rows metrics.csv has before it) and ``measured`` (the metrics of the last training step, once the training has
-  ended); as its state ``best`` (the best validation so far), ``random`` (the state of the random numbers of each
-  process) and ``drawn`` (whether any process has drawn one);
-- by `recurlab.training.throughput.Throughput`, as its state: ``sequences``, ``steps``, ``seconds`` and ``whole``.
+- by the problem: ``carried_states``, what stateful layers carry from batch to batch, of all
+  processes;
+- by `recurlab.training.checkpoints.Checkpoints`: ``content`` (the name of what the checkpoint is
+  of), ``rows`` (how many rows metrics.csv has before it) and ``measured`` (the metrics of the last
+  training step, once the training has ended); as its state ``best`` (the best validation so far),
+  ``random`` (the state of the random numbers of each process) and ``drawn`` (whether any process
+  has drawn one);
+- by `recurlab.training.throughput.Throughput`, as its state: ``sequences``, ``steps``, ``seconds``
+  and ``whole``.
 
-best.ckpt is for the weights alone: it has ``state_dict``, ``epoch``, ``global_step`` and ``carried_states``.
+best.ckpt is for the weights alone: it has ``state_dict``, ``epoch``, ``global_step`` and
+``carried_states``.
 """
 
 from pathlib import Path

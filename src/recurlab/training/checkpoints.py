@@ -38,16 +38,20 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Callback):
     """Keeps the best weights, and the last two checkpoints from which training goes on as if it had not stopped.
 
-    Such a checkpoint is written just before a batch, when weights, metrics and random state of all earlier batches are
-    final: before the first batch of an epoch, every `checkpoint_every_n_steps`, and when the process is told to end;
-    and once more after the last batch of the training. So this has to be the first of the callbacks, before any that
-    logs. It also ends the training when the validation metric is good enough, or when `report` says so.
+    Such a checkpoint is written just before a batch, when weights, metrics and random state of all
+    earlier batches are
+    final: before the first batch of an epoch, every `checkpoint_every_n_steps`, and when the
+        process is told to end;
+    and once more after the last batch of the training. So this has to be the first of the
+    callbacks, before any that logs. It also ends the training when the validation metric is good
+    enough, or when `report` says so.
 
     Args:
         run: where they are kept.
         problem: what is trained.
         config: of the trainer.
-        content: the name of what the checkpoints are of, as `recurlab.training.resume.content_name` gives it.
+        content: the name of what the checkpoints are of, as `recurlab.training.resume.content_name`
+            gives it.
         signals: that may tell the process to end.
         metrics: metrics.csv, in the process that writes it; None in the others.
         report: is told of each validation.
@@ -108,7 +112,8 @@ class Checkpoints(Callback):
     def log_last(self, trainer: Trainer) -> None:
         """Log the last step of a training that was too short for any step to be logged, once it is at its end.
 
-        It has no part in the checkpoint's rows: a run that was not stopped there has none for this step.
+        It has no part in the checkpoint's rows: a run that was not stopped there has none for this
+        step.
         """
         if 0 < trainer.global_step < trainer.log_every_n_steps and self._measured:  # type: ignore[attr-defined]
             for logger in trainer.loggers:

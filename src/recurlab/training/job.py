@@ -30,8 +30,10 @@ class Identity:
     """A job: runs of the same one arrive at the same result.
 
     Attributes:
-        config: 12 letters and digits that configs of the same outcome share, wherever their files are.
-        data: the fingerprint of the files, "" where the config says all; None where they are not here.
+        config: 12 letters and digits that configs of the same outcome share, wherever their files
+            are.
+        data: the fingerprint of the files, "" where the config says all; None where they are not
+            here.
         place: where they are: the values of `PLACES`.
         former: the name of the job in versions that did not look at the files.
     """

@@ -24,8 +24,8 @@ FILES = "files"  # what data.json calls the fingerprint of the files
 def is_of(run: RunDir, identity: Identity) -> bool:
     """Return whether a run is of a job.
 
-    If the files can't tell, because they are not here or an earlier version has kept no fingerprint of them, the run is
-    of the job if both configs name the same paths.
+    If the files can't tell, because they are not here or an earlier version has kept no fingerprint
+    of them, the run is of the job if both configs name the same paths.
     """
     if identity.data is not None and run.job == identity.name:
         return True

@@ -1,7 +1,7 @@
 """A process for each device of a run.
 
-Lightning's own launcher runs the command line once more for each device, which under a grid would be all of its jobs.
-Here each process is given the run directory, whose config is resolved.
+Lightning's own launcher runs the command line once more for each device, which under a grid would
+be all of its jobs. Here each process is given the run directory, whose config is resolved.
 """
 
 import os
@@ -87,8 +87,8 @@ def run_ranks(
         run: of the training.
         count: of the processes.
         signals: of this process.
-        patience: seconds without a step after which it is said that they hang; those that hang are killed where they
-            are told to end.
+        patience: seconds without a step after which it is said that they hang; those that hang are
+            killed where they are told to end.
         tell: is called when one of them has made a step.
 
     Raises:

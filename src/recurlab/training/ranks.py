@@ -32,8 +32,8 @@ def own_rank(config: TrainerConfig, environment: Mapping[str, str] = os.environ)
     """Return the rank that the environment gives to this process, None if it is alone.
 
     Raises:
-        RecurlabError: if there are not as many processes as the config asks for: each would train a run of its own,
-            or wait for others for ever.
+        RecurlabError: if there are not as many processes as the config asks for: each would train a
+            run of its own, or wait for others for ever.
     """
     found = started_by_others(environment)
     for name, program in SILENT.items():

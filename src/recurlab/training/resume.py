@@ -114,8 +114,8 @@ def content_name(config: Config, resolved: DictConfig) -> str:
 def last_checkpoint(run: RunDir, config: Config, resolved: DictConfig, quiet: bool = False) -> "Checkpoint | None":
     """Return the last checkpoint from which a run can go on, None where it has not come so far.
 
-    One that is damaged, or of another run, is passed over with a line on the standard error, and so is one for which
-    metrics.csv has too few rows, unless there is no other.
+    One that is damaged, or of another run, is passed over with a line on the standard error, and so
+    is one for which metrics.csv has too few rows, unless there is no other.
 
     Args:
         run: that is continued.
@@ -169,8 +169,8 @@ def check_goes_on(run: RunDir, found: "Checkpoint", config: TrainerConfig, probl
         problem: what is trained.
 
     Raises:
-        RecurlabError: if it is to be shorter than it is, or in another number of processes where that makes a
-            difference.
+        RecurlabError: if it is to be shorter than it is, or in another number of processes where
+            that makes a difference.
     """
     from recurlab.training.trainer import on_gpu
 

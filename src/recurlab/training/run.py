@@ -38,7 +38,8 @@ def train(
 ) -> RunDir | None:
     """Run an experiment and return its directory; None in a process other than the first of several.
 
-    With `config.resume` a run is continued from its last checkpoint, and one that has finished is left as it is.
+    With `config.resume` a run is continued from its last checkpoint, and one that has finished is
+    left as it is.
 
     Args:
         config: what is run.
@@ -47,8 +48,8 @@ def train(
         tell: is called at each part of a step.
 
     Raises:
-        RecurlabError: before anything is written, for data that can't be read or options that do not go together; later
-            for a loss that is not finite, or a file that can't be written.
+        RecurlabError: before anything is written, for data that can't be read or options that do
+            not go together; later for a loss that is not finite, or a file that can't be written.
         Preempted: if the process is told to end; all is saved.
         Pruned: if `report` says that the run is not worth going on with.
     """

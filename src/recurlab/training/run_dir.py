@@ -25,13 +25,15 @@ FORMAT = 3  # raised when the meaning of a file in a run directory changes
 class RunDir:
     """``<output_dir>/<experiment>/<unique>/``.
 
-    It holds config.yaml (resolved), data.json, provenance.json, diff.patch, status.json, metrics.csv,
-    checkpoints/best.ckpt, last.ckpt and previous.ckpt, result.json, curves.png, and confusion.csv for a classification;
-    after a report also report.html, and confusion.png; with logger=wandb also wandb.json, the id of its run there.
+    It holds config.yaml (resolved), data.json, provenance.json, diff.patch, status.json,
+    metrics.csv, checkpoints/best.ckpt, last.ckpt and previous.ckpt, result.json, curves.png, and
+    confusion.csv for a classification; after a report also report.html, and confusion.png; with
+    logger=wandb also wandb.json, the id of its run there.
 
     Args:
         path: of the directory.
-        job: what is run, as `recurlab.training.job.Identity` names it; runs of the same job arrive at the same result.
+        job: what is run, as `recurlab.training.job.Identity` names it; runs of the same job arrive
+            at the same result.
     """
 
     def __init__(self, path: Path, job: str = "") -> None:
@@ -147,7 +149,8 @@ class RunDir:
         """Make next.ckpt, if there is one, the last checkpoint, and the last one the previous.
 
         Args:
-            used: the checkpoint that the run goes on from; if it is the previous one, nothing is renamed.
+            used: the checkpoint that the run goes on from; if it is the previous one, nothing is
+                renamed.
 
         Returns:
             The path that `used` has then.

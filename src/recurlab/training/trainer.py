@@ -71,8 +71,8 @@ def on_gpu(config: TrainerConfig) -> bool:
 def without_denormals() -> Iterator[None]:
     """Take numbers below 1e-38 for zero, in this thread and those it starts.
 
-    A gradient that vanishes over many steps is made of them, and on a CPU each costs as much as a hundred others: a
-    backward pass of 500 steps takes 8 to 25 times as long.
+    A gradient that vanishes over many steps is made of them, and on a CPU each costs as much as a
+    hundred others: a backward pass of 500 steps takes 8 to 25 times as long.
     """
     torch.set_flush_denormal(True)
     try:

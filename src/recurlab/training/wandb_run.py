@@ -41,8 +41,8 @@ DEFAULTS = {
 class RunLogger(WandbLogger):
     """Numbers each row after its optimiser step, so that a continued run goes on where its first part stood.
 
-    wandb's own count of rows would begin at 0 again, offline; online it would log a second time what came between the
-    last checkpoint and the end.
+    wandb's own count of rows would begin at 0 again, offline; online it would log a second time
+    what came between the last checkpoint and the end.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,8 +1,9 @@
 """From C++ source to a loaded library: compiled once, then read from a cache on disk.
 
-The caller imports torch first: the libraries take their OpenMP runtime from the process, and torch brings the one
-that the process should have. A source guards what it says about OpenMP with `#ifdef _OPENMP`, does not include
-omp.h, and exports its entry points as `extern "C"`; all else in it is static.
+The caller imports torch first: the libraries take their OpenMP runtime from the process, and torch
+brings the one that the process should have. A source guards what it says about OpenMP with `#ifdef
+_OPENMP`, does not include omp.h, and exports its entry points as `extern "C"`; all else in it is
+static.
 """
 
 import ctypes
@@ -102,7 +103,8 @@ def _toolchain() -> _Toolchain | str:
 def _first_working(command: tuple[str, ...]) -> _Toolchain | str:
     """Return the compiler with the best flags it can serve, or the reason why it serves none.
 
-    For this machine's own instructions, unless the command names others: CXX="g++ -march=x86-64-v3".
+    For this machine's own instructions, unless the command names others: CXX="g++
+    -march=x86-64-v3".
     """
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     # Apple's driver refuses -fopenmp, but its compiler accepts it. Without OpenMP a kernel runs in one thread.

@@ -38,7 +38,8 @@ class CpuKernel(Kernel):
     def steps_at_a_time(self, work: Work) -> int:
         """Return how many steps one call of the backward takes.
 
-        All of them where the recurrent weight needs the gradients of all, or where two directions come from both ends.
+        All of them where the recurrent weight needs the gradients of all, or where two directions
+        come from both ends.
         """
         steps, batch, rows = work.passes[0].x.shape
         if self.kind == "dense" or len(work.passes) > 1:

@@ -17,8 +17,8 @@ _ended = True
 def _end_threads() -> None:
     """End the runtime's idle threads before a fork; parent and child start new ones when they need them.
 
-    GCC's runtime does not notice a fork: in torch's products as in a kernel, the child would wait forever for threads
-    that only its parent has.
+    GCC's runtime does not notice a fork: in torch's products as in a kernel, the child would wait
+    forever for threads that only its parent has.
     """
     global _ended
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)  # GCC 9 and newer, LLVM

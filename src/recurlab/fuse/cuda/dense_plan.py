@@ -172,8 +172,9 @@ class Layout:
     def cycles(self) -> float:
         """About how long a step takes, over all items.
 
-        The constants were fitted to what a model of a warp makes of the machine code of 108 programs, to a fifth in
-        most of them; that 32 bytes can be moved in a cycle is an assumption.
+        The constants were fitted to what a model of a warp makes of the machine code of 108
+        programs, to a fifth in most of them; that 32 bytes can be moved in a cycle is an
+        assumption.
         """
         phases, passes = len(self.products), self.samples // self.chunk
         meeting = 50 if self.team == 1 else (400 if self.clustered else 1300) + self.exchanged / 32

@@ -1,7 +1,7 @@
 """CUDA kernels on a GPU: compiled, loaded, and launched on torch's current stream, through cuda-bindings.
 
-A forked process can launch nothing, as nothing in it can use CUDA after its parent has: torch says so when it is asked
-for the stream.
+A forked process can launch nothing, as nothing in it can use CUDA after its parent has: torch says
+so when it is asked for the stream.
 """
 
 import ctypes
@@ -33,8 +33,8 @@ class Properties:
         capability: the compute capability, e.g. ``(9, 0)``.
         multiprocessors: how many.
         shared: the most bytes of shared memory that a block may have.
-        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, one block a multiprocessor; empty if it
-            has none, or nobody knows.
+        clusters: how many clusters of 2, 4, 8 and 16 blocks it holds at once, one block a
+            multiprocessor; empty if it has none, or nobody knows.
     """
 
     name: str
@@ -57,8 +57,8 @@ def properties(device: torch.device) -> Properties:
 class Module:
     """The kernels of a CUDA source on one device, each with one parameter: a struct by value.
 
-    Compiled and loaded at once, and for the life of the process: made before a CUDA graph is captured, a module costs
-    the capture nothing.
+    Compiled and loaded at once, and for the life of the process: made before a CUDA graph is
+    captured, a module costs the capture nothing.
 
     Args:
         source: CUDA C++ with ``extern "C"`` kernels.
@@ -89,7 +89,8 @@ class Module:
             cooperative: whether all blocks have to be resident at once.
 
         Raises:
-            RecurlabError: if the driver refuses, with its reason; and where an earlier kernel has waited in vain.
+            RecurlabError: if the driver refuses, with its reason; and where an earlier kernel has
+                waited in vain.
         """
         stream = torch.cuda.current_stream(self.device).cuda_stream
         config = _config(blocks, threads, shared, cluster, cooperative, stream)

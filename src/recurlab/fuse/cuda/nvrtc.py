@@ -1,6 +1,7 @@
 """From CUDA C++ source to a cubin: compiled once by NVRTC, then read from the cache on disk.
 
-Needs neither a driver nor a CUDA toolkit: cuda-bindings and the NVRTC wheel, which torch's CUDA wheels bring.
+Needs neither a driver nor a CUDA toolkit: cuda-bindings and the NVRTC wheel, which torch's CUDA
+wheels bring.
 """
 
 import ctypes
@@ -62,7 +63,8 @@ def cubin(source: str, capability: tuple[int, int]) -> bytes:
     """Return CUDA C++ `source` compiled for a compute capability, e.g. ``(9, 0)``.
 
     Raises:
-        RecurlabError: if there is no NVRTC, it does not know the architecture, or it can't compile the source.
+        RecurlabError: if there is no NVRTC, it does not know the architecture, or it can't compile
+            the source.
     """
     with cache.lock:
         compiler = _compiler()

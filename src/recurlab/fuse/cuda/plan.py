@@ -30,13 +30,14 @@ class Plan:
     Attributes:
         program: its name.
         constants: pairs of a name and a number.
-        blocks, threads, shared, cluster: the launch: blocks, threads and bytes of shared memory of each, and how many
-            blocks make a cluster.
+        blocks, threads, shared, cluster: the launch: blocks, threads and bytes of shared memory of
+            each, and how many blocks make a cluster.
         cooperative: whether all blocks have to be resident at once.
         chunks: of time, in a diagonal backward.
         parts: rows of the sums over time that the kernel leaves.
         teams: of blocks, in a dense kernel.
-        exchange: bytes of one of its exchange buffers in the device's memory; 0 where it needs none.
+        exchange: bytes of one of its exchange buffers in the device's memory; 0 where it needs
+            none.
     """
 
     program: str

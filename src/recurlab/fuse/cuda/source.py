@@ -23,7 +23,8 @@ def cuda_source(step: str, structs: str, program: str, constants: Mapping[str, i
         step: the generated struct `Step`.
         structs: the definitions of what the kernels are called with, see `Structs`.
         program: a name of `PROGRAMS`.
-        constants: what the program is compiled for; STORAGE, NOISY and THREADS, and those that its headers name.
+        constants: what the program is compiled for; STORAGE, NOISY and THREADS, and those that its
+            headers name.
     """
     generated = {"constants": definitions(constants), "generated": f"{step}\n{structs}"}
     parts = assemble("cuda", program, generated)

@@ -50,7 +50,8 @@ class Step:
         cell: the cell traced.
         operands: for each phase of the cell, what its recurrences are applied to.
         states: the states after the step.
-        operand_gradients: for each phase, the gradients due to its operand, that of the operand being ``d.operand``.
+        operand_gradients: for each phase, the gradients due to its operand, that of the operand
+            being ``d.operand``.
         state_gradients: those due to the new states, whose own are named ``d_state.<state>``.
         names: the local variables of the step's source.
     """
@@ -67,7 +68,8 @@ def trace(cell: Cell, dtype: torch.dtype) -> Step:
     """Return the cell's step as expressions.
 
     Raises:
-        UnfusableError: naming the operation, and the line of the cell's source, for which there is no kernel.
+        UnfusableError: naming the operation, and the line of the cell's source, for which there is
+            no kernel.
     """
     return _Tracer(cell, dtype).step()
 
