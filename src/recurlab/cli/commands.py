@@ -19,7 +19,7 @@ def train(words: list[str], multirun: bool) -> int:
     if not isinstance(config.launcher, Local):
         from recurlab.training.job import Identity
 
-        return _submit([(config, resolved, Identity.of(config, resolved))])
+        return submit_jobs([(config, resolved, Identity.of(config, resolved))])
     from recurlab.results.figures import draw_curves
     from recurlab.results.summary import run_summary
     from recurlab.training.run import train
@@ -48,11 +48,11 @@ def _grid(words: list[str]) -> int:
         raise RecurlabError("launcher: all jobs of a grid need the same one")
     check_jobs(jobs)
     if not isinstance(launcher, Local):
-        return _submit([(job.config, job.resolved, job.identity) for job in jobs])
+        return submit_jobs([(job.config, job.resolved, job.identity) for job in jobs])
     from recurlab.results.summary import run_summary
 
     failures = 0
-    with _again():
+    with resumable():
         for place, (job, outcome) in enumerate(run_all(jobs, launcher.jobs), start=1):
             print(f"[{place}/{len(jobs)}] {' '.join(job.words)}")
             if outcome.state == "finished" and outcome.path is not None:
@@ -65,7 +65,7 @@ def _grid(words: list[str]) -> int:
     return 0
 
 
-def _submit(jobs: list[tuple[Any, Any, Any]]) -> int:
+def submit_jobs(jobs: list[tuple[Any, Any, Any]]) -> int:
     """Hand jobs to a cluster: (config, resolved, identity) of each, whose run directories are made now."""
     from recurlab.launch.slurm import submit
     from recurlab.training.known import check_data, is_of
@@ -197,100 +197,6 @@ def bench(words: list[str]) -> int:
     return run_bench(settings)
 
 
-def study_run(name: str, scale: str, words: list[str]) -> int:
-    """Run what is missing of a study, or hand it to a cluster, and report what there is."""
-    from recurlab.studies.speed import SpeedStudy
-
-    study = _study(name)
-    if isinstance(study, SpeedStudy):
-        if words:
-            raise RecurlabError(f"{words[0]!r}: can't be set here; its settings are in {study.path}")
-        from recurlab.bench.run import run_bench
-
-        return run_bench(study.settings(scale), draw=False) or _report([name])
-    from recurlab.studies.run import run_study
-
-    with _again():
-        done = run_study(study, scale, words)
-    _submit([(job.config, job.resolved, job.identity) for job in done.waiting])
-    _report([name])
-    if done.failed:
-        raise RecurlabError(f"{done.failed} of {done.runs} runs failed, each for the reason above")
-    return 0
-
-
-def study_status(name: str, scale: str | None, words: list[str]) -> int:
-    """Print how a study stands, at all of its scales where none is named."""
-    from recurlab.studies.run import jobs_of
-    from recurlab.studies.status import status_lines
-
-    study = _of_runs(name)
-    for each in [scale] if scale else study.scales:
-        for line in status_lines(study, each, jobs_of(study, each, words)):
-            print(line)
-    return 0
-
-
-def study_collect(name: str, scale: str | None, words: list[str]) -> int:
-    """Take what there is of a study's runs into its results.csv, and report it."""
-    from recurlab.studies.run import gather_rows, jobs_of
-    from recurlab.studies.table import Results
-
-    study = _of_runs(name)
-    for each in [scale] if scale else study.scales:
-        jobs = jobs_of(study, each, words)
-        missing = gather_rows(study, Results(study), jobs)
-        print(f"{name}: {len(jobs) - len(missing)} of {len(jobs)} runs at scale {each} are there")
-    return _report([name])
-
-
-def _of_runs(name: str) -> Any:
-    """Return a study that has runs."""
-    from recurlab.studies.definition import Study
-
-    study = _study(name)
-    if not isinstance(study, Study):
-        raise RecurlabError(f"study={name!r}: a study of speed has no runs")
-    return study
-
-
-def _study(name: str) -> Any:
-    """Return a study; a line says where a former word is used for it."""
-    from recurlab.studies.folder import former_words, load_study
-
-    study = load_study(name)
-    for line in former_words(name, study):
-        say(line)
-    return study
-
-
-def study_report(names: list[str], check: bool = False) -> int:
-    """Write tables and pictures of studies, of all if none is named; with `check` return 1 where they are others."""
-    from recurlab.studies.folder import study_names
-
-    for name in names or study_names():
-        _study(name)
-    return _report(names, check)
-
-
-def _report(names: list[str], check: bool = False) -> int:
-    from recurlab.studies.report import report_studies
-
-    stale = report_studies(names, check)
-    for path in stale:
-        print(f"{path}: {'not what the CSV files give; run recurlab study report' if check else 'written'}")
-    return 1 if check and stale else 0
-
-
-def study_list() -> int:
-    """Print the studies."""
-    from recurlab.studies.overview import study_lines
-
-    for line in study_lines():
-        print(line)
-    return 0
-
-
 def sweep(words: list[str]) -> int:
     """Search for good values of a config's keys, or report such searches."""
     if words[:1] == ["report"]:
@@ -303,13 +209,13 @@ def sweep(words: list[str]) -> int:
         return 0
     from recurlab.sweep.run import run_sweep
 
-    with _again():
+    with resumable():
         print(run_sweep(words))
     return 0
 
 
 @contextmanager
-def _again() -> Iterator[None]:
+def resumable() -> Iterator[None]:
     """Say of what is told to end that the same command goes on with it."""
     try:
         yield

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from recurlab.cli import commands
+from recurlab.cli import commands, study
 from recurlab.cli.parser import COMMANDS, COMPLETION, LOOKS, SAMPLING, completions, config_dir, make_parser
 from recurlab.errors import Preempted, RecurlabError, one_line, path_of, say, unknown
 from recurlab.plugins import configs_in
@@ -101,12 +101,12 @@ def _dispatch(arguments: list[str]) -> int:
         return commands.convert(vars(parsed), rest)
     if parsed.command == "study":
         if parsed.action == "run":
-            return commands.study_run(parsed.study, parsed.scale, [*parsed.overrides, *rest])
+            return study.study_run(parsed.study, parsed.scale, [*parsed.overrides, *rest])
         if parsed.action in LOOKS:
-            look = {"status": commands.study_status, "collect": commands.study_collect}[parsed.action]
+            look = {"status": study.study_status, "collect": study.study_collect}[parsed.action]
             return look(parsed.study, parsed.scale, [*parsed.overrides, *rest])
         if parsed.action == "report":
-            return commands.study_report([*parsed.study, *rest], parsed.check)
-        return commands.study_list()
+            return study.study_report([*parsed.study, *rest], parsed.check)
+        return study.study_list()
     print(COMPLETION[parsed.shell], end="")
     return 0
