@@ -1,6 +1,7 @@
 """Whatever a config says, it trains a step or is refused in one line; nothing else is ever seen of it."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -12,8 +13,9 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
+from recurlab.choices import CHOICES, schema_at
 from recurlab.cli import main
 from recurlab.compose import compose
 from recurlab.config import load
@@ -91,6 +93,10 @@ def defaults(choices: tuple[str, ...]) -> dict[str, object]:
     values = {**base}
     for choice in choices:  # one by one, so that they can be kept
         values |= {key: value for key, value in composed(choice).items() if value != base[key]}
+    for key in {*CHOICES} & {*values}:  # a name without a YAML file has options too
+        name = values[key]["name"]
+        options = {one.name: one.default for one in dataclasses.fields(schema_at(key, name))}
+        values[key] = {**{name: None if value == MISSING else value for name, value in options.items()}, **values[key]}
     found: dict[str, object] = {}
 
     def walk(place: str, value: object) -> None:

@@ -12,6 +12,7 @@ from recurlab.locks import acquire
 from recurlab.sweep import store as stores
 from recurlab.sweep.store import FACTS, Lock, Store, sqlite
 
+pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")  # of trials asked for here
 NUMBERS = count()
 FACTS_OF = {"space": {"seed": "[0, 1]"}, "base": {"cell": "gru", "sizes": (1, 2)}, "files": ["ab12"], "words": ["x"]}
 

@@ -6,8 +6,6 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from omegaconf import MISSING, OmegaConf
-
 BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -24,6 +22,8 @@ def schema_of(cls: type) -> type:
     A field has the type of the argument's annotation, or any where there is none or OmegaConf does
     not know it.
     """
+    from omegaconf import MISSING  # here, as a layer is used where only torch and numpy are
+
     typed = {name: _type_of(cls, argument) for name, argument in arguments_of(cls).items()}
     return make_dataclass(cls.__name__, [(name, hint, field(default=MISSING)) for name, hint in typed.items()])
 
@@ -35,6 +35,8 @@ def missing(cls: type, given: dict[str, Any]) -> list[str]:
 
 
 def _type_of(cls: type, argument: inspect.Parameter) -> Any:
+    from omegaconf import MISSING, OmegaConf
+
     if argument.annotation is argument.empty:
         return Any
     written = SimpleNamespace(__annotations__={"option": argument.annotation})
