@@ -1,6 +1,7 @@
 """What is handed to Slurm, and what a job's script does, with programs in the place of Slurm's that tell of it."""
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -165,6 +166,16 @@ def test_a_job_that_is_refused_is_said_in_a_line(slurm, runs, capfd):
     with pytest.raises(RecurlabError, match=r'^launcher=slurm: sbatch refused the job: .*sbatch output "hello'):
         submit(runs, Slurm())
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_log_files_of_other_packages_stay_open(runs, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "submitit"]:
+        monkeypatch.delitem(sys.modules, name)
+    handler = logging.FileHandler(tmp_path / "log")
+    submit(runs[:1], Slurm())
+    assert not handler.stream.closed
+    handler.close()
 
 
 def test_without_slurm_nothing_is_written(runs, monkeypatch, tmp_path):

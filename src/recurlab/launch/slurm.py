@@ -100,6 +100,8 @@ def submit_command(
     _check_slurm()
     if not f"{folder}{name}".isprintable():  # lines of the script that say where its logs go
         raise RecurlabError(f"launcher=slurm: {str(folder)!r}: can't be the folder of a job")
+    # Imported with settings of its own for logging, submitit closes the log files of all other packages.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
