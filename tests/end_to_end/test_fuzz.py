@@ -22,6 +22,7 @@ from recurlab.config import load
 from recurlab.errors import RecurlabError
 from recurlab.sources import groups
 
+OPTIONS = groups()  # before other tests register names of their own
 # Options and values that would take other machines or processes, a service, or minutes.
 GROUPS = {"backend": ["eager"], "launcher": ["local"], "logger": ["csv"], "trainer": ["default"]}
 VALUES = {
@@ -112,8 +113,8 @@ def defaults(choices: tuple[str, ...]) -> dict[str, object]:
 @cache
 def allowed(data: str, key: str) -> list[str]:
     """Return the names that a key may have: a group's options, or those that the refusal of another name lists."""
-    if key in groups():
-        return groups()[key]
+    if key in OPTIONS:
+        return OPTIONS[key]
     config = OmegaConf.create(composed(data))
     OmegaConf.update(config, key, "no_such_name", force_add=True)
     try:
@@ -145,7 +146,7 @@ def right(choices: tuple[str, ...], key: str) -> st.SearchStrategy[object]:
 @st.composite
 def chosen(draw, data: str) -> tuple[str, ...]:
     """Draw an option of each group."""
-    options = {group: each for group, each in {**groups(), **GROUPS, "data": [data]}.items() if group in groups()}
+    options = {group: each for group, each in {**OPTIONS, **GROUPS, "data": [data]}.items() if group in OPTIONS}
     return tuple(f"{group}={draw(st.sampled_from(each))}" for group, each in options.items() if group != "experiment")
 
 
@@ -205,7 +206,7 @@ def valid(draw, data: str) -> list[str]:
     return [*choices, *small(choices), *changes]
 
 
-@pytest.mark.parametrize("data", groups()["data"])
+@pytest.mark.parametrize("data", OPTIONS["data"])
 def test_choices_and_values_of_the_right_type(outcome, data):
     codes = []
 
@@ -223,7 +224,7 @@ SECTIONS = sorted({key.partition(".")[0] for key in defaults(())})
 
 @st.composite
 def invalid(draw, section: str) -> list[str]:
-    choices = draw(chosen(draw(st.sampled_from(groups()["data"]))))
+    choices = draw(chosen(draw(st.sampled_from(OPTIONS["data"]))))
     keys = [key for key in defaults(choices) if key.partition(".")[0] == section]
     changed = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=2, unique=True))
     return [*choices, *small(choices), *(f"{key}={spelt(draw(NUMBERS | SCALARS | ANYTHING))}" for key in changed)]
@@ -245,10 +246,10 @@ SLIPS = ["", "", "", "x", "x", "_", ".name", ".a.b", ".", "@", "/", " ", "=", "\
 
 @st.composite
 def misspelt(draw) -> list[str]:
-    choices = (f"data={draw(st.sampled_from(groups()['data']))}",)
+    choices = (f"data={draw(st.sampled_from(OPTIONS['data']))}",)
     words = []
     for _ in range(draw(st.integers(1, 3))):
-        key = draw(st.sampled_from([*defaults(choices), *groups(), "_target_", "hydra.run.dir", "defaults", ""]))
+        key = draw(st.sampled_from([*defaults(choices), *OPTIONS, "_target_", "hydra.run.dir", "defaults", ""]))
         place, slip = draw(st.integers(0, len(key))), draw(st.sampled_from(SLIPS))
         key = draw(st.sampled_from(["", "", "", "+", "++", "~"])) + key[:place] + slip + key[place:]
         values = right(choices, key) if key in defaults(choices) else st.sampled_from([0, "gru", None, {"name": "gru"}])
@@ -279,7 +280,7 @@ def test_any_grid(outcome, part):
 
 @st.composite
 def grids(draw) -> list[str]:
-    words = draw(valid(draw(st.sampled_from(groups()["data"]))))
+    words = draw(valid(draw(st.sampled_from(OPTIONS["data"]))))
     keys = st.sampled_from(["seed", "model.hidden_size", "model.stack", "cell.name", "optimizer.lr", "data.batch_size"])
     for key in draw(st.lists(keys, min_size=1, max_size=2, unique=True)):
         values = [draw(right(tuple(words[:9]), key)), draw(ANYTHING)]
