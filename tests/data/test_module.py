@@ -199,3 +199,10 @@ def test_a_users_data_set_registers_and_a_taken_name_is_refused():
     assert DATA["counting"] is Counting
     with pytest.raises(RecurlabError, match="data='adding': this name is taken"):
         recurlab.register_data("adding")(Counting)
+
+
+def test_what_a_users_data_set_does_not_say_is_told_in_a_line():
+    from recurlab.training.build import Facts
+
+    with pytest.raises(RecurlabError, match=r"^the data set Counting gives no input_size$"):
+        Facts.of(Counting())

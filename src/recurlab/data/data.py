@@ -86,12 +86,12 @@ class Data:
     @property
     def input_size(self) -> int:
         """C, features of the input at a step, or the number of symbols."""
-        raise TypeError(f"the data set {type(self).__name__} gives no input_size")
+        raise RecurlabError(f"the data set {type(self).__name__} gives no input_size")
 
     @property
     def output_size(self) -> int:
         """Numbers in an answer of the model: targets, or one score for each class."""
-        raise TypeError(f"the data set {type(self).__name__} gives no output_size")
+        raise RecurlabError(f"the data set {type(self).__name__} gives no output_size")
 
     @property
     def symbols(self) -> bool:
@@ -152,7 +152,7 @@ class Data:
         Raises:
             RecurlabError: for a file that is missing or damaged.
         """
-        raise TypeError(f"the data set {type(self).__name__} gives no data")
+        raise RecurlabError(f"the data set {type(self).__name__} gives no data")
 
 
 def below(folder: Path) -> dict[str, Path]:
