@@ -7,6 +7,7 @@ other.
 
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from recurlab.bench.candidates import LayerCall
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.fuse.cuda import gpu
 
+sys.path.append(str(Path(__file__).parents[1]))  # for modules that all tests share, where pytest has not added it
 META = torch.device("meta")  # sizes without numbers
 
 
