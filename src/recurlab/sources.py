@@ -4,6 +4,7 @@ import filecmp
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -22,6 +23,7 @@ FORMER = {"task": "data"}  # groups by their names of before, and those that the
 PROVIDER = "recurlab"  # of what is put into Hydra's store here
 
 
+@cache
 def configs_dir() -> Path:
     """Return the folder of the package's YAML files: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent
@@ -49,7 +51,7 @@ def files(group: str) -> dict[str, Path]:
     Args:
         group: a folder of configs; the user's files may also be in one of its name of before.
     """
-    return dict(sorted({**_own_files(group), **_files(configs_dir() / group)}.items()))
+    return dict(sorted({**_own_files(group), **_package_files(group)}.items()))
 
 
 def groups() -> dict[str, list[str]]:
@@ -85,6 +87,11 @@ def hydra(overrides: Iterable[str] = ()) -> Iterator[list[str]]:
     _store()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         yield [*([f"hydra.searchpath=[{_quoted(f'file://{own}')}]"] if own else []), *overrides]
+
+
+@cache
+def _package_files(group: str) -> dict[str, Path]:
+    return _files(configs_dir() / group)
 
 
 def _own_files(group: str) -> dict[str, Path]:

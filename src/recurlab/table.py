@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, TypeVar
 
 from recurlab.errors import RecurlabError, one_line, unknown
@@ -12,9 +12,11 @@ T = TypeVar("T")
 
 
 @cache
-def installed() -> Any:
-    """Return the entry points of all installed packages; finding them takes 20 ms, so they are kept."""
-    return entry_points()
+def installed() -> EntryPoints:
+    """Return the entry points for recurlab of all installed packages; finding them takes 20 ms, so they are kept."""
+    found = entry_points()
+    groups = [group for group in found.groups if group.startswith("recurlab.")]
+    return EntryPoints([point for group in groups for point in found.select(group=group)])
 
 
 class Table(Mapping[str, Any]):

@@ -31,8 +31,7 @@ class RecurrentWeights(nn.Module):
 
     Args:
         input_size, hidden_size, num_layers, bias, bidirectional, cell, recurrence, layer_norm,
-        gate_bias, device,
-            dtype: as `recurlab.RNN`.
+            gate_bias, device, dtype: as `recurlab.RNN`.
         weights: a `Weights` for each of the arguments input_weights, recurrent_weights and biases.
     """
 

@@ -103,8 +103,8 @@ def _toolchain() -> _Toolchain | str:
 def _first_working(command: tuple[str, ...]) -> _Toolchain | str:
     """Return the compiler with the best flags it can serve, or the reason why it serves none.
 
-    For this machine's own instructions, unless the command names others: CXX="g++
-    -march=x86-64-v3".
+    For this machine's own instructions, unless the command names others, as in
+    CXX="g++ -march=x86-64-v3".
     """
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     # Apple's driver refuses -fopenmp, but its compiler accepts it. Without OpenMP a kernel runs in one thread.
