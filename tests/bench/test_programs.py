@@ -13,14 +13,13 @@ import layer_cases
 import one_pass
 from device_cases import DTYPES, groups
 from emulated_gpu import A100, H100, traced
-from recurlab.backends import fused
 from recurlab.backends.call import Call
 from recurlab.bench import families, measure, parity, programs
 from recurlab.bench.candidates import Candidate, candidates
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.errors import RecurlabError
-from recurlab.fuse import kernel, scan
+from recurlab.fuse import kernel, registry
 from recurlab.fuse.cuda import gpu, nvrtc
 from recurlab.fuse.cuda import kernel as cuda
 from test_cuda import LARGE, PRECISIONS
@@ -30,25 +29,11 @@ CUDA = torch.device("cuda")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # that kernels are not measured on this device
 
 
-class Scan(torch.autograd.Function):
-    """The scan of tensors without numbers, run as if they had some: sizes and addresses are those of a GPU."""
-
-    @staticmethod
-    def forward(*args):
-        return scan.scan._init_fn(*args)
-
-    setup_context = staticmethod(scan._keep_for_backward)
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        return scan._backward(ctx, *gradients)
-
-
 @pytest.fixture(params=[H100, pytest.param(A100, marks=pytest.mark.slow)], ids=lambda properties: properties.name)
 def device(request, monkeypatch):
     """Let all see a GPU that is not there."""
     monkeypatch.setattr(gpu, "properties", lambda _: request.param)
-    monkeypatch.setattr(scan, "_kernels", {})
+    monkeypatch.setattr(registry, "_kernels", {})
     monkeypatch.setattr(kernel, "trace", traced)
     return request.param
 
@@ -63,10 +48,8 @@ def asked(device, monkeypatch):
         return SimpleNamespace(launch=lambda *_, **__: None)
 
     monkeypatch.setattr(gpu, "Module", module)
-    monkeypatch.setitem(scan.MAKERS, "meta", cuda.CudaKernel)
-    monkeypatch.setitem(scan.STORAGES, "meta", scan.STORAGES["cuda"])
-    monkeypatch.setattr(scan, "scan_backward", scan.scan_backward._init_fn)
-    monkeypatch.setattr(fused, "scan", Scan.apply)
+    monkeypatch.setitem(registry.MAKERS, "meta", cuda.CudaKernel)
+    monkeypatch.setitem(registry.STORAGES, "meta", registry.STORAGES["cuda"])
     monkeypatch.setattr(nvrtc, "unavailable", lambda: None)
     monkeypatch.setattr(Call, "dtype", property(lambda call: call.input.dtype))  # meta tensors have no autocast
     monkeypatch.setattr(parity, "Candidate", lambda case, _: Candidate(case, "fused"))  # eager would need autocast too
@@ -98,7 +81,7 @@ def test_a_measurement_asks_for_nothing_else(sizes, asked):
 
 def run_cases(cases):
     """Run layers of given precisions; those that no kernel has room for ask for nothing."""
-    scan._kernels.clear()  # which would not ask again
+    registry._kernels.clear()  # which would not ask again
     for case, precision in cases:
         with tf32(precision == "tf32"), suppress(RecurlabError):
             layer_cases.run(case, "fused", DTYPES[precision], device="meta")

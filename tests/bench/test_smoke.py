@@ -13,7 +13,7 @@ from recurlab.bench import machine, smoke
 from recurlab.bench.families import FAMILIES, PRECISIONS, Layer, layers, verdict
 from recurlab.bench.machine import lost
 from recurlab.bench.smoke import LIMITS, run_smoke
-from recurlab.fuse.scan import MAKERS
+from recurlab.fuse.registry import MAKERS
 
 CPU = torch.device("cpu")
 PLANTED = Path(__file__).with_name("planted.py")
@@ -97,13 +97,13 @@ def altered(monkeypatch, skip_unless_able):
 
             def run(work):
                 forward(work)
-                change(work.passes[0])
+                change(work)
 
             kernel.forward = run
             return kernel
 
         monkeypatch.setitem(MAKERS, "cpu", wrapped)
-        monkeypatch.setattr("recurlab.fuse.scan._kernels", {})
+        monkeypatch.setattr("recurlab.fuse.registry._kernels", {})
 
     return alter
 

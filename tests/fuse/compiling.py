@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recurlab.fuse import scan
+from recurlab.fuse import registry
 from recurlab.fuse.cpu import compiler
 
 COMPILER = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
@@ -66,7 +66,7 @@ def compiled_with(level: str) -> Iterator[None]:
         toolchain, loaded = _toolchains.setdefault(level, (functools.cache(compiler._toolchain.__wrapped__), {}))
         patch.setattr(compiler, "_toolchain", toolchain)
         patch.setattr(compiler, "_loaded", loaded)
-        patch.setattr(scan, "_kernels", {})
+        patch.setattr(registry, "_kernels", {})
         yield
 
 

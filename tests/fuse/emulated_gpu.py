@@ -6,7 +6,7 @@ from functools import cache
 from types import SimpleNamespace
 
 from emulated import Emulated
-from recurlab.fuse import kernel, scan
+from recurlab.fuse import kernel, registry
 from recurlab.fuse.cuda import dense_plan, diagonal_plan
 from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.cuda.dense_plan import Layout
@@ -65,13 +65,13 @@ class EmulatedGPU:
         """Change the GPU: its attributes, or its properties by their names."""
         mine = {name: changes.pop(name) for name in list(changes) if name in vars(self)}
         vars(self).update(mine, properties=replace(self.properties, **changes))
-        scan._kernels.clear()  # they were laid out for another
+        registry._kernels.clear()  # they were laid out for another
         return self
 
     def install(self, monkeypatch):
-        monkeypatch.setitem(scan.MAKERS, "cpu", cuda.CudaKernel)
-        monkeypatch.setitem(scan.STORAGES, "cpu", scan.STORAGES["cuda"])
-        monkeypatch.setattr(scan, "_kernels", {})
+        monkeypatch.setitem(registry.MAKERS, "cpu", cuda.CudaKernel)
+        monkeypatch.setitem(registry.STORAGES, "cpu", registry.STORAGES["cuda"])
+        monkeypatch.setattr(registry, "_kernels", {})
         monkeypatch.setattr(kernel, "trace", traced)
         monkeypatch.setattr(cuda, "gpu", SimpleNamespace(properties=lambda _: self.properties, Module=self._module))
         monkeypatch.setattr(cuda, "_note_unmeasured", lambda _: None)

@@ -3,13 +3,14 @@
 import ctypes
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recurlab.fuse import scan
+from recurlab.fuse import registry
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cpu import kernel as cpu
 from recurlab.fuse.kernel import Work
@@ -59,16 +60,15 @@ def install(monkeypatch, compile: list[str], emulator: list[str], folder: Path) 
     monkeypatch.setattr(cpu, "load", load)
     monkeypatch.setattr(cpu.CpuKernel, "forward", run(False))
     monkeypatch.setattr(cpu.CpuKernel, "backward", run(True))
-    monkeypatch.setattr(scan, "_kernels", {})
+    monkeypatch.setattr(registry, "_kernels", {})
     return made
 
 
 def _storages(work: Work) -> Iterator[torch.UntypedStorage]:
-    values = [work.mask, *(value for one in work.passes for value in vars(one).values())]
-    for value in values:
-        for tensor in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(tensor, Tensor):
-                yield tensor.untyped_storage()
+    for field in fields(work):
+        value = getattr(work, field.name)
+        if isinstance(value, Tensor):
+            yield value.untyped_storage()
 
 
 def _pointers(struct: ctypes.Structure | ctypes.Array, begin: int = 0) -> Iterator[tuple[int, int]]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from recurlab.errors import RecurlabError
-from recurlab.fuse.abi import DIRECTION, PHASES, PROBLEM, STATES, Structs
+from recurlab.fuse.abi import DIRECTION, PHASES, PROBLEM, SIDE_BY_SIDE, STATES, Structs
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda.faults import Fault
-from recurlab.fuse.kernel import Pass
+from recurlab.fuse.kernel import Work
 
 OTHERS = {"cpu": {}, "cuda": {"Fault": Fault}}
 BEFORE = """
@@ -32,8 +32,8 @@ def structs(device, real, states, phases):
     return Structs(device, states, phases, dtype, OTHERS[device])
 
 
-def test_a_pass_has_the_tensors_of_the_table():
-    assert {field.name for field in fields(Pass)} - {"reverse"} == {field.name for field in DIRECTION}
+def test_a_call_has_the_tensors_of_the_table():
+    assert {field.name for field in DIRECTION} <= {field.name for field in fields(Work)}
 
 
 @cases
@@ -41,28 +41,29 @@ def test_a_pass_has_the_tensors_of_the_table():
 def test_each_value_is_in_the_field_of_its_name(device, real, states, phases, directions):
     sizes, numbered = {STATES: states, PHASES: max(1, phases)}, count(1)
     own = [[f for f in table if f.device in ("", device) and f.type != "Fault"] for table in (DIRECTION, PROBLEM)]
-    # Of an array of tensors the first alone is given; the cuts are null.
-    passes = [{f.name: [next(numbered)] if f.size else next(numbered) for f in own[0]} for _ in range(directions)]
     numbers = {f.name: [next(numbered) for _ in range(sizes[f.size])] if f.size else next(numbered) for f in own[1]}
+    # Of an array of tensors all but the first are given, if it has more than one; the cuts are null.
+    tensors = {}
+    for f in own[0]:
+        count_given = max(1, sizes[f.size] - 1) if f.size else 0
+        shape = (2, 3, 4 * directions) if f.name in SIDE_BY_SIDE else (directions, *[count_given] * bool(f.size), 5)
+        tensors[f.name] = torch.empty(shape)
+    tensors["cuts"] = None
 
-    def tensor(value):
-        return SimpleNamespace(data_ptr=lambda: value)
-
-    def given(tensors):
-        made = {name: [tensor(v[0])] if isinstance(v, list) else tensor(v) for name, v in tensors.items()}
-        return SimpleNamespace(**{**made, "cuts": None})
-
-    filled = structs(device, real, states, phases).filled(numbers, [given(one) for one in passes])
+    filled = structs(device, real, states, phases).filled(numbers, SimpleNamespace(**tensors), directions)
     for name, value in numbers.items():
         found = getattr(filled, name)
         assert (list(found) if isinstance(found, ctypes.Array) else found or 0) == value, name
-    for place, one in enumerate([*passes, dict.fromkeys(passes[0])][:2]):
+    for d in range(2):
         for f in own[0]:
-            found, value = getattr(filled.direction[place], f.name), one[f.name]
-            if f.size:
-                assert list(found) == [*(value or [None]), *[None] * (sizes[f.size] - 1)], f.name
-            else:
-                assert found == (None if f.name == "cuts" else value), f.name
+            found, tensor = getattr(filled.direction[d], f.name), tensors[f.name]
+            found = list(found) if f.size else [found]
+            wanted = [None] * len(found)
+            if tensor is not None and d < directions:
+                part = tensor[..., 4 * d : 4 * d + 4] if f.name in SIDE_BY_SIDE else tensor[d]
+                given = [each.data_ptr() for each in (part if f.size else [part])]
+                wanted = [*wanted[len(given) :], *given]
+            assert found == wanted, f.name
 
 
 @pytest.mark.skipif(compiler.unavailable() is not None, reason="no C++ compiler on this machine")

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import recurlab
 from cell_runs import FEATURES, B, T, assert_same, everything, make, point_of
-from recurlab.fuse import scan
+from recurlab.fuse import registry
 from users_cells import CELLS, IgnoredGate, Janet, MinimalGatedUnit, Unhashable
 
 pytestmark = pytest.mark.usefixtures("able", "quick_kernels")
@@ -137,14 +137,14 @@ def test_kernels_of_a_cell_that_equals_no_other_go_with_it(kind):
         layer = make(kind(), recurrence="diagonal")
         layer(torch.ones(1, 1, FEATURES, dtype=torch.float64))
         assert layer.backends_used == {0: "fused"}
-        return len(scan._kernels), weakref.ref(layer.cell)
+        return len(registry._kernels), weakref.ref(layer.cell)
 
     gc.collect()
-    before = len(scan._kernels)
+    before = len(registry._kernels)
     within, gone = run()
     gc.collect()
     assert gone() is None
-    assert len(scan._kernels) == before < within
+    assert len(registry._kernels) == before < within
 
 
 @pytest.mark.parametrize("name", ["mgu", "unhashable", "two_phases_and_peepholes"])

@@ -6,9 +6,11 @@ from torch import Tensor
 from recurlab.backends.call import Call, transformed
 from recurlab.cells.cell import State
 from recurlab.errors import RecurlabError
+from recurlab.fuse.arguments import Arguments
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda import kernel as cuda
-from recurlab.fuse.scan import STORAGES, kernel, scan, storage_of
+from recurlab.fuse.registry import STORAGES, kernel, storage_of
+from recurlab.fuse.scan import scan
 
 
 def supports(call: Call) -> str | None:
@@ -86,29 +88,38 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
     cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
     seeds = [d.seed for d in directions if d.seed is not None]
     weights = [d.weight_ih for d in directions]
-    leaves = {
-        "input": call.input.to(storage),
-        "weight_ih": (weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
-        "weight_hh": stacked([d.weight_hh for d in directions]),
-        "bias_ih": optional("bias_ih"),
-        "bias_hh": optional("bias_hh"),
-        "start": torch.stack([torch.stack([s.to(dtype) for s in d.state]) for d in directions]),
-    }
-    output, end, *_ = scan(
-        call.cell.token,
-        call.recurrence.kind,
-        *leaves.values(),
-        optional("recurrent_dropout"),
-        torch.stack(seeds) if seeds else None,
-        None if call.mask is None else call.mask.contiguous(),
-        None if cuts[0] is None else torch.stack([c for c in cuts if c is not None]),
-        list(call.zoneout),
-        call.hold,
-        call.training,
-        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves.values()),
+    given = Arguments(
+        cell=call.cell.token,
+        kind=call.recurrence.kind,
+        input=call.input.to(storage),
+        weight_ih=(weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
+        weight_hh=stacked([d.weight_hh for d in directions]),
+        bias_ih=optional("bias_ih"),
+        bias_hh=optional("bias_hh"),
+        start=_start(call).to(dtype),
+        dropout=optional("recurrent_dropout"),
+        seed=torch.stack(seeds) if seeds else None,
+        mask=None if call.mask is None else call.mask.contiguous(),
+        cuts=None if cuts[0] is None else torch.stack([c for c in cuts if c is not None]),
+        zoneout=list(call.zoneout),
+        hold=call.hold,
+        training=call.training,
+        grad=False,
     )
+    leaves = given.input, given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, given.start
+    given.grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves)
+    output, end = scan(given)
     states = end.to(storage)
     return output.to(storage), tuple(tuple(one.unbind(0)) for one in states.unbind(0))
+
+
+def _start(call: Call) -> Tensor:
+    """Return the states before the sequence, (D, S, B, H)."""
+    states = [state for direction in call.directions for state in direction.state]
+    count = len(call.directions)
+    if len(states) == 1:
+        return states[0].contiguous().view(1, 1, *states[0].shape)
+    return torch.stack(states).view(count, len(states) // count, *states[0].shape)
 
 
 def _dtype(storage: torch.dtype) -> torch.dtype:

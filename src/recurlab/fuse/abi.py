@@ -113,6 +113,7 @@ PROBLEM = (
     Field("unsigned", "limit", "a unit keeps its previous value where the word drawn is at most this", STATES,
           device="cuda"),
 )  # fmt: skip
+SIDE_BY_SIDE = ("x", "output", "d_output", "d_x")  # tensors in whose last dimension the directions lie
 DIRECTIONS = 2  # in a struct `Problem`, whose last field they are
 
 
@@ -157,34 +158,45 @@ class Structs:
             [HEAD, *_definition(direction, tensors), *_definition(self.problem, [*numbers, last]), ""]
         )
 
-        # What a call does with the tables: of each field of a direction the tensors, and the size of its array.
+        # What a call does with the tables: the tensors; of each, the size of its array and whether directions share it.
         self._tensors = attrgetter(*(field.name for field in tensors))
-        self._sizes = [sizes[field.size] if field.size else 0 for field in tensors]
+        self._layout = [(sizes[field.size] if field.size else 0, field.name in SIDE_BY_SIDE) for field in tensors]
         self._scalars = itemgetter(*(f.name for f in numbers if not f.size and f.type not in (others or {})))
         self._arrays = [field.name for field in numbers if field.size]
         self._absent = [0] * (ctypes.sizeof(direction) // ctypes.sizeof(ctypes.c_void_p))
         self._packer = struct.Struct("".join(_codes(self.problem)))
 
-    def filled(self, numbers: Mapping[str, Any], passes: Sequence[object]) -> ctypes.Structure:
+    def filled(self, numbers: Mapping[str, Any], work: object, directions: int) -> ctypes.Structure:
         """Return the struct `Problem` of a call.
 
         Args:
             numbers: the fields but the directions, by name: numbers, addresses (0 for null) and, of
                 an array, a sequence. A field that is a struct itself is left zero.
-            passes: for each direction, an object whose attributes are the tensors of its
-                `Direction`, None for null.
+            work: an object with the tensors of all directions, see `recurlab.fuse.kernel.Work`;
+                None for null.
+            directions: how many there are.
         """
         values = [*self._scalars(numbers)]
         for name in self._arrays:
             values += numbers[name]
-        for one in passes:
-            for value, size in zip(self._tensors(one), self._sizes, strict=True):
-                if size:
-                    values += [address(each) for each in value]
-                    values += [0] * (size - len(value))
-                else:
-                    values.append(0 if value is None else value.data_ptr())
-        values += self._absent * (DIRECTIONS - len(passes))
+        tensors = self._tensors(work)
+        for d in range(directions):
+            for tensor, (size, shared) in zip(tensors, self._layout, strict=True):
+                if tensor is None:
+                    values += [0] * (size or 1)
+                    continue
+                at = tensor.data_ptr()
+                if d > 0:
+                    numbers_of_one = (tensor.shape[-1] if shared else tensor.numel()) // directions
+                    at += d * numbers_of_one * tensor.element_size()
+                if size == 0:
+                    values.append(at)
+                    continue
+                count = tensor.shape[1]
+                step = tensor.numel() // (directions * count) * tensor.element_size()
+                values += [0] * (size - count)
+                values += [at + i * step for i in range(count)]
+        values += self._absent * (DIRECTIONS - directions)
         problem: ctypes.Structure = self.problem.from_buffer_copy(self._packer.pack(*values))
         return problem
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recurlab.fuse.kernel import Kernel, Pass, Work
+from recurlab.fuse.kernel import Kernel, Work
 from recurlab.fuse.memory import empty
 
 SCHEMA = (
@@ -16,7 +16,7 @@ SCHEMA = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Arguments:
     """A cell over a sequence: T steps, B samples, D directions, I features, G gates, S states, H units.
 
@@ -71,7 +71,7 @@ class Arguments:
         return empty(self.start, *self.input.shape[:2], features, dtype=dtype, swapped=self.batch_first)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Results:
     """What a scan returns, and what its gradient needs; all but `end` and `origin` in the kernel's storage type.
 
@@ -79,81 +79,72 @@ class Results:
         output: (T, B, D*H).
         end: (D, S, B, H), the states after the sequence.
         x: (T, B, D*G*H), the projected input, or what the gradient needs in its place.
-        saved: (D, S-1, T, B, H), the other states after each step.
-        recur: (D, T, B, n*H), R h of the gates that use W x and R h separately.
+        saved: (D, S-1, T, B, H), the other states after each step, or None.
+        recur: (D, T, B, n*H), R h of the gates that use W x and R h separately, or None.
         entering: (D, n, T, B, H), what entered the phases whose operand is not simply the last
-            output.
+            output, or None.
         origin: int32, (D, T, B), where the state before each step came from, see `Origin` in
-            cuda/templates/problem.h; (0,) for kernels that need none, and where nothing is masked
+            cuda/templates/problem.h; None for kernels that need none, and where nothing is masked
             or cut.
     """
 
     output: Tensor
     end: Tensor
     x: Tensor
-    saved: Tensor
-    recur: Tensor
-    entering: Tensor
-    origin: Tensor
+    saved: Tensor | None
+    recur: Tensor | None
+    entering: Tensor | None
+    origin: Tensor | None
 
 
 def allocate(made: Kernel, given: Arguments) -> Results:
     """Return the empty tensors that a scan fills."""
     steps, batch = given.input.shape[:2]
     directions, states, _, units = given.start.shape
-    cell, products = made.cell, given.grad and made.kind == "dense"
+    cell, storage = made.cell, made.storage
+    output = given.empty(directions * units, storage)
+    x = given.empty(directions * len(cell.gates) * units, storage)
+    results = Results(output, torch.empty_like(given.start), x, None, None, None, None)
+    if not given.grad:
+        return results
     whole = given.mask is None and given.cuts is None
-    plain = made.operand_is_state and given.dropout is None and whole
-    phases = (len(cell.phases) - int(plain and bool(cell.phases))) if products else 0
-    kept, recur = states - 1 if given.grad else 0, len(made.kept_gates) * units if products else 0
-    origins = (directions, steps, batch) if given.grad and made.keeps_origins and not whole else 0
-    return Results(
-        given.empty(directions * units, made.storage),
-        torch.empty_like(given.start),
-        given.empty(directions * len(cell.gates) * units, made.storage),
-        empty(given.start, directions, kept, steps, batch, units, dtype=made.storage),
-        empty(given.start, directions, steps, batch, recur, dtype=made.storage),
-        empty(given.start, directions, phases, steps, batch, units, dtype=made.storage),
-        given.start.new_empty(origins, dtype=torch.int32),
-    )
+    if states > 1:
+        results.saved = empty(given.start, directions, states - 1, steps, batch, units, dtype=storage)
+    if made.kind == "dense":
+        if made.kept_gates:
+            kept = len(made.kept_gates) * units
+            results.recur = empty(given.start, directions, steps, batch, kept, dtype=storage)
+        plain = made.operand_is_state and given.dropout is None and whole
+        phases = len(cell.phases) - int(plain)
+        if phases > 0:
+            results.entering = empty(given.start, directions, phases, steps, batch, units, dtype=storage)
+    if made.keeps_origins and not whole:
+        results.origin = given.start.new_empty(directions, steps, batch, dtype=torch.int32)
+    return results
 
 
-def passes(made: Kernel, given: Arguments, results: Results) -> list[Pass]:
-    """Return one pass of the kernels for each direction."""
-    directions, states, _, units = given.start.shape
-    phases, rows = len(made.cell.phases), len(made.cell.gates) * units
-
-    def of(d: int, tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[d]
-
-    def all_of(d: int, tensor: Tensor) -> list[Tensor]:
-        return [*tensor[d].unbind(0)]  # faster than iterating over a tensor
-
-    return [
-        Pass(
-            x=results.x[..., d * rows : (d + 1) * rows],
-            weight=given.weight_hh[d],
-            output=results.output[..., d * units : (d + 1) * units],
-            start=all_of(d, given.start),
-            end=all_of(d, results.end),
-            reverse=d == 1,
-            bias_ih=of(d, given.bias_ih),
-            bias_hh=of(d, given.bias_hh),
-            dropout=of(d, given.dropout),
-            cuts=of(d, given.cuts),
-            seed=of(d, given.seed),
-            saved=[*[None] * (states - results.saved.shape[1]), *all_of(d, results.saved)],
-            recur=results.recur[d] if results.recur.numel() else None,
-            entering=[*[None] * (phases - results.entering.shape[1]), *all_of(d, results.entering)],
-            origin=results.origin[d] if results.origin.numel() else None,
-        )
-        for d in range(directions)
-    ]
-
-
-def work(given: Arguments, directions: list[Pass]) -> Work:
-    """Return the call of a kernel."""
-    width = given.weight_hh.shape[2] if given.weight_hh.dim() == 3 else 1
+def work(given: Arguments, results: Results) -> Work:
+    """Return the call of a kernel's forward."""
     return Work(
-        directions, (0, len(given.input)), width, given.mask, given.zoneout, given.hold, given.training, given.grad
-    )  # fmt: skip
+        x=results.x,
+        weight=given.weight_hh,
+        output=results.output,
+        start=given.start,
+        end=results.end,
+        steps=(0, given.input.shape[0]),
+        width=given.weight_hh.shape[2] if given.weight_hh.dim() == 3 else 1,
+        mask=given.mask,
+        zoneout=given.zoneout,
+        hold=given.hold,
+        training=given.training,
+        grad=given.grad,
+        bias_ih=given.bias_ih,
+        bias_hh=given.bias_hh,
+        dropout=given.dropout,
+        cuts=given.cuts,
+        seed=given.seed,
+        saved=results.saved,
+        recur=results.recur,
+        entering=results.entering,
+        origin=results.origin,
+    )

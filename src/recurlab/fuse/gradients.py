@@ -1,131 +1,136 @@
 """The gradients of a scan: the kernels' backward, and the products that give those of the weights."""
 
-from dataclasses import replace
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from recurlab.fuse.arguments import Arguments, Results, passes, work
-from recurlab.fuse.kernel import Kernel, Pass
+from recurlab.fuse.arguments import Arguments, Results, work
+from recurlab.fuse.kernel import Kernel, Work
 from recurlab.fuse.memory import aligned, empty
 
 
 def gradients(
     made: Kernel, given: Arguments, results: Results, d_output: Tensor | None, d_end: Tensor | None, input_grad: bool
-) -> tuple[Tensor, ...]:
-    """Return the gradients of input, weight_ih, weight_hh, bias_ih, bias_hh and start.
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of input, weight_ih, weight_hh, bias_ih, bias_hh and start; some may share memory.
 
     Args:
         made: the kernels.
         given, results: the scan.
         d_output, d_end: the gradients of the output and of the states after the sequence; None
             where there is none.
-        input_grad: whether the gradient of the input is asked for; if not, an empty tensor is
-            returned for it.
+        input_grad: whether the gradient of the input is asked for; if not, it is None.
     """
     if d_output is not None and d_output.stride(2) != 1:
         d_output = d_output.contiguous()
     # The states' gradient starts as that of the last ones and ends as that of the first.
     d_state = torch.zeros_like(given.start) if d_end is None else d_end.clone(memory_format=torch.contiguous_format)
-    directions = passes(made, given, results)
-    whole = work(given, directions)
-    for d, one in enumerate(directions):
-        _add_gradients(made, given, one, d, d_state, d_output, made.parts(whole))
+    whole = work(given, results)
+    whole.d_output, whole.d_start, whole.d_end = d_output, d_state, d_state
+    sums = _prepare_sums(made, whole)
+    d_input, d_weight = _run(made, given, whole, input_grad)
+    d_bias_ih, d_bias_hh, *rest = sums.sum(2).unbind(0)
+    units = whole.units
+    for first, last in made.same:
+        d_bias_hh[:, first * units : last * units] = d_bias_ih[:, first * units : last * units]
+    if rest:
+        d_recurrent = rest[0].view_as(given.weight_hh)
+    else:
+        each = [_recurrent_gradient(made, whole, d) for d in range(whole.directions)]
+        d_recurrent = each[0].unsqueeze(0) if len(each) == 1 else torch.stack(each)
+    return d_input, d_weight, d_recurrent, d_bias_ih, d_bias_hh, d_state
 
-    d_input = empty(given.input, *given.input.shape) if input_grad else given.input.new_empty(0)
+
+def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
+    """Give a call the sums over time that its backward adds to, and return them: (2 or 3, D, parts, G*H)."""
+    _, batch, rows = whole.x.shape
+    diagonal = made.kind == "diagonal"
+    parts = made.parts(whole), rows // whole.directions
+    sums = whole.start.new_zeros(3 if diagonal and made.cell.phases else 2, whole.directions, *parts)
+    whole.d_bias_ih, whole.d_bias_hh, *rest = sums.unbind(0)
+    if diagonal:
+        whole.d_weight = rest[0] if rest else whole.start.new_zeros(whole.directions, *parts)
+        whole.d_held = whole.start.new_zeros(whole.directions, batch, whole.units) if whole.hold else None
+    return sums
+
+
+def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple[Tensor | None, Tensor]:
+    """Run the backward of the kernels, and return the gradients of the input and of its weight."""
+    steps, batch, rows = whole.x.shape
+    if made.kind == "dense" and made.own_gates:
+        own = len(made.own_gates) * whole.units
+        whole.d_recur = empty(whole.x, whole.directions, steps, batch, own)
+    d_input = empty(given.input, *given.input.shape) if input_grad else None
     # Transposed: the product with the long side first in both is the faster one.
     d_weight = given.weight_ih.new_zeros(given.weight_ih.shape[::-1])
-    steps, batch, rows = results.x.shape
     inputs = aligned(given.input)
     size = made.steps_at_a_time(whole)
-    d_x = empty(results.x, size, batch, rows)
+    d_x = empty(whole.x, size, batch, rows)
     for until in range(steps, 0, -size):
         start = max(0, until - size)
-        for d, one in enumerate(directions):
-            one.d_x = d_x[: until - start, :, d * rows // len(directions) : (d + 1) * rows // len(directions)]
-        made.backward(replace(whole, steps=(start, until)))
-        flat = d_x[: until - start].flatten(0, 1).to(given.input.dtype)
-        part = inputs[start:until]
-        d_weight.addmm_(part.flatten(0, 1).t(), flat)
-        if input_grad:
+        whole.steps, whole.d_x = (start, until), d_x[: until - start]
+        made.backward(whole)
+        flat = whole.d_x.flatten(0, 1).to(given.input.dtype)
+        d_weight.addmm_(inputs[start:until].flatten(0, 1).t(), flat)
+        if d_input is not None:
             torch.mm(flat, given.weight_ih, out=d_input[start:until].flatten(0, 1))
-    found = [_recurrent_gradients(made, one, given.weight_hh[d]) for d, one in enumerate(directions)]
-    return d_input, d_weight.t().contiguous(), *(torch.stack(each) for each in zip(*found, strict=True)), d_state
+    return d_input, d_weight.t().contiguous()
 
 
-def _add_gradients(
-    made: Kernel, given: Arguments, one: Pass, d: int, d_state: Tensor, d_output: Tensor | None, parts: int
-) -> None:
-    """Give a pass the tensors that the backward reads and fills, except the gradient of the projected input."""
-    steps, batch, rows = one.x.shape
-    units = one.output.shape[2]
-    one.d_output = None if d_output is None else d_output[..., d * units : (d + 1) * units]
-    one.d_start, one.d_end = list(d_state[d]), list(d_state[d])
-    one.d_bias_ih, one.d_bias_hh = (d_state.new_zeros(parts, rows) for _ in range(2))
-    if made.kind == "dense":
-        one.d_recur = empty(one.x, steps, batch, len(made.own_gates) * units)
-    else:
-        one.d_weight = d_state.new_zeros(parts, rows)
-        one.d_held = d_state.new_zeros(batch, units) if given.hold else None
-
-
-def _recurrent_gradients(made: Kernel, one: Pass, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of one direction's recurrent weight, input bias and recurrent bias."""
-    assert one.d_bias_ih is not None
-    assert one.d_bias_hh is not None
-    d_ih, d_hh = one.d_bias_ih.sum(0), one.d_bias_hh.sum(0)
-    gates, units = made.cell.gates, one.output.shape[2]
-    for gate in (gate for phase in made.cell.phases for gate in phase):
-        if gate not in made.own_gates:
-            rows = slice(gates.index(gate) * units, (gates.index(gate) + 1) * units)
-            d_hh[rows] = d_ih[rows]
-    if made.kind == "diagonal" and made.cell.phases:
-        assert one.d_weight is not None
-        return one.d_weight.sum(0).view_as(weight), d_ih, d_hh
+def _recurrent_gradient(made: Kernel, whole: Work, d: int) -> Tensor:
+    """Return the gradient of one direction's recurrent weight."""
+    weight, units = whole.weight[d], whole.units
     result = weight.new_zeros(weight.shape[::-1])
-    for k, phase in enumerate(made.cell.phases):
-        for first, last, gradient in _runs(made, one, phase):
-            _multiply(result[:, first * units : last * units], gradient, one, k)
-    return result.t().contiguous(), d_ih, d_hh
+    phases = made.cell.phases
+    for k, phase in enumerate(phases):
+        entered = _entered(whole, d, k, len(phases))
+        for first, last, gradient in _runs(made, whole, d, phase):
+            _multiply(result[:, first * units : last * units], gradient, entered)
+    return result.t().contiguous()
 
 
-def _runs(made: Kernel, one: Pass, phase: tuple[str, ...]) -> list[tuple[int, int, Tensor]]:
-    """Return the gates of a phase that lie side by side: first, last + 1, and their gradient (T, B, n*H)."""
-    assert one.d_x is not None
-    assert one.d_recur is not None
-    units, runs = one.output.shape[2], []
-    for own in (False, True):
-        source, names = (one.d_recur, made.own_gates) if own else (one.d_x, made.cell.gates)
-        pairs = [(made.cell.gates.index(g), names.index(g)) for g in phase if (g in made.own_gates) == own]
+def _runs(made: Kernel, whole: Work, d: int, phase: tuple[str, ...]) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield the gates of a phase that lie side by side: first, last + 1, and their gradient (T, B, n*H)."""
+    units, gates = whole.units, made.cell.gates
+    sources: list[tuple[Tensor | None, tuple[str, ...], int]] = [
+        (whole.d_x, gates, d * len(gates)),
+        (None if whole.d_recur is None else whole.d_recur[d], made.own_gates, 0),
+    ]
+    for (source, names, begin), own in zip(sources, (False, True), strict=True):
+        pairs = [(gates.index(g), names.index(g)) for g in phase if (g in made.own_gates) == own]
         while pairs:
+            assert source is not None
             row, column = pairs[0]
             count = 1
             while count < len(pairs) and pairs[count] == (row + count, column + count):
                 count += 1
-            runs.append((row, row + count, source[..., column * units : (column + count) * units]))
+            column += begin
+            yield row, row + count, source[..., column * units : (column + count) * units]
             pairs = pairs[count:]
-    return runs
 
 
-def _entered(one: Pass, k: int) -> list[tuple[slice, Tensor]]:
-    """Return what entered phase k, as pairs of steps and values (steps, B, H)."""
-    kept = one.entering[k]
-    if kept is not None:
-        return [(slice(None), kept)]
+def _entered(whole: Work, d: int, k: int, phases: int) -> list[tuple[slice, Tensor]]:
+    """Return what entered phase k of so many, as pairs of steps and values (steps, B, H)."""
+    kept = 0 if whole.entering is None else whole.entering.shape[1]
+    if whole.entering is not None and k >= phases - kept:
+        return [(slice(None), whole.entering[d, k - (phases - kept)])]
     # It was the state itself: the output of the step before.
-    steps = one.output.shape[0]
+    steps = whole.output.shape[0]
     first, later, before = slice(0, 1), slice(1, None), slice(0, -1)
-    if one.reverse:
+    if d == 1:
         first, later, before = slice(steps - 1, None), slice(0, -1), slice(1, None)
-    pairs = [(first, one.start[0].unsqueeze(0)), (later, one.output[before])]
+    output = whole.output[..., d * whole.units : (d + 1) * whole.units]
+    pairs = [(first, whole.start[d, :1]), (later, output[before])]
     return pairs if steps > 1 else pairs[:1]
 
 
-def _multiply(result: Tensor, gradient: Tensor, one: Pass, k: int) -> None:
+def _multiply(result: Tensor, gradient: Tensor, entered: list[tuple[slice, Tensor]]) -> None:
     """Add the sum over steps and samples of what entered times the gradient (T, B, n*H), to result (width, n*H)."""
-    width, units = result.shape[0], one.output.shape[2]
-    for steps, entered in _entered(one, k):
-        left, right = gradient[steps].flatten(0, 1), entered.flatten(0, 1).to(gradient.dtype)
+    width = result.shape[0]
+    for steps, operand in entered:
+        left, right = gradient[steps].flatten(0, 1), operand.flatten(0, 1).to(gradient.dtype)
+        units = right.shape[1]
         if width == units:
             if result.dtype == left.dtype:
                 result.addmm_(right.t(), left)

@@ -14,43 +14,26 @@ from recurlab.fuse.step.generate import generate, kept_gates, operand_is_state, 
 from recurlab.fuse.step.trace import trace
 
 
-@dataclass
-class Pass:
-    """The tensors of one direction, by the names of the table `DIRECTION`, which gives their shapes."""
+@dataclass(slots=True)
+class Work:
+    """One call of a kernel, over all directions.
+
+    The tensors have the names of the table `DIRECTION`, which gives the shape of one direction's
+    part. Of those in `SIDE_BY_SIDE` the directions share the last dimension; every other one has the
+    directions as its first dimension and is contiguous. Where a cell has several states or phases,
+    they are the second dimension; those that are missing from it are the first ones.
+
+    Attributes:
+        steps: the first one of this call, and the one after its last.
+        width: units of a head; 1 for a diagonal recurrence.
+        mask, zoneout, hold, training, grad: as in `Arguments`.
+    """
 
     x: Tensor
     weight: Tensor
     output: Tensor
-    start: Sequence[Tensor]
-    end: Sequence[Tensor]
-    reverse: bool = False
-    bias_ih: Tensor | None = None
-    bias_hh: Tensor | None = None
-    dropout: Tensor | None = None
-    cuts: Tensor | None = None
-    seed: Tensor | None = None
-    saved: Sequence[Tensor | None] = ()
-    recur: Tensor | None = None
-    entering: Sequence[Tensor | None] = ()
-    origin: Tensor | None = None
-    d_output: Tensor | None = None
-    d_end: Sequence[Tensor | None] = ()
-    d_x: Tensor | None = None
-    d_held: Tensor | None = None
-    d_recur: Tensor | None = None
-    d_start: Sequence[Tensor] = ()
-    d_weight: Tensor | None = None
-    d_bias_ih: Tensor | None = None
-    d_bias_hh: Tensor | None = None
-    transfer: Tensor | None = None
-    carry: Tensor | None = None
-
-
-@dataclass
-class Work:
-    """One call of a kernel; see the table `PROBLEM`."""
-
-    passes: list[Pass]
+    start: Tensor
+    end: Tensor
     steps: tuple[int, int]
     width: int
     mask: Tensor | None
@@ -58,6 +41,36 @@ class Work:
     hold: bool
     training: bool
     grad: bool
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    dropout: Tensor | None = None
+    cuts: Tensor | None = None
+    seed: Tensor | None = None
+    saved: Tensor | None = None
+    recur: Tensor | None = None
+    entering: Tensor | None = None
+    origin: Tensor | None = None
+    d_output: Tensor | None = None
+    d_end: Tensor | None = None
+    d_x: Tensor | None = None
+    d_held: Tensor | None = None
+    d_recur: Tensor | None = None
+    d_start: Tensor | None = None
+    d_weight: Tensor | None = None
+    d_bias_ih: Tensor | None = None
+    d_bias_hh: Tensor | None = None
+    transfer: Tensor | None = None
+    carry: Tensor | None = None
+
+    @property
+    def directions(self) -> int:
+        """D: 2 for a bidirectional layer, else 1."""
+        return self.start.shape[0]
+
+    @property
+    def units(self) -> int:
+        """H."""
+        return self.start.shape[3]
 
 
 class Kernel(ABC):
@@ -71,6 +84,8 @@ class Kernel(ABC):
             steps came from.
         operand_is_state, own_gates, kept_gates, text: what is known of the cell's step, see
             `generate`.
+        same: the ranges of gates, as first and last + 1, of which the two biases have the same
+            gradient.
     """
 
     keeps_origins = False
@@ -81,14 +96,18 @@ class Kernel(ABC):
         self.operand_is_state, self.own_gates = operand_is_state(step), own_gates(step)
         self.kept_gates = kept_gates(step)
         self.text = generate(step)
+        # The ranges of gates whose W x and R h have the same gradient.
+        recurrent = [gate for phase in cell.phases for gate in phase]
+        same = [i for i, gate in enumerate(cell.gates) if gate in recurrent and gate not in self.own_gates]
+        self.same = [(run[0], run[-1] + 1) for run in _runs(same)]
 
     @abstractmethod
     def forward(self, work: Work) -> None:
-        """Fill the outputs of each pass."""
+        """Fill the outputs of a call."""
 
     @abstractmethod
     def backward(self, work: Work) -> None:
-        """Fill the gradients of each pass."""
+        """Fill the gradients of a call."""
 
     @abstractmethod
     def parts(self, work: Work) -> int:
@@ -100,19 +119,29 @@ class Kernel(ABC):
 
     def numbers(self, work: Work) -> dict[str, Any]:
         """Return those numbers of a struct `Problem` that the kernels of every device are called with."""
-        first = work.passes[0]
-        steps, batch, units = first.output.shape
-        x_step, x_sample, _ = first.x.stride()
-        h_step, h_sample, _ = first.output.stride()
-        d_step, d_sample, _ = (0, 0, 0) if first.d_output is None else first.d_output.stride()
-        d_x_step, d_x_sample, _ = (0, 0, 0) if first.d_x is None else first.d_x.stride()
+        steps, batch, _ = work.output.shape
+        x_step, x_sample, _ = work.x.stride()
+        h_step, h_sample, _ = work.output.stride()
+        d_step, d_sample, _ = (0, 0, 0) if work.d_output is None else work.d_output.stride()
+        d_x_step, d_x_sample, _ = (0, 0, 0) if work.d_x is None else work.d_x.stride()
         return {
-            "steps": steps, "batch": batch, "units": units, "x_step": x_step, "x_sample": x_sample, "h_step": h_step,
-            "h_sample": h_sample, "d_step": d_step, "d_sample": d_sample, "d_x_step": d_x_step,
-            "d_x_sample": d_x_sample, "directions": len(work.passes), "hold": work.hold, "training": work.training,
+            "steps": steps, "batch": batch, "units": work.units, "x_step": x_step, "x_sample": x_sample,
+            "h_step": h_step, "h_sample": h_sample, "d_step": d_step, "d_sample": d_sample, "d_x_step": d_x_step,
+            "d_x_sample": d_x_sample, "directions": work.directions, "hold": work.hold, "training": work.training,
             "grad": work.grad, "mask": address(work.mask), "zoneout": work.zoneout,
         }  # fmt: skip
 
     def unfit(self, units: int, width: int) -> str | None:
         """Return None, or why no kernel can serve a layer of so many units, `width` of them a head."""
         return None
+
+
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Return increasing numbers in groups of those that follow on each other."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs

@@ -33,7 +33,7 @@ class CpuKernel(Kernel):
         self.library.backward(ctypes.byref(self._problem(work)))
 
     def parts(self, work: Work) -> int:
-        return -(-work.passes[0].x.shape[1] // (PART if self.kind == "dense" else SAMPLES))
+        return -(-work.x.shape[1] // (PART if self.kind == "dense" else SAMPLES))
 
     def steps_at_a_time(self, work: Work) -> int:
         """Return how many steps one call of the backward takes.
@@ -41,19 +41,18 @@ class CpuKernel(Kernel):
         All of them where the recurrent weight needs the gradients of all, or where two directions
         come from both ends.
         """
-        steps, batch, rows = work.passes[0].x.shape
-        if self.kind == "dense" or len(work.passes) > 1:
+        steps, batch, rows = work.x.shape
+        if self.kind == "dense" or work.directions > 1:
             return steps
-        return min(steps, max(1, CHUNK // (batch * rows * work.passes[0].x.element_size())))
+        return min(steps, max(1, CHUNK // (batch * rows * work.x.element_size())))
 
     def _items(self, work: Work) -> tuple[int, int]:
         """Return the samples of an item of work, and its vectors of units."""
-        first, directions, threads = work.passes[0], len(work.passes), torch.get_num_threads()
-        _, batch, units = first.output.shape
+        directions, batch, units, threads = work.directions, work.x.shape[1], work.units, torch.get_num_threads()
         if self.kind == "dense":
             share = -(-batch * directions // threads)
             return min(-(-share // PART) * PART, GROUP), 1
-        blocks, lanes = BLOCKS, 64 // first.x.element_size()
+        blocks, lanes = BLOCKS, 64 // work.x.element_size()
         while blocks > 1 and directions * -(-batch // SAMPLES) * -(-units // (lanes * blocks)) < 4 * threads:
             blocks //= 2
         return SAMPLES, blocks
@@ -65,4 +64,4 @@ class CpuKernel(Kernel):
             "samples": samples, "blocks": blocks, "threads": torch.get_num_threads(),
             "limit": [limit(p) for p in work.zoneout],
         }  # fmt: skip
-        return self.structs.filled(numbers, work.passes)
+        return self.structs.filled(numbers, work, work.directions)

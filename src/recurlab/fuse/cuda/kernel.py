@@ -66,25 +66,23 @@ class CudaKernel(Kernel):
         plan = self._plan(work, backward=True)
         if plan.chunks > 1:
             variables = len(self.cell.states) + int(_noisy(work))
-            for one in work.passes:
-                one.transfer, one.carry = (
-                    one.start[0].new_empty(plan.chunks, rows, *one.start[0].shape)
-                    for rows in ((variables + 1) * variables, variables)
-                )
+            work.transfer, work.carry = (
+                work.start.new_empty(work.directions, plan.chunks, rows, *work.start.shape[2:])
+                for rows in ((variables + 1) * variables, variables)
+            )
         problem, kept = self._problem(work, plan)
         if plan.chunks > 1:
             self._launch(plan, "transfer", problem)
             self._launch(plan, "combine", problem)
         self._launch(plan, "backward", problem)
         del kept
-        for one in work.passes:
-            one.transfer = one.carry = None
+        work.transfer = work.carry = None
 
     def parts(self, work: Work) -> int:
         return self._plan(work, backward=True).parts
 
     def steps_at_a_time(self, work: Work) -> int:
-        return len(work.passes[0].x)
+        return len(work.x)
 
     def unfit(self, units: int, width: int) -> str | None:
         if self.kind == "diagonal":
@@ -122,8 +120,7 @@ class CudaKernel(Kernel):
         )  # fmt: skip
 
     def _plan(self, work: Work, *, backward: bool) -> Plan:
-        steps, batch, units = work.passes[0].output.shape
-        sizes = (steps, batch, units, work.width, len(work.passes))
+        sizes = (*work.output.shape[:2], work.units, work.width, work.directions)
         return self._plan_of(*sizes, noisy=_noisy(work), backward=backward, aligned=_aligned(work))
 
     def _plan_of(
@@ -161,18 +158,17 @@ class CudaKernel(Kernel):
 
     def _problem(self, work: Work, plan: Plan) -> tuple[Any, list[Tensor]]:
         """Return the struct of a call, and tensors that have to live until it is launched."""
-        first = work.passes[0]
         kept: list[Tensor] = []
         if plan.exchange:
-            kept.append(first.x.new_empty(plan.teams * 2 * plan.exchange, dtype=torch.uint8))
-            kept.append(first.x.new_zeros(plan.teams, dtype=torch.int32))
+            kept.append(work.x.new_empty(plan.teams * 2 * plan.exchange, dtype=torch.uint8))
+            kept.append(work.x.new_zeros(plan.teams, dtype=torch.int32))
         exchange, counters = map(address, kept or (None, None))
         numbers = {
-            **self.numbers(work), "chunks": plan.chunks, "chunk_steps": -(-len(first.output) // plan.chunks),
+            **self.numbers(work), "chunks": plan.chunks, "chunk_steps": -(-len(work.output) // plan.chunks),
             "exchange": exchange, "exchange_size": plan.exchange // 16, "counters": counters,
             "limit": [max(0, limit(p)) for p in work.zoneout],
         }  # fmt: skip
-        return self.structs.filled(numbers, work.passes), kept
+        return self.structs.filled(numbers, work, work.directions), kept
 
 
 def tf32_allowed() -> bool:
@@ -184,18 +180,19 @@ def tf32_allowed() -> bool:
 
 
 def _noisy(work: Work) -> bool:
-    first = work.passes[0]
-    return any(work.zoneout) or any(each is not None for each in (work.mask, first.cuts, first.dropout))
+    return any(work.zoneout) or any(each is not None for each in (work.mask, work.cuts, work.dropout))
 
 
 def _aligned(work: Work) -> int:
     """Return the largest power of two, up to 8, that all offsets and addresses of the sequences are multiples of."""
-    size, least = work.passes[0].x.element_size(), 8
-    for one in work.passes:
-        for tensor in (one.x, one.output, one.d_output, one.d_x, *one.saved):
-            if tensor is None:
-                continue
-            for number in (tensor.data_ptr() // size, *tensor.stride()[:-1]):
-                while number % least:
-                    least //= 2
+    size, least = work.x.element_size(), 8
+    for tensor in (work.x, work.output, work.d_output, work.d_x, work.saved):
+        if tensor is None:
+            continue
+        numbers = [tensor.data_ptr() // size, *tensor.stride()[:-1]]
+        if work.directions > 1 and tensor is not work.saved:
+            numbers.append(tensor.shape[-1] // work.directions)  # where the second direction begins
+        for number in numbers:
+            while number % least:
+                least //= 2
     return least
