@@ -74,7 +74,7 @@ def through_reference(reference, call, name, recurrence):
         setting, directions, call.input, starts, call.mask.tolist(), call.resets.tolist()
     )
     stacked = [tuple(torch.stack(parts) for parts in zip(*by_sample, strict=True)) for by_sample in finals]
-    return output, tuple(stacked)
+    return output, tuple(torch.stack(directions) for directions in zip(*stacked, strict=True))
 
 
 def weighted_gradients(output, finals, leaves):

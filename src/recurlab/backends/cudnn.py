@@ -86,8 +86,8 @@ def supports(call: Call) -> str | None:
 
 # Not part of a compiled graph, like torch.nn.GRU: in a graph torch would unroll the loop over time.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
-    """Return the output (T, B, directions * H) and each direction's state after the sequence."""
+def run(call: Call) -> tuple[Tensor, State]:
+    """Return the output (T, B, directions * H) and the states after the sequence, (directions, B, H) each."""
     directions, dtype = call.directions, call.dtype
     biased, both = directions[0].bias_ih is not None, len(directions) == 2
     function, name = FUNCTIONS[call.cell]
@@ -105,7 +105,7 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
             output, end = _packed(call, x, start, lambda *data: function(*data, *options))
         else:
             output, *end = function(x, _hidden(start), *options, False)
-    return output, tuple(tuple(s[i] for s in end) for i in range(len(directions)))
+    return output, tuple(end)
 
 
 def _packed(

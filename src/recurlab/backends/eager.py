@@ -29,13 +29,13 @@ def source(call: Call) -> str | None:
     return None
 
 
-def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
-    """Return the output (T, B, directions * H) and each direction's state after the sequence."""
+def run(call: Call) -> tuple[Tensor, State]:
+    """Return the output (T, B, directions * H) and the states after the sequence, (directions, B, H) each."""
     if exporting():
         return exported.run(call, _project, _loop)
     results = [_scan(call, direction, reverse=i == 1) for i, direction in enumerate(call.directions)]
     output = torch.cat([output for output, _ in results], dim=-1) if len(results) > 1 else results[0][0]
-    return output, tuple(state for _, state in results)
+    return output, tuple(torch.stack(states) for states in zip(*(state for _, state in results), strict=True))
 
 
 def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:

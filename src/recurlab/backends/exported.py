@@ -33,8 +33,8 @@ OPERATORS: dict[Cell, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 CELLS = {type(cell) for cell in OPERATORS}  # a user's own cell need not be hashable
 
 
-def run(call: Call, project: Project, loop: Loop) -> tuple[Tensor, tuple[State, ...]]:
-    """Return the output (T, B, directions * H) and each direction's state after the sequence.
+def run(call: Call, project: Project, loop: Loop) -> tuple[Tensor, State]:
+    """Return the output (T, B, directions * H) and the states after the sequence, (directions, B, H) each.
 
     Args:
         call: what is computed.
@@ -49,7 +49,8 @@ def run(call: Call, project: Project, loop: Loop) -> tuple[Tensor, tuple[State, 
     if any(direction.seed is not None for direction in call.directions):
         raise RecurlabError(f"zoneout={call.zoneout}: an exported graph draws none; call eval() before the export")
     results = [_scanned(call, each, project, loop, i == 1) for i, each in enumerate(call.directions)]
-    return torch.cat([output for output, _ in results], dim=-1), tuple(state for _, state in results)
+    states = zip(*(state for _, state in results), strict=True)
+    return torch.cat([output for output, _ in results], dim=-1), tuple(torch.stack(each) for each in states)
 
 
 def _scanned(call: Call, direction: Direction, project: Project, loop: Loop, reverse: bool) -> tuple[Tensor, State]:
@@ -111,7 +112,7 @@ def _has_operator(call: Call) -> bool:
     )
 
 
-def _operator(call: Call) -> tuple[Tensor, tuple[State, ...]]:
+def _operator(call: Call) -> tuple[Tensor, State]:
     name, order, attributes = OPERATORS[call.cell]
     directions, (steps, batch, _) = call.directions, call.input.shape
     units, count = directions[0].state[0].shape[1], len(directions)
@@ -142,4 +143,4 @@ def _operator(call: Call) -> tuple[Tensor, tuple[State, ...]]:
         dtypes=[call.input.dtype] * (1 + len(directions[0].state)),
         shapes=[(steps, count, batch, units), *[(count, batch, units)] * len(directions[0].state)],
     )
-    return output.transpose(1, 2).flatten(2), tuple(tuple(s[i] for s in end) for i in range(count))
+    return output.transpose(1, 2).flatten(2), tuple(end)

@@ -70,20 +70,21 @@ def sources(call: Call, device: torch.device) -> list[str]:
     return made.sources(*sizes, noisy=noisy)
 
 
-def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
-    """Return the output (T, B, directions * H) and each direction's state after the sequence."""
+def run(call: Call) -> tuple[Tensor, State]:
+    """Return the output (T, B, directions * H) and the states after the sequence, (directions, B, H) each."""
     directions = call.directions
     storage = call.dtype
     dtype = _dtype(storage)
 
-    def stacked(tensors: list[Tensor]) -> Tensor:
-        if len(tensors) == 1:  # without a copy
-            return tensors[0].to(dtype).unsqueeze(0).contiguous()
+    def joined(tensors: list[Tensor]) -> Tensor:
+        """Return the tensors of all directions as one; that of a single one without a copy."""
+        if len(tensors) == 1:
+            return tensors[0].to(dtype).contiguous()
         return torch.stack([t.to(dtype) for t in tensors])
 
     def optional(name: str) -> Tensor | None:
         given = [getattr(d, name) for d in directions]
-        return None if given[0] is None else stacked(given)
+        return None if given[0] is None else joined(given)
 
     cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
     seeds = [d.seed for d in directions if d.seed is not None]
@@ -93,7 +94,7 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
         kind=call.recurrence.kind,
         input=call.input.to(storage),
         weight_ih=(weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
-        weight_hh=stacked([d.weight_hh for d in directions]),
+        weight_hh=joined([d.weight_hh for d in directions]),
         bias_ih=optional("bias_ih"),
         bias_hh=optional("bias_hh"),
         start=_start(call).to(dtype),
@@ -106,11 +107,12 @@ def run(call: Call) -> tuple[Tensor, tuple[State, ...]]:
         training=call.training,
         grad=False,
     )
-    leaves = given.input, given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, given.start
-    given.grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves)
+    if torch.is_grad_enabled():
+        leaves = given.input, given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, given.start
+        given.grad = any(t is not None and t.requires_grad for t in leaves)
     output, end = scan(given)
-    states = end.to(storage)
-    return output.to(storage), tuple(tuple(one.unbind(0)) for one in states.unbind(0))
+    end = end.to(storage)
+    return output.to(storage), tuple(end.select(1, s) for s in range(end.shape[1]))
 
 
 def _start(call: Call) -> Tensor:

@@ -26,7 +26,7 @@ class Arguments:
         input: (T, B, I), in the precision of the projection.
         weight_ih: (D*G*H, I), in the same.
         weight_hh: (D, ...) with the recurrence's weight shape, float32 or float64 as all numbers
-            below.
+            below; this tensor, the biases and `dropout` are without D where there is one direction.
         bias_ih, bias_hh: (D, G*H) or None.
         start: (D, S, B, H), the states before the sequence.
         dropout: (D, B, H), a factor on what enters the recurrence, or None.
@@ -132,7 +132,7 @@ def work(given: Arguments, results: Results) -> Work:
         start=given.start,
         end=results.end,
         steps=(0, given.input.shape[0]),
-        width=given.weight_hh.shape[2] if given.weight_hh.dim() == 3 else 1,
+        width=1 if given.kind == "diagonal" else given.weight_hh.shape[-1],
         mask=given.mask,
         zoneout=given.zoneout,
         hold=given.hold,

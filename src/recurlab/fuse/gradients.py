@@ -36,10 +36,15 @@ def gradients(
         d_bias_hh[:, first * units : last * units] = d_bias_ih[:, first * units : last * units]
     if rest:
         d_recurrent = rest[0].view_as(given.weight_hh)
+    elif whole.directions == 1:
+        d_recurrent = _recurrent_gradient(made, whole, given.weight_hh, 0)
     else:
-        each = [_recurrent_gradient(made, whole, d) for d in range(whole.directions)]
-        d_recurrent = each[0].unsqueeze(0) if len(each) == 1 else torch.stack(each)
-    return d_input, d_weight, d_recurrent, d_bias_ih, d_bias_hh, d_state
+        d_recurrent = torch.stack([_recurrent_gradient(made, whole, w, d) for d, w in enumerate(given.weight_hh)])
+    d_biases = [
+        None if bias is None else gradient.view_as(bias)
+        for bias, gradient in ((given.bias_ih, d_bias_ih), (given.bias_hh, d_bias_hh))
+    ]
+    return d_input, d_weight, d_recurrent, *d_biases, d_state
 
 
 def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
@@ -78,9 +83,9 @@ def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple
     return d_input, d_weight.t().contiguous()
 
 
-def _recurrent_gradient(made: Kernel, whole: Work, d: int) -> Tensor:
+def _recurrent_gradient(made: Kernel, whole: Work, weight: Tensor, d: int) -> Tensor:
     """Return the gradient of one direction's recurrent weight."""
-    weight, units = whole.weight[d], whole.units
+    units = whole.units
     result = weight.new_zeros(weight.shape[::-1])
     phases = made.cell.phases
     for k, phase in enumerate(phases):

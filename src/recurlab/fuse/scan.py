@@ -82,7 +82,8 @@ def _keep(ctx: Any, given: Arguments, results: Results) -> None:
     ctx.given = replace(given, **none)
     ctx.alive = cell_of(given.cell)  # even where the layer is not when the gradient is computed
     ctx.watch, kept = _watched(results.output)
-    ctx.save_for_backward(*_tensors_of(given), kept, *_values_of(results)[1:])
+    # The caller may change the states after the sequence in place too; the gradient does not need their values.
+    ctx.save_for_backward(*_tensors_of(given), kept, results.end.data, *_values_of(results)[2:])
 
 
 def _watched(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,19 +162,18 @@ def _read(tensors: tuple[Tensor, ...]) -> Results:
 def _gradient_operator(*args: Any) -> tuple[Tensor, ...]:
     """Return the gradients of what a scan was given, from all that, its results and their gradients."""
     given, results = Arguments(*args[:GIVEN]), _read(args[GIVEN : GIVEN + FILLED])
-    d_input, *others = gradients(_kernel_of(given), given, results, *args[GIVEN + FILLED :])
-    first = given.input.new_empty(0) if d_input is None else d_input
-    # An operator's results may not share memory.
-    return first, *(other.clone() for other in others if other is not None)
+    found = gradients(_kernel_of(given), given, results, *args[GIVEN + FILLED :])
+    # An operator's results are tensors that share no memory.
+    return tuple(given.start.new_empty(0) if each is None else each.clone() for each in found)
 
 
 @_gradient_operator.register_fake
 def _(*args: Any) -> tuple[Tensor, ...]:
     given = Arguments(*args[:GIVEN])
-    bias = given.start.new_empty(given.start.shape[0], given.weight_ih.shape[0] // given.start.shape[0])
-    d_input = given.input.new_empty(given.input.shape if args[-1] else 0)
-    weights = torch.empty_like(given.weight_ih), torch.empty_like(given.weight_hh)
-    return d_input, *weights, bias, torch.empty_like(bias), torch.empty_like(given.start)
+    leaves = {name: getattr(given, name) for name in LEAVES}
+    if not args[-1]:
+        leaves["input"] = None
+    return tuple(given.start.new_empty(0) if leaf is None else torch.empty_like(leaf) for leaf in leaves.values())
 
 
 def _keep_for_operator(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

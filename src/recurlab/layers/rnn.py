@@ -233,9 +233,9 @@ class RNN(CarryingLayer):
             taken = select.choose(backend, call)
             x, ends = select.MODULES[taken].run(call)
             self.backends_used[layer] = taken
-            finals += ends
+            finals.append(ends)
             outputs.append(x)
-        final = tuple(torch.stack(layers) for layers in zip(*finals, strict=True))
+        final = finals[0] if len(finals) == 1 else tuple(torch.cat(layers) for layers in zip(*finals, strict=True))
         self._leave(final, outputs)
         if not sequence.batched:
             final = tuple(s.squeeze(1) for s in final)
