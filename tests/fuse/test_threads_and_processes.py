@@ -41,17 +41,14 @@ def everything_by_name(layer, x, **flags):
 def test_kernels_give_the_same_bits_for_any_number_of_threads(variant, dtype, threads, products):
     layer = make(dtype, 35, bidirectional=True, **{**variant, **NOISE})
     x, mask = draw(9, 21, FEATURES, dtype=dtype), draw(9, 21) < 0.7
-    with torch.no_grad():  # exact, in whatever order torch sums it up: all that is rounded is the kernels' own
-        for projected in (x, *(p for name, p in layer.named_parameters() if name.startswith("weight_ih"))):
-            projected.copy_((4 * projected).round() / 4)
     runs = []
     for count in (1, 1, 2, 3, 5):
         threads(count)
         runs.append(everything_by_name(layer, x, mask=mask))
     for run in runs[1:]:
         for name, value in run.items():
-            if name.startswith(("x", "weight_ih")) or (name.startswith("weight_hh") and value.dim() > 1):
-                # products of torch, which may sum up in another order on more threads
+            if name.startswith("weight_hh") and "heads" in variant:
+                # products of torch, of many small matrices, which may sum up in another order on more threads
                 assert_close(value, runs[0][name], rtol=0, atol=16 * torch.finfo(dtype).eps * value.abs().max().item())
             else:
                 assert torch.equal(value, runs[0][name]), name

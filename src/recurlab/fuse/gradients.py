@@ -77,9 +77,9 @@ def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple
         whole.steps, whole.d_x = (start, until), d_x[: until - start]
         made.backward(whole)
         flat = whole.d_x.flatten(0, 1).to(given.input.dtype)
-        d_weight.addmm_(inputs[start:until].flatten(0, 1).t(), flat)
+        made.multiply(d_weight, inputs[start:until].flatten(0, 1).t(), flat, add=True)
         if d_input is not None:
-            torch.mm(flat, given.weight_ih, out=d_input[start:until].flatten(0, 1))
+            made.multiply(d_input[start:until].flatten(0, 1), flat, given.weight_ih)
     return d_input, d_weight.t().contiguous()
 
 
@@ -91,7 +91,7 @@ def _recurrent_gradient(made: Kernel, whole: Work, weight: Tensor, d: int) -> Te
     for k, phase in enumerate(phases):
         entered = _entered(whole, d, k, len(phases))
         for first, last, gradient in _runs(made, whole, d, phase):
-            _multiply(result[:, first * units : last * units], gradient, entered)
+            _multiply(made, result[:, first * units : last * units], gradient, entered)
     return result.t().contiguous()
 
 
@@ -130,17 +130,14 @@ def _entered(whole: Work, d: int, k: int, phases: int) -> list[tuple[slice, Tens
     return pairs if steps > 1 else pairs[:1]
 
 
-def _multiply(result: Tensor, gradient: Tensor, entered: list[tuple[slice, Tensor]]) -> None:
+def _multiply(made: Kernel, result: Tensor, gradient: Tensor, entered: list[tuple[slice, Tensor]]) -> None:
     """Add the sum over steps and samples of what entered times the gradient (T, B, n*H), to result (width, n*H)."""
     width = result.shape[0]
     for steps, operand in entered:
         left, right = gradient[steps].flatten(0, 1), operand.flatten(0, 1).to(gradient.dtype)
         units = right.shape[1]
         if width == units:
-            if result.dtype == left.dtype:
-                result.addmm_(right.t(), left)
-            else:
-                result += torch.mm(right.t(), left)
+            made.multiply(result, right.t(), left, add=True)
             continue
         heads, gates = units // width, result.shape[1] // units
         by_head = left.view(-1, gates, heads, width).permute(2, 1, 3, 0).flatten(1, 2)

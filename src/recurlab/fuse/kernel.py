@@ -109,6 +109,16 @@ class Kernel(ABC):
     def backward(self, work: Work) -> None:
         """Fill the gradients of a call."""
 
+    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False) -> None:
+        """Set a matrix to the product of two others, or add it."""
+        if left.dtype != out.dtype:
+            product = torch.mm(left, right)
+            out.copy_(out + product if add else product)
+        elif add:
+            out.addmm_(left, right)
+        else:
+            torch.mm(left, right, out=out)
+
     @abstractmethod
     def parts(self, work: Work) -> int:
         """Return how many rows the backward leaves of the sums over time, to be summed up."""

@@ -57,10 +57,7 @@ def _kernel_of(given: Arguments) -> Kernel:
 def _run(made: Kernel, given: Arguments) -> Results:
     results = allocate(made, given)
     rows, projected = given.matrix(aligned(given.input)), given.matrix(results.x)
-    if rows.dtype == projected.dtype:
-        torch.mm(rows, given.weight_ih.t(), out=projected)
-    else:
-        projected.copy_(torch.mm(rows, given.weight_ih.t()))
+    made.multiply(projected, rows, given.weight_ih.t())
     made.forward(work(given, results))
     return results
 

@@ -3,11 +3,12 @@
 import ctypes
 
 import torch
+from torch import Tensor
 
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
 from recurlab.fuse.abi import Structs
-from recurlab.fuse.cpu import openmp
+from recurlab.fuse.cpu import openmp, product
 from recurlab.fuse.cpu.compiler import load
 from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
 from recurlab.fuse.kernel import Kernel, Work
@@ -25,12 +26,19 @@ class CpuKernel(Kernel):
         super().__init__(cell, kind, dtype, dtype)
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
         self.library = load(cpu_source(self.text, self.structs.text, kind, dtype))
+        product.library(dtype)  # compiled now, not in the middle of a step
 
     def forward(self, work: Work) -> None:
         self.library.forward(ctypes.byref(self._problem(work)))
 
     def backward(self, work: Work) -> None:
         self.library.backward(ctypes.byref(self._problem(work)))
+
+    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False) -> None:
+        if left.dtype == right.dtype == out.dtype == self.storage:
+            product.multiply(out, left, right, add=add)
+        else:
+            super().multiply(out, left, right, add=add)
 
     def parts(self, work: Work) -> int:
         return -(-work.x.shape[1] // (PART if self.kind == "dense" else SAMPLES))

@@ -1,4 +1,6 @@
-"""The whole text of a kernel: the arithmetic, a cell's step and the loop over time around it."""
+"""The whole text of a kernel: the arithmetic, a cell's step and the loop over time around it; and of products."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -22,16 +24,22 @@ def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype) -> str:
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         dtype: float32 or float64.
     """
-    parts = assemble("cpu", LOOPS[kind], {"constants": constants(dtype), "generated": f"{step}\n{structs}"})
+    generated = {"constants": constants(dtype), "generated": f"{step}\n{structs}"}
+    return _text(LOOPS[kind], generated, "Problem", ("forward", "backward"))
+
+
+def product_source(dtype: torch.dtype) -> str:
+    """Return the C++ source of the product of two matrices for a CPU."""
+    return _text("product", {"constants": constants(dtype)}, "Product", ("product",))
+
+
+def _text(header: str, generated: Mapping[str, str], struct: str, entries: Sequence[str]) -> str:
+    """Return a header and all that it includes, with a function for each of its `run_...` that takes the struct."""
+    parts = assemble("cpu", header, generated)
     # Names without linkage: the loader would take equal ones of two kernels for one and the same.
     first = [parts.pop("constants"), "namespace {"]
-    entries = [
-        "}  // namespace",
-        'extern "C" void forward(const Problem *p) { run_forward(*p); }',
-        'extern "C" void backward(const Problem *p) { run_backward(*p); }',
-        "",
-    ]
-    return "\n".join([*first, *parts.values(), *entries])
+    last = [f'extern "C" void {name}(const {struct} *p) {{ run_{name}(*p); }}' for name in entries]
+    return "\n".join([*first, *parts.values(), "}  // namespace", *last, ""])
 
 
 def constants(dtype: torch.dtype) -> str:

@@ -4,16 +4,6 @@
 
 // Memory for the groups, and the threads that run them.
 
-// Numbers on the heap, all zero, aligned so that no vector of them lies across two cache lines.
-struct Block {
-    void *const all;
-    real *const at;
-    explicit Block(long count)
-        : all(__builtin_calloc(count * sizeof(real) + 64, 1)), at((real *)(((__UINTPTR_TYPE__)all + 63) / 64 * 64)) {}
-    ~Block() { __builtin_free(all); }
-    Block(const Block &) = delete;
-};
-
 // Memory for one group, all zero: rows of the state's length, and a little longer so that they don't share cache sets.
 struct Arena {
     real *at;
@@ -29,7 +19,7 @@ static void run_group(const Problem &p, const real *const *packed, long item, bo
     const long left = p.batch - sample, samples = left < p.samples ? left : p.samples;
     const long stride = vectors_of(p.units) * W + W, row = samples * stride;
     Group group = {p, p.direction[item / groups], packed[item / groups], sample, (int)samples, {}};
-    const Block room((7 * S + PHASES + 1) * row + samples * Step::KEPT * p.units);
+    const Block room((7 * S + PHASES + 1) * row + samples * Step::KEPT * p.units, true);
     long *const previous = (long *)__builtin_calloc(samples, sizeof(long));
     bool *const begun = (bool *)__builtin_calloc(samples, sizeof(bool));
     Arena arena = {room.at};

@@ -1,18 +1,9 @@
 #pragma once
 #include "../../templates/philox.h"
 #include "generated.h"
+#include "threads.h"
 
-// What all kernels need of a Problem: threads, strides, masks and resets.
-
-// Runs f(item) for every item, on the threads of the OpenMP pool that torch uses.
-template <class F> static void parallel(long items, int threads, const F &f) {
-    if (threads <= 1 || items <= 1) {
-        for (long i = 0; i < items; i++) f(i);
-        return;
-    }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (long i = 0; i < items; i++) f(i);
-}
+// What all kernels need of a Problem: strides, masks and resets.
 
 // All lanes of a vector, or the first n; where FULL, the compiler drops n.
 template <bool FULL> static INLINE vec get(const real *p, int n) {

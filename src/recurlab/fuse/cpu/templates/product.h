@@ -1,0 +1,124 @@
+#pragma once
+#include "tiles.h"
+
+// The product of two matrices. Each number of it is the same sum in the same order, whatever the number of threads and
+// however the matrices lie in memory.
+struct Product {
+    real *out;  // rows by columns; a row's numbers lie side by side
+    const real *left, *right;
+    long rows, terms, columns;
+    long out_row, left_row, left_term, right_term, right_column;  // strides, of each pair one is 1
+    int add;                                                      // whether the product is added to what is in `out`
+    int threads;
+};
+
+// A panel is a tile's columns over all terms of a sum, packed in the order in which tiles read them. A band of rows goes
+// through one panel after the other.
+constexpr int PANEL = TILE == 24 ? 4 : 2;  // vectors of columns
+constexpr int BAND = 96;                   // rows: of a whole number of tiles, whatever their size
+constexpr long SUM = 512;                  // terms that are summed up before they are added to the rest
+
+struct Region {
+    long from_row, until_row, from_column, until_column;
+};
+
+static INLINE int lanes_at(const Product &p, long column) { return (int)least(W, p.columns - column); }
+static INLINE vec load_some(const real *from, int n) { return n == W ? load(from) : load(from, n); }
+static INLINE void store_some(real *to, vec v, int n) { n == W ? store(to, v) : store(to, v, n); }
+
+static void pack_panel(const Product &p, long column, int wide, long from, long terms, real *out) {
+    for (int c = 0; c < wide; c++, column += W, out += W) {
+        const int n = lanes_at(p, column);
+        const real *const at = p.right + column * p.right_column + from * p.right_term;
+        if (p.right_column == 1) {
+            for (long k = 0; k < terms; k++) store(out + k * wide * W, load_some(at + k * p.right_term, n));
+            continue;
+        }
+        for (long k = 0; k < terms; k += W) {
+            const int some = (int)least(W, terms - k);
+            vec square[W] = {};
+            for (int i = 0; i < n; i++) square[i] = load_some(at + i * p.right_column + k, some);
+            transpose(square);
+            for (int i = 0; i < some; i++) store(out + (k + i) * wide * W, square[i]);
+        }
+    }
+}
+
+// Packs rows whose terms do not lie side by side, in tiles of M; missing ones are zero.
+template <int M> static void pack_band(const Product &p, long row, int band, long from, long terms, real *out) {
+    for (int m = 0; m < band; m += M, out += terms * M) {
+        const int some = (int)least(M, band - m);
+        const real *const at = p.left + (row + m) * p.left_row + from * p.left_term;
+        // What a vector writes beyond a tile is written over next.
+        for (long k = 0; k < terms; k++)
+            for (int i = 0; i < M; i += W)
+                store(out + k * M + i, i < some ? load_some(at + k * p.left_term + i, (int)least(W, some - i)) : splat(0));
+    }
+}
+
+// Multiplies a band of rows by a panel of C vectors; `packed` is the band where it had to be packed, else null.
+template <int C>
+static void multiply_band(const Product &p, long row, int band, const real *packed, long column, const real *panel,
+    long from, long terms) {
+    constexpr int M = rows(C);
+    vec acc[BAND + M][C];
+    for (int m = 0; m < band + M; m++)
+        for (int c = 0; c < C; c++) acc[m][c] = splat(0);
+    if (!packed) multiply_all(acc, band, p.left + row * p.left_row + from, p.left_row, panel, terms);
+    else
+        for (long k = 0; k < terms; k += TERMS)
+            for (int m = 0; m < band; m += M)
+                multiply<M, C>(
+                    acc + m, packed + m * terms + k * M, {1, M}, panel + k * C * W, least(TERMS, terms - k));
+    const bool add = p.add || from > 0;
+    for (int m = 0; m < band; m++)
+        for (int c = 0; c < C; c++) {
+            real *const to = p.out + (row + m) * p.out_row + column + c * W;
+            const int n = lanes_at(p, column + c * W);
+            store_some(to, add ? load_some(to, n) + acc[m][c] : acc[m][c], n);
+        }
+}
+
+// Calls f(Count<C>) for a panel of C vectors.
+template <int C = PANEL, class F> static INLINE void with_vectors(int wide, const F &f) {
+    if constexpr (C > 1)
+        if (wide < C) return with_vectors<C - 1>(wide, f);
+    f(Count<C>{});
+}
+
+static void multiply_region(const Product &p, const Region &r) {
+    const bool side_by_side = p.left_term == 1;
+    const long width = (r.until_column - r.from_column + W - 1) / W * W;
+    const Block panels(least(SUM, p.terms) * width), left(side_by_side ? 0 : (BAND + 8) * least(SUM, p.terms) + W);
+    for (long from = 0; from < p.terms; from += SUM) {
+        const long terms = least(SUM, p.terms - from);
+        const auto each_panel = [&](const auto &f) {
+            for (long j = r.from_column; j < r.until_column; j += PANEL * W)
+                f(j, (int)least(PANEL, (r.until_column - j + W - 1) / W), panels.at + (j - r.from_column) * terms);
+        };
+        each_panel([&](long j, int wide, real *panel) { pack_panel(p, j, wide, from, terms, panel); });
+        for (long i = r.from_row; i < r.until_row; i += BAND) {
+            const int band = (int)least(BAND, r.until_row - i);
+            int packed = 0;  // in tiles of so many rows
+            each_panel([&](long j, int wide, const real *panel) {
+                with_vectors(wide, [&](auto count) {
+                    constexpr int C = decltype(count)::value, M = rows(C);
+                    if (!side_by_side && packed != M) pack_band<M>(p, i, band, from, terms, left.at), packed = M;
+                    multiply_band<C>(p, i, band, side_by_side ? nullptr : left.at, j, panel, from, terms);
+                });
+            });
+        }
+    }
+}
+
+// Columns are divided among the threads first, since each then packs its own, and rows where there are threads left.
+static void run_product(const Product &p) {
+    const long panels = (p.columns + PANEL * W - 1) / (PANEL * W), bands = (p.rows + 7) / 8;
+    const long across = least(p.threads, panels), down = least((p.threads + across - 1) / across, bands);
+    const long wide = (panels + across - 1) / across * PANEL * W, high = (bands + down - 1) / down * 8;
+    parallel(across * down, p.threads, [&](long i) {
+        const long row = i / across * high, column = i % across * wide;
+        const Region r = {row, least(row + high, p.rows), column, least(column + wide, p.columns)};
+        if (r.from_row < r.until_row && r.from_column < r.until_column) multiply_region(p, r);
+    });
+}
