@@ -41,6 +41,8 @@ class Work:
     hold: bool
     training: bool
     grad: bool
+    rows: Tensor | None = None
+    order: Tensor | None = None
     bias_ih: Tensor | None = None
     bias_hh: Tensor | None = None
     dropout: Tensor | None = None

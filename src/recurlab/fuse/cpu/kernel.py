@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
-from recurlab.fuse.abi import Structs
+from recurlab.fuse.abi import Structs, address
 from recurlab.fuse.cpu import openmp, product
 from recurlab.fuse.cpu.compiler import load
 from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
@@ -70,6 +70,6 @@ class CpuKernel(Kernel):
         numbers = {
             **self.numbers(work), "width": work.width, "from": work.steps[0], "until": work.steps[1],
             "samples": samples, "blocks": blocks, "threads": torch.get_num_threads(),
-            "limit": [limit(p) for p in work.zoneout],
+            "limit": [limit(p) for p in work.zoneout], "rows": address(work.rows), "order": address(work.order),
         }  # fmt: skip
         return self.structs.filled(numbers, work, work.directions)

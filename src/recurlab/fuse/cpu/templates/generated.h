@@ -146,11 +146,13 @@ struct Problem {
     int training;                   // whether zoneout uses what is drawn, or the expectation
     int grad;                       // whether a backward follows
     const unsigned char *mask;      // (T, B) or null: steps that count
+    const long *rows;               // (T + 1,) or null: the first row of each step in a packed batch, see problem.h
+    const long *order;              // (B,) or null: the place of each sample of a packed batch in the caller's
     real zoneout[S];                // probabilities
     long long limit[S];             // the largest word by which zoneout keeps a unit; -1: none
     Direction direction[2];
 };
-static_assert(sizeof(Problem) == 528, "as Python fills it");
+static_assert(sizeof(Problem) == 544, "as Python fills it");
 static_assert(OFFSET_OF(Problem, steps) == 0 && sizeof(Problem::steps) == 8, "");
 static_assert(OFFSET_OF(Problem, batch) == 8 && sizeof(Problem::batch) == 8, "");
 static_assert(OFFSET_OF(Problem, units) == 16 && sizeof(Problem::units) == 8, "");
@@ -173,6 +175,8 @@ static_assert(OFFSET_OF(Problem, hold) == 136 && sizeof(Problem::hold) == 4, "")
 static_assert(OFFSET_OF(Problem, training) == 140 && sizeof(Problem::training) == 4, "");
 static_assert(OFFSET_OF(Problem, grad) == 144 && sizeof(Problem::grad) == 4, "");
 static_assert(OFFSET_OF(Problem, mask) == 152 && sizeof(Problem::mask) == 8, "");
-static_assert(OFFSET_OF(Problem, zoneout) == 160 && sizeof(Problem::zoneout) == 4, "");
-static_assert(OFFSET_OF(Problem, limit) == 168 && sizeof(Problem::limit) == 8, "");
-static_assert(OFFSET_OF(Problem, direction) == 176 && sizeof(Problem::direction) == 352, "");
+static_assert(OFFSET_OF(Problem, rows) == 160 && sizeof(Problem::rows) == 8, "");
+static_assert(OFFSET_OF(Problem, order) == 168 && sizeof(Problem::order) == 8, "");
+static_assert(OFFSET_OF(Problem, zoneout) == 176 && sizeof(Problem::zoneout) == 4, "");
+static_assert(OFFSET_OF(Problem, limit) == 184 && sizeof(Problem::limit) == 8, "");
+static_assert(OFFSET_OF(Problem, direction) == 192 && sizeof(Problem::direction) == 352, "");

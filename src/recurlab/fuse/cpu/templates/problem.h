@@ -18,18 +18,40 @@ template <bool FULL> static INLINE vec get_or_zero(const real *p, long offset, i
     return p ? get<FULL>(p + offset, n) : splat(0);
 }
 
-static INLINE long at_x(const Problem &p, long t, long b) { return t * p.x_step + b * p.x_sample; }
-static INLINE long at_h(const Problem &p, long t, long b) { return t * p.h_step + b * p.h_sample; }
-static INLINE long at_d(const Problem &p, long t, long b) { return t * p.d_step + b * p.d_sample; }
-static INLINE long at_d_x(const Problem &p, long t, long b) { return (t - p.from) * p.d_x_step + b * p.d_x_sample; }
+// A batch with lengths is packed: its samples b are sorted by length, the longest first, so that those that have a step
+// t are the first ones, rows[t + 1] - rows[t] of them, and what a call keeps has rows for these alone. What belongs to
+// the caller, as output and states do, stays in the caller's order, where sample b is at place_of(p, b).
+static INLINE long place_of(const Problem &p, long b) { return p.order ? p.order[b] : b; }
+static INLINE long present(const Problem &p, long t) { return p.rows ? p.rows[t + 1] - p.rows[t] : p.batch; }
+// How many of the `samples` from `first` on have step t.
+static INLINE int present(const Problem &p, long t, long first, int samples) {
+    const long left = present(p, t) - first;
+    return left > samples ? samples : left > 0 ? (int)left : 0;
+}
+
+// Where sample b's step t lies: among rows of the recurrence and of what is saved, which have no strides; in x, d_x,
+// the output and d_output; b's states, and what else there is for each sample.
+static INLINE long row_of(const Problem &p, long t, long b) { return (p.rows ? p.rows[t] : t * p.batch) + b; }
+static INLINE long at_x(const Problem &p, long t, long b) {
+    return (p.rows ? p.rows[t] * p.x_sample : t * p.x_step) + b * p.x_sample;
+}
+static INLINE long at_d_x(const Problem &p, long t, long b) {
+    return (p.rows ? (p.rows[t] - p.rows[p.from]) * p.d_x_sample : (t - p.from) * p.d_x_step) + b * p.d_x_sample;
+}
+static INLINE long at_h(const Problem &p, long t, long b) { return t * p.h_step + place_of(p, b) * p.h_sample; }
+static INLINE long at_d(const Problem &p, long t, long b) { return t * p.d_step + place_of(p, b) * p.d_sample; }
+static INLINE long at_state(const Problem &p, long b) { return place_of(p, b) * p.units; }
 static INLINE long time_of(const Problem &p, const Direction &d, long i) {
     return &d == &p.direction[1] ? p.steps - 1 - i : i;
 }
 // How far a direction's next step lies from the present one.
 static INLINE long ahead(const Problem &p, const Direction &d) { return &d == &p.direction[1] ? -1 : 1; }
-static INLINE bool counts(const Problem &p, long t, long b) { return !p.mask || p.mask[t * p.batch + b]; }
+// Whether a sample's step counts: of those that are present in a packed batch all do.
+static INLINE bool counts(const Problem &p, long t, long b) {
+    return p.rows ? b < present(p, t) : !p.mask || p.mask[t * p.batch + b];
+}
 static INLINE bool is_cut(const Problem &p, const Direction &d, long t, long b) {
-    return d.cuts && d.cuts[t * p.batch + b];
+    return d.cuts && d.cuts[t * p.batch + place_of(p, b)];
 }
 
 // The step that a direction takes before its i-th one and that counts for sample b, or -1.
@@ -37,6 +59,7 @@ static INLINE long previous_step(const Problem &p, const Direction &d, long i, l
     for (long before = i - 1; before >= 0; before--) {
         const long t = time_of(p, d, before);
         if (counts(p, t, b)) return t;
+        if (p.rows) break;  // nor do those before it: a sample's steps lie side by side
     }
     return -1;
 }
@@ -47,7 +70,7 @@ static INLINE void states_before(
     const Problem &p, const Direction &d, long previous, bool cut, long b, long j, int n, vec *state) {
     for (int s = 0; s < Step::STATES; s++)
         state[s] = cut            ? splat(0)
-                   : previous < 0 ? get<FULL>(d.start[s] + b * p.units + j, n)
+                   : previous < 0 ? get<FULL>(d.start[s] + at_state(p, b) + j, n)
                    : s == 0       ? get<FULL>(d.output + at_h(p, previous, b) + j, n)
-                                  : get<FULL>(d.saved[s] + (previous * p.batch + b) * p.units + j, n);
+                                  : get<FULL>(d.saved[s] + row_of(p, previous, b) * p.units + j, n);
 }
