@@ -41,11 +41,12 @@ static INLINE long at_d_x(const Problem &p, long t, long b) {
 static INLINE long at_h(const Problem &p, long t, long b) { return t * p.h_step + place_of(p, b) * p.h_sample; }
 static INLINE long at_d(const Problem &p, long t, long b) { return t * p.d_step + place_of(p, b) * p.d_sample; }
 static INLINE long at_state(const Problem &p, long b) { return place_of(p, b) * p.units; }
-static INLINE long time_of(const Problem &p, const Direction &d, long i) {
-    return &d == &p.direction[1] ? p.steps - 1 - i : i;
-}
+static INLINE bool is_reverse(const Problem &p, const Direction &d) { return &d == &p.direction[1]; }
+static INLINE long time_of(const Problem &p, const Direction &d, long i) { return is_reverse(p, d) ? p.steps - 1 - i : i; }
 // How far a direction's next step lies from the present one.
-static INLINE long ahead(const Problem &p, const Direction &d) { return &d == &p.direction[1] ? -1 : 1; }
+static INLINE long ahead(const Problem &p, const Direction &d) { return is_reverse(p, d) ? -1 : 1; }
+// Whether a direction repeats its last output at the padding of a packed batch: the reverse one has not begun there.
+static INLINE bool holds(const Problem &p, const Direction &d) { return p.hold && !is_reverse(p, d); }
 // Whether a sample's step counts: of those that are present in a packed batch all do.
 static INLINE bool counts(const Problem &p, long t, long b) {
     return p.rows ? b < present(p, t) : !p.mask || p.mask[t * p.batch + b];
