@@ -17,7 +17,7 @@ static INLINE real *d_recur_of(const Group &group, int g, long t, int m) {
     const Problem &p = group.p;
     const long b = group.sample + m;
     if (Step::SAME[g]) return group.d.d_x + at_d_x(p, t, b) + g * p.units;
-    return group.d.d_recur + ((t * p.batch + b) * Step::OWN + Step::OWN_INDEX[g]) * p.units;
+    return group.d.d_recur + (row_of(p, t, b) * Step::OWN + Step::OWN_INDEX[g]) * p.units;
 }
 
 // Writes what a stage of the backward gives to the gradients in memory, which the products read, and to the sums.
@@ -34,12 +34,12 @@ static INLINE void give_all(Group &group, const vec *x, const vec *recur, Sums &
     }
 }
 
-// Calls f(m, sums) for the samples of a group, and adds up the sums of each part.
+// Calls f(m, sums) for the samples of a group that are present, and adds up the sums of each part.
 template <int STAGE, bool FULL, class F> static INLINE void each_sample(Group &group, long j, int n, const F &f) {
-    for (int first = 0; first < group.samples; first += PART) {
+    for (int first = 0; first < group.present; first += PART) {
         Sums sums;
         for (int g = 0; g < G; g++) sums.ih[g] = sums.hh[g] = splat(0);
-        for (int m = first; m < first + PART && m < group.samples; m++) f(m, sums);
+        for (int m = first; m < first + PART && m < group.present; m++) f(m, sums);
         const long row = (group.sample + first) / PART * G;
         for (int g = 0; g < G; g++) {
             const long at = (row + g) * group.p.units + j;
@@ -92,12 +92,12 @@ template <int K> static INLINE void backward_tile(Group &group, const real *pack
     const Problem &p = group.p;
     Scratch &s = group.s;
     vec acc[GROUP][BACK];
-    for (int m = 0; m < group.samples; m++)
+    for (int m = 0; m < group.present; m++)
         for (int c = 0; c < BACK; c++) acc[m][c] = splat(0);
     for (int slot = Step::START[K]; slot < Step::START[K + 1]; slot++, pack += p.width * BACK * W) {
         const int g = Step::SLOTS[slot];
         const long stride = Step::SAME[g] ? p.d_x_sample : Step::OWN * p.units;
-        multiply_all(acc, group.samples, d_recur_of(group, g, t, 0) + head * p.width, stride, pack, p.width);
+        multiply_all(acc, group.present, d_recur_of(group, g, t, 0) + head * p.width, stride, pack, p.width);
     }
     for (int v = 0; v < BACK && (tile * BACK + v) * W < p.width; v++) {
         const long local = (tile * BACK + v) * W, j = head * p.width + local;
@@ -132,21 +132,34 @@ template <int K> static INLINE void backward_phases(Group &group, long t) {
     }
 }
 
+// Gathers the gradient of the outputs that are repeated where a step of a packed batch lacks samples.
+static void hold_back(Group &group, long t) {
+    const Problem &p = group.p;
+    if (!p.hold || !group.d.d_output) return;
+    each_vector(group, group.present, group.samples, [&](auto full, int m, long j, int n) {
+        constexpr bool FULL = decltype(full)::value;
+        const real *const d_output = group.d.d_output + at_d(p, t, group.sample + m) + j;
+        give<FULL>(Step::ADD, group.s.held + m * group.s.stride + j, get<FULL>(d_output, n), n);
+    });
+}
+
 static void backward_group(Group &group) {
     const Problem &p = group.p;
     const Direction &d = group.d;
     Scratch &s = group.s;
-    each_vector(group, [&](auto, int m, long j, int n) {
-        const long at = (group.sample + m) * p.units + j;
+    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
+        const long at = at_state(p, group.sample + m) + j;
         for (int i = 0; i < S; i++)
             store(s.d_state[i] + m * s.stride + j, d.d_end[i] ? load(d.d_end[i] + at, n) : splat(0), n);
     });
     for (long i = p.steps - 1; i >= 0; i--) {
         const long t = time_of(p, d, i);
+        group.present = present(p, t, group.sample, group.samples);
+        hold_back(group, t);
         draw_at(group, t);
-        for (int m = 0; m < group.samples; m++)
+        for (int m = 0; m < group.present; m++)
             if (counts(p, t, group.sample + m)) s.previous[m] = previous_step(p, d, i, group.sample + m);
-        s.recur = d.recur + (t * p.batch + group.sample) * s.recur_stride;
+        s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
         for (long j = 0; j < p.units; j += W)
             with_lanes(lanes(p.units, j), [&](auto full) {
                 constexpr bool FULL = decltype(full)::value;
@@ -157,8 +170,8 @@ static void backward_group(Group &group) {
         if (any_counts(group, t)) backward_phases<PHASES - 1>(group, t);
         clear_where_cut(group, s.d_state, t);
     }
-    each_vector(group, [&](auto, int m, long j, int n) {
+    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
         for (int i = 0; i < S; i++)
-            store(d.d_start[i] + (group.sample + m) * p.units + j, load(s.d_state[i] + m * s.stride + j, n), n);
+            store(d.d_start[i] + at_state(p, group.sample + m) + j, load(s.d_state[i] + m * s.stride + j, n), n);
     });
 }

@@ -8,14 +8,14 @@ template <int K, bool FULL> static INLINE void enter(Group &group, const Inputs 
     const vec e = dropped<FULL>(group, Step::operand(Phase<K>{}, in.x, in.state, in.recur), m, j, n);
     put<FULL>(group.s.entering[K] + m * group.s.stride + j, e, n);
     if (group.d.entering[K])
-        put<FULL>(group.d.entering[K] + (t * group.p.batch + group.sample + m) * group.p.units + j, e, n);
+        put<FULL>(group.d.entering[K] + row_of(group.p, t, group.sample + m) * group.p.units + j, e, n);
 }
 
 // The end of a step for the units from j on: applies zoneout and mask, and writes state and output.
 template <bool FULL> static INLINE void finish(Group &group, const Inputs &in, long t, int m, long j, int n) {
     const Problem &p = group.p;
     const Direction &d = group.d;
-    const long b = group.sample + m, at = (t * p.batch + b) * p.units + j;
+    const long b = group.sample + m, at = row_of(p, t, b) * p.units + j;
     vec next[S], output;
     if (counts(p, t, b)) {
         Step::advance(in.x, in.state, in.recur, next);
@@ -38,20 +38,20 @@ template <int K> static INLINE void forward_tile(Group &group, const real *pack,
     Scratch &s = group.s;
     constexpr int gates = gates_in(K), wide = across(gates);
     vec acc[GROUP][gates * wide];
-    for (int m = 0; m < group.samples; m++) {
+    for (int m = 0; m < group.present; m++) {
         for (int c = 0; c < gates * wide; c++) acc[m][c] = splat(0);
         // What the tile will read and write is fetched while it multiplies.
         const long b = group.sample + m, j = head * p.width + tile * wide * W;
         for (int g = 0; g < G; g++) __builtin_prefetch(d.x + at_x(p, t, b) + g * p.units + j, 1);
         if (K + 1 == PHASES) __builtin_prefetch(d.output + at_h(p, t, b) + j, 1);
     }
-    multiply_all(acc, group.samples, s.entering[K] + head * p.width, s.stride, pack, p.width);
+    multiply_all(acc, group.present, s.entering[K] + head * p.width, s.stride, pack, p.width);
     for (int v = 0; v < wide && (tile * wide + v) * W < p.width; v++) {
         const long local = (tile * wide + v) * W, j = head * p.width + local;
         with_lanes(lanes(p.width, local), [&](auto full) {
             constexpr bool FULL = decltype(full)::value;
             const int n = lanes(p.width, local);
-            for (int m = 0; m < group.samples; m++) {
+            for (int m = 0; m < group.present; m++) {
                 Inputs in;
                 read_inputs<K, FULL>(group, t, m, j, n, in);
                 read_states<FULL>(group, s.now, m, j, n, in);
@@ -82,17 +82,32 @@ template <int K> static INLINE void forward_phases(Group &group, const real *pac
     }
 }
 
+// What becomes of the samples that a step of a packed batch lacks: the state stays, and the output is padding.
+static void pad(Group &group, long t) {
+    const Problem &p = group.p;
+    Scratch &s = group.s;
+    each_vector(group, group.present, group.samples, [&](auto full, int m, long j, int n) {
+        constexpr bool FULL = decltype(full)::value;
+        const long at = m * s.stride + j;
+        for (int i = 0; i < S; i++) put<FULL>(s.next[i] + at, get<FULL>(s.now[i] + at, n), n);
+        const vec output = holds(p, group.d) ? get<FULL>(s.now[0] + at, n) : splat(0);
+        put<FULL>(group.d.output + at_h(p, t, group.sample + m) + j, output, n);
+    });
+}
+
 static void forward_step(Group &group, long t) {
     const Direction &d = group.d;
     Scratch &s = group.s;
+    group.present = present(group.p, t, group.sample, group.samples);
+    pad(group, t);
     clear_where_cut(group, s.now, t);
-    for (int m = 0; m < group.samples; m++) s.begun[m] |= counts(group.p, t, group.sample + m);
+    for (int m = 0; m < group.present; m++) s.begun[m] |= counts(group.p, t, group.sample + m);
     const bool idle = !any_counts(group, t);
     if constexpr (PHASES > 0) {
         s.entering[0] = s.own_entering;
         if (Step::OPERAND_IS_STATE && !d.dropout && !d.entering[0]) s.entering[0] = s.now[0];
         else
-            each_vector(group, [&](auto full, int m, long j, int n) {
+            each_vector(group, 0, group.present, [&](auto full, int m, long j, int n) {
                 Inputs in;
                 read_inputs<0, decltype(full)::value>(group, t, m, j, n, in);
                 read_states<decltype(full)::value>(group, s.now, m, j, n, in);
@@ -101,10 +116,10 @@ static void forward_step(Group &group, long t) {
         if (!idle) return forward_phases<0>(group, group.packed, t);
         for (int k = 1; k < PHASES; k++)
             if (d.entering[k])
-                for (long i = 0; i < group.samples * group.p.units; i++)
-                    d.entering[k][(t * group.p.batch + group.sample) * group.p.units + i] = 0;
+                for (long i = 0; i < group.present * group.p.units; i++)
+                    d.entering[k][row_of(group.p, t, group.sample) * group.p.units + i] = 0;
     }
-    each_vector(group, [&](auto full, int m, long j, int n) {
+    each_vector(group, 0, group.present, [&](auto full, int m, long j, int n) {
         Inputs in;
         read_inputs<0, decltype(full)::value>(group, t, m, j, n, in);
         read_states<decltype(full)::value>(group, s.now, m, j, n, in);
@@ -116,14 +131,14 @@ static void forward_group(Group &group) {
     const Problem &p = group.p;
     const Direction &d = group.d;
     Scratch &s = group.s;
-    each_vector(group, [&](auto, int m, long j, int n) {
+    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
         for (int i = 0; i < S; i++)
-            store(s.now[i] + m * s.stride + j, load(d.start[i] + (group.sample + m) * p.units + j, n), n);
+            store(s.now[i] + m * s.stride + j, load(d.start[i] + at_state(p, group.sample + m) + j, n), n);
     });
     for (long i = 0; i < p.steps; i++) {
         const long t = time_of(p, d, i);
         draw_at(group, t);
-        if (d.recur) s.recur = d.recur + (t * p.batch + group.sample) * s.recur_stride;
+        if (d.recur) s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
         forward_step(group, t);
         for (int k = 0; k < S; k++) {
             real *const before = s.now[k];
@@ -131,8 +146,8 @@ static void forward_group(Group &group) {
             s.next[k] = before;
         }
     }
-    each_vector(group, [&](auto, int m, long j, int n) {
+    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
         for (int i = 0; i < S; i++)
-            store(d.end[i] + (group.sample + m) * p.units + j, load(s.now[i] + m * s.stride + j, n), n);
+            store(d.end[i] + at_state(p, group.sample + m) + j, load(s.now[i] + m * s.stride + j, n), n);
     });
 }

@@ -20,7 +20,7 @@ struct Group {
     const Direction &d;
     const real *packed;
     long sample;
-    int samples;
+    int samples, present;  // of the group, and those that have the present step, which come first
     Scratch s;
 };
 
@@ -52,7 +52,7 @@ static INLINE void read_states(const Group &group, real *const *state, int m, lo
 }
 
 template <bool FULL> static INLINE vec dropped(const Group &group, vec v, int m, long j, int n) {
-    return group.d.dropout ? v * get<FULL>(group.d.dropout + (group.sample + m) * group.p.units + j, n) : v;
+    return group.d.dropout ? v * get<FULL>(group.d.dropout + at_state(group.p, group.sample + m) + j, n) : v;
 }
 
 template <bool B> struct Full {
@@ -65,22 +65,22 @@ template <class F> static INLINE void with_lanes(int n, const F &f) {
     else f(Full<false>{});
 }
 
-// Calls f(Full, sample, unit, lanes) for every vector of the group's state.
-template <class F> static INLINE void each_vector(const Group &group, const F &f) {
+// Calls f(Full, sample, unit, lanes) for every vector of the states of samples `from` to `until` - 1.
+template <class F> static INLINE void each_vector(const Group &group, int from, int until, const F &f) {
     for (long j = 0; j < group.p.units; j += W)
         with_lanes(lanes(group.p.units, j), [&](auto full) {
-            for (int m = 0; m < group.samples; m++) f(full, m, j, lanes(group.p.units, j));
+            for (int m = from; m < until; m++) f(full, m, j, lanes(group.p.units, j));
         });
 }
 
 static INLINE bool any_counts(const Group &group, long t) {
     bool any = false;
-    for (int m = 0; m < group.samples; m++) any |= counts(group.p, t, group.sample + m);
+    for (int m = 0; m < group.present; m++) any |= counts(group.p, t, group.sample + m);
     return any;
 }
 
 static void clear_where_cut(const Group &group, real *const *rows, long t) {
-    for (int m = 0; m < group.samples; m++)
+    for (int m = 0; m < group.present; m++)
         if (is_cut(group.p, group.d, t, group.sample + m))
             for (int s = 0; s < S; s++)
                 for (long j = 0; j < group.p.units; j++) rows[s][m * group.s.stride + j] = 0;
@@ -94,10 +94,11 @@ static void draw_at(Group &group, long t) {
     Scratch &s = group.s;
     if (!group.d.seed || t / 4 == s.four) return;
     s.four = t / 4;
+    const int some = present(group.p, t / 4 * 4, group.sample, group.samples);  // at a later one of the four no more
     for (int i = 0; i < S; i++)
-        for (int m = 0; draws(group.p, group.d, i) && m < group.samples; m++)
+        for (int m = 0; draws(group.p, group.d, i) && m < some; m++)
             for (long j = 0; j < group.p.units; j += W) {
-                const Drawn drawn = draw(group.p, group.d, t, group.sample + m, j, i);
+                const Drawn drawn = draw(group.p, group.d, t, place_of(group.p, group.sample + m), j, i);
                 for (int k = 0; k < 4; k++) store(drawn_at(group, i, k, m, j), (vec)drawn.at[k]);
             }
 }

@@ -18,7 +18,7 @@ static void run_group(const Problem &p, const real *const *packed, long item, bo
     const long groups = (p.batch + p.samples - 1) / p.samples, sample = item % groups * p.samples;
     const long left = p.batch - sample, samples = left < p.samples ? left : p.samples;
     const long stride = vectors_of(p.units) * W + W, row = samples * stride;
-    Group group = {p, p.direction[item / groups], packed[item / groups], sample, (int)samples, {}};
+    Group group = {p, p.direction[item / groups], packed[item / groups], sample, (int)samples, (int)samples, {}};
     const Block room((7 * S + PHASES + 1) * row + samples * Step::KEPT * p.units, true);
     long *const previous = (long *)__builtin_calloc(samples, sizeof(long));
     bool *const begun = (bool *)__builtin_calloc(samples, sizeof(bool));
