@@ -13,6 +13,7 @@ from recurlab.fuse.cpu.compiler import load
 from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
 from recurlab.fuse.kernel import Kernel, Work
 
+TEAMWORK = 1 << 18  # weights times samples and one from which on it pays to share a step of the dense kernel
 CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
 
 
@@ -54,22 +55,27 @@ class CpuKernel(Kernel):
             return steps
         return min(steps, max(1, CHUNK // (batch * rows * work.x.element_size())))
 
-    def _items(self, work: Work) -> tuple[int, int]:
-        """Return the samples of an item of work, and its vectors of units."""
-        directions, batch, units, threads = work.directions, work.x.shape[1], work.units, torch.get_num_threads()
+    def _items(self, work: Work) -> tuple[int, int, int]:
+        """Return the samples of an item of work, its vectors of units, and the threads that are worth their while."""
+        directions, batch, units, threads = work.directions, work.output.shape[1], work.units, torch.get_num_threads()
         if self.kind == "dense":
             share = -(-batch * directions // threads)
-            return min(-(-share // PART) * PART, GROUP), 1
+            samples = min(-(-share // PART) * PART, GROUP)
+            items, weights = directions * -(-batch // samples), work.weight.numel() // directions
+            # Threads that share an item wait for each other at each step.
+            if items < threads and ((min(samples, batch) + 1) * weights < TEAMWORK or threads > openmp.cores()):
+                threads = items
+            return samples, 1, threads
         blocks, lanes = BLOCKS, 64 // work.x.element_size()
         while blocks > 1 and directions * -(-batch // SAMPLES) * -(-units // (lanes * blocks)) < 4 * threads:
             blocks //= 2
-        return SAMPLES, blocks
+        return SAMPLES, blocks, threads
 
     def _problem(self, work: Work) -> ctypes.Structure:
-        samples, blocks = self._items(work)
+        samples, blocks, threads = self._items(work)
         numbers = {
             **self.numbers(work), "width": work.width, "from": work.steps[0], "until": work.steps[1],
-            "samples": samples, "blocks": blocks, "threads": torch.get_num_threads(),
+            "samples": samples, "blocks": blocks, "threads": threads,
             "limit": [limit(p) for p in work.zoneout], "rows": address(work.rows), "order": address(work.order),
         }  # fmt: skip
         return self.structs.filled(numbers, work, work.directions)

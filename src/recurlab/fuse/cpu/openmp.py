@@ -41,6 +41,11 @@ def prepare_forks() -> None:
         os.register_at_fork(before=_end_threads, after_in_child=_do_without)
 
 
+def cores() -> int:
+    """Return how many threads this process can run at the same time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def load_runtime(compiler: str) -> None:
     """Load the OpenMP runtime that a compiler's code calls, if the process has none; `compiler` is its version text."""
     # The two kinds of compilers call runtimes of two kinds; GCC's gives its licence with its version.

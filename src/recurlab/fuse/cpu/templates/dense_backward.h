@@ -124,10 +124,12 @@ template <int K> static INLINE void backward_tile(Group &group, const real *pack
 template <int K> static INLINE void backward_phases(Group &group, long t) {
     if constexpr (K >= 0) {
         const Problem &p = group.p;
-        const real *pack = group.packed + packed_size<0>(p, true) - packed_size<K>(p, true);
-        for (long head = 0; head < p.units / p.width; head++)
-            for (long tile = 0; tile < tiles_of(p.width, BACK); tile++, pack += gates_in(K) * p.width * BACK * W)
-                backward_tile<K>(group, pack, t, head, tile);
+        const real *const pack = group.packed + packed_size<0>(p, true) - packed_size<K>(p, true);
+        const long tiles = tiles_of(p.width, BACK), size = backward_tile_size<K>(p);
+        each_tile_of(p, BACK, group.share, t % 2, [&](long head, long tile) {
+            backward_tile<K>(group, pack + (head * tiles + tile) * size, t, head, tile);
+        });
+        group.meet();
         backward_phases<K - 1>(group, t);
     }
 }
@@ -151,6 +153,7 @@ static void backward_group(Group &group) {
         const long at = at_state(p, group.sample + m) + j;
         for (int i = 0; i < S; i++)
             store(s.d_state[i] + m * s.stride + j, d.d_end[i] ? load(d.d_end[i] + at, n) : splat(0), n);
+        store(s.held + m * s.stride + j, splat(0), n);
     });
     for (long i = p.steps - 1; i >= 0; i--) {
         const long t = time_of(p, d, i);
@@ -160,13 +163,11 @@ static void backward_group(Group &group) {
         for (int m = 0; m < group.present; m++)
             if (counts(p, t, group.sample + m)) s.previous[m] = previous_step(p, d, i, group.sample + m);
         s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
-        for (long j = 0; j < p.units; j += W)
-            with_lanes(lanes(p.units, j), [&](auto full) {
-                constexpr bool FULL = decltype(full)::value;
-                const int n = lanes(p.units, j);
-                each_sample<0, FULL>(
-                    group, j, n, [&](int m, Sums &sums) { advance_back<FULL>(group, sums, t, m, j, n); });
-            });
+        each_vector(group, [&](auto full, long j, int n) {
+            constexpr bool FULL = decltype(full)::value;
+            each_sample<0, FULL>(group, j, n, [&](int m, Sums &sums) { advance_back<FULL>(group, sums, t, m, j, n); });
+        });
+        group.meet();
         if (any_counts(group, t)) backward_phases<PHASES - 1>(group, t);
         clear_where_cut(group, s.d_state, t);
     }

@@ -74,11 +74,14 @@ template <int K> static INLINE void forward_tile(Group &group, const real *pack,
 template <int K> static INLINE void forward_phases(Group &group, const real *pack, long t) {
     if constexpr (K < PHASES) {
         const Problem &p = group.p;
-        constexpr int columns = gates_in(K) * across(gates_in(K));
-        for (long head = 0; head < p.units / p.width; head++)
-            for (long tile = 0; tile < tiles_of(p.width, across(gates_in(K))); tile++, pack += p.width * columns * W)
-                forward_tile<K>(group, pack, t, head, tile);
-        forward_phases<K + 1>(group, pack, t);
+        constexpr int wide = across(gates_in(K));
+        const long tiles = tiles_of(p.width, wide), size = forward_tile_size<K>(p);
+        // In turns forwards and backwards: the weights that the caches hold are those that were read last.
+        each_tile_of(p, wide, group.share, t % 2, [&](long head, long tile) {
+            forward_tile<K>(group, pack + (head * tiles + tile) * size, t, head, tile);
+        });
+        group.meet();
+        forward_phases<K + 1>(group, pack + p.units / p.width * tiles * size, t);
     }
 }
 
@@ -98,6 +101,7 @@ static void pad(Group &group, long t) {
 static void forward_step(Group &group, long t) {
     const Direction &d = group.d;
     Scratch &s = group.s;
+    bool wait = draw_at(group, t) || d.cuts;  // before another thread's units are read
     group.present = present(group.p, t, group.sample, group.samples);
     pad(group, t);
     clear_where_cut(group, s.now, t);
@@ -106,18 +110,22 @@ static void forward_step(Group &group, long t) {
     if constexpr (PHASES > 0) {
         s.entering[0] = s.own_entering;
         if (Step::OPERAND_IS_STATE && !d.dropout && !d.entering[0]) s.entering[0] = s.now[0];
-        else
+        else {
             each_vector(group, 0, group.present, [&](auto full, int m, long j, int n) {
                 Inputs in;
                 read_inputs<0, decltype(full)::value>(group, t, m, j, n, in);
                 read_states<decltype(full)::value>(group, s.now, m, j, n, in);
                 enter<0, decltype(full)::value>(group, in, t, m, j, n);
             });
+            wait = true;
+        }
+        if (wait) group.meet();
         if (!idle) return forward_phases<0>(group, group.packed, t);
-        for (int k = 1; k < PHASES; k++)
-            if (d.entering[k])
-                for (long i = 0; i < group.present * group.p.units; i++)
-                    d.entering[k][row_of(group.p, t, group.sample) * group.p.units + i] = 0;
+        each_vector(group, 0, group.present, [&](auto full, int m, long j, int n) {
+            const long at = row_of(group.p, t, group.sample + m) * group.p.units + j;
+            for (int k = 1; k < PHASES; k++)
+                if (d.entering[k]) put<decltype(full)::value>(d.entering[k] + at, splat(0), n);
+        });
     }
     each_vector(group, 0, group.present, [&](auto full, int m, long j, int n) {
         Inputs in;
@@ -125,6 +133,7 @@ static void forward_step(Group &group, long t) {
         read_states<decltype(full)::value>(group, s.now, m, j, n, in);
         finish<decltype(full)::value>(group, in, t, m, j, n);
     });
+    group.meet();
 }
 
 static void forward_group(Group &group) {
@@ -135,9 +144,9 @@ static void forward_group(Group &group) {
         for (int i = 0; i < S; i++)
             store(s.now[i] + m * s.stride + j, load(d.start[i] + at_state(p, group.sample + m) + j, n), n);
     });
+    group.meet();
     for (long i = 0; i < p.steps; i++) {
         const long t = time_of(p, d, i);
-        draw_at(group, t);
         if (d.recur) s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
         forward_step(group, t);
         for (int k = 0; k < S; k++) {

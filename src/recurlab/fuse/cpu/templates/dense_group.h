@@ -3,7 +3,8 @@
 #include "dense_products.h"
 
 // The dense and the block recurrence: a step needs the whole state of a head, so an item of work is a group of samples
-// of one direction over all steps, and no thread waits for another inside the loop over time. The products with
+// of one direction over all steps, and threads wait for each other inside the loop over time
+// only where there are fewer groups than threads. The products with
 // the recurrent weight are computed in tiles of samples by vectors of units, held in registers, and each tile goes
 // through the step's arithmetic before the next one is begun.
 struct Scratch {
@@ -22,6 +23,14 @@ struct Group {
     long sample;
     int samples, present;  // of the group, and those that have the present step, which come first
     Scratch s;
+    // Where several threads share a group each does its share of the units, in vectors or in tiles, and waits for the
+    // others before it reads what they have written.
+    Share share;
+    Meeting *meeting;
+
+    void meet() {
+        if (share.size > 1) meeting->wait(share.size);
+    }
 };
 
 static INLINE int lanes(long units, long from) { return units - from < W ? (int)(units - from) : W; }
@@ -65,12 +74,17 @@ template <class F> static INLINE void with_lanes(int n, const F &f) {
     else f(Full<false>{});
 }
 
-// Calls f(Full, sample, unit, lanes) for every vector of the states of samples `from` to `until` - 1.
+// Calls f(Full, unit, lanes) for every vector of units that is this thread's.
+template <class F> static INLINE void each_vector(const Group &group, const F &f) {
+    const long count = vectors_of(group.p.units), until = group.share.until(count);
+    for (long v = group.share.from(count); v < until; v++)
+        with_lanes(lanes(group.p.units, v * W), [&](auto full) { f(full, v * W, lanes(group.p.units, v * W)); });
+}
+// Calls f(Full, sample, unit, lanes) for those of the states of samples `from` to `until` - 1.
 template <class F> static INLINE void each_vector(const Group &group, int from, int until, const F &f) {
-    for (long j = 0; j < group.p.units; j += W)
-        with_lanes(lanes(group.p.units, j), [&](auto full) {
-            for (int m = from; m < until; m++) f(full, m, j, lanes(group.p.units, j));
-        });
+    each_vector(group, [&](auto full, long j, int n) {
+        for (int m = from; m < until; m++) f(full, m, j, n);
+    });
 }
 
 static INLINE bool any_counts(const Group &group, long t) {
@@ -80,25 +94,28 @@ static INLINE bool any_counts(const Group &group, long t) {
 }
 
 static void clear_where_cut(const Group &group, real *const *rows, long t) {
-    for (int m = 0; m < group.present; m++)
-        if (is_cut(group.p, group.d, t, group.sample + m))
-            for (int s = 0; s < S; s++)
-                for (long j = 0; j < group.p.units; j++) rows[s][m * group.s.stride + j] = 0;
+    if (!group.d.cuts) return;
+    each_vector(group, 0, group.present, [&](auto full, int m, long j, int n) {
+        for (int s = 0; s < S; s++)
+            if (is_cut(group.p, group.d, t, group.sample + m))
+                put<decltype(full)::value>(rows[s] + m * group.s.stride + j, splat(0), n);
+    });
 }
 
 static INLINE real *drawn_at(const Group &group, int state, long t, int m, long j) {
     return group.s.drawn[state] + (t % 4 * group.samples + m) * group.s.stride + j;
 }
-// Draws for zoneout, each time that the group comes to another four steps.
-static void draw_at(Group &group, long t) {
+// Draws for zoneout, each time that the group comes to another four steps; returns whether it did.
+static bool draw_at(Group &group, long t) {
     Scratch &s = group.s;
-    if (!group.d.seed || t / 4 == s.four) return;
+    if (!group.d.seed || t / 4 == s.four) return false;
     s.four = t / 4;
     const int some = present(group.p, t / 4 * 4, group.sample, group.samples);  // at a later one of the four no more
     for (int i = 0; i < S; i++)
-        for (int m = 0; draws(group.p, group.d, i) && m < some; m++)
-            for (long j = 0; j < group.p.units; j += W) {
+        if (draws(group.p, group.d, i))
+            each_vector(group, 0, some, [&](auto, int m, long j, int) {
                 const Drawn drawn = draw(group.p, group.d, t, place_of(group.p, group.sample + m), j, i);
                 for (int k = 0; k < 4; k++) store(drawn_at(group, i, k, m, j), (vec)drawn.at[k]);
-            }
+            });
+    return true;
 }

@@ -23,38 +23,54 @@ template <int K> static long packed_size(const Problem &p, bool back) {
     }
 }
 
-// The weight from unit `from` to gate g of unit `to`, both counted within the head; 0 beyond it.
-static INLINE real weight_at(const Problem &p, const Direction &d, int g, long head, long to, long from) {
-    return to < p.width ? d.weight[(g * p.units + head * p.width + to) * p.width + from] : 0;
+// Where the weights lie from a head's first unit to gate `slot` of its unit `to`.
+static INLINE const real *weights_at(const Problem &p, const Direction &d, int slot, long head, long to) {
+    return d.weight + (Step::SLOTS[slot] * p.units + head * p.width + to) * p.width;
 }
 
-template <int K> static void pack_forward(const Problem &p, const Direction &d, real *out) {
-    if constexpr (K < PHASES) {
-        constexpr int gates = gates_in(K), wide = across(gates);
-        for (long head = 0; head < p.units / p.width; head++)
-            for (long tile = 0; tile < tiles_of(p.width, wide); tile++, out += p.width * gates * wide * W)
-                for (int c = 0; c < wide * gates; c++)
-                    for (int lane = 0; lane < W; lane++) {
-                        const long to = (tile * wide + c / gates) * W + lane;
-                        const int g = Step::SLOTS[Step::START[K] + c % gates];
-                        for (long k = 0; k < p.width; k++)
-                            out[(k * wide * gates + c) * W + lane] = weight_at(p, d, g, head, to, k);
-                    }
-        pack_forward<K + 1>(p, d, out);
+// Calls f(head, tile) for one thread's share of the tiles of all heads, in order or backwards.
+template <class F>
+static INLINE void each_tile_of(const Problem &p, int wide, const Share &share, bool backwards, const F &f) {
+    const long tiles = tiles_of(p.width, wide), count = p.units / p.width * tiles;
+    const long from = share.from(count), until = share.until(count);
+    for (long i = from; i < until; i++) {
+        const long tile = backwards ? until - 1 - (i - from) : i;
+        f(tile / tiles, tile % tiles);
     }
 }
 
-template <int K> static void pack_backward(const Problem &p, const Direction &d, real *out) {
+// The sizes of a tile's pack in phase K.
+template <int K> static INLINE long forward_tile_size(const Problem &p) {
+    return p.width * gates_in(K) * across(gates_in(K)) * W;
+}
+template <int K> static INLINE long backward_tile_size(const Problem &p) { return gates_in(K) * p.width * BACK * W; }
+
+template <int K = 0> static void pack_forward(const Problem &p, const Direction &d, real *out, const Share &share) {
     if constexpr (K < PHASES) {
-        for (long head = 0; head < p.units / p.width; head++)
-            for (long tile = 0; tile < tiles_of(p.width, BACK); tile++)
-                for (int i = 0; i < gates_in(K); i++)
-                    for (long k = 0; k < p.width; k++, out += BACK * W)
-                        for (int lane = 0; lane < BACK * W; lane++) {
-                            const long from = tile * BACK * W + lane;
-                            out[lane] =
-                                from < p.width ? weight_at(p, d, Step::SLOTS[Step::START[K] + i], head, k, from) : 0;
-                        }
-        pack_backward<K + 1>(p, d, out);
+        constexpr int gates = gates_in(K), wide = across(gates);
+        each_tile_of(p, wide, share, false, [&](long head, long tile) {
+            real *const at = out + (head * tiles_of(p.width, wide) + tile) * forward_tile_size<K>(p);
+            for (int c = 0; c < wide * gates; c++) {
+                const long to = (tile * wide + c / gates) * W;
+                const real *const from = weights_at(p, d, Step::START[K] + c % gates, head, to);
+                pack(from, {p.width, 1}, p.width - to, 1, p.width, at + c * W, wide * gates * W);
+            }
+        });
+        out += p.units / p.width * tiles_of(p.width, wide) * forward_tile_size<K>(p);
+        pack_forward<K + 1>(p, d, out, share);
+    }
+}
+
+template <int K = 0> static void pack_backward(const Problem &p, const Direction &d, real *out, const Share &share) {
+    if constexpr (K < PHASES) {
+        each_tile_of(p, BACK, share, false, [&](long head, long tile) {
+            real *const at = out + (head * tiles_of(p.width, BACK) + tile) * backward_tile_size<K>(p);
+            const long from = tile * BACK * W;
+            for (int i = 0; i < gates_in(K); i++)
+                pack(weights_at(p, d, Step::START[K] + i, head, 0) + from, {1, p.width}, p.width - from, BACK, p.width,
+                    at + i * p.width * BACK * W, BACK * W);
+        });
+        out += p.units / p.width * tiles_of(p.width, BACK) * backward_tile_size<K>(p);
+        pack_backward<K + 1>(p, d, out, share);
     }
 }

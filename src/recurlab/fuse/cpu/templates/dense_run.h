@@ -4,7 +4,13 @@
 
 // Memory for the groups, and the threads that run them.
 
-// Memory for one group, all zero: rows of the state's length, and a little longer so that they don't share cache sets.
+// Rows of the state's length, and a little longer so that they don't share cache sets, for a group of p.samples.
+static long row_stride(const Problem &p) { return vectors_of(p.units) * W + W; }
+static long room_for(const Problem &p) {
+    return p.samples * ((7 * S + PHASES + 1) * row_stride(p) + Step::KEPT * p.units);
+}
+
+// Memory for one group.
 struct Arena {
     real *at;
     real *take(long count) {
@@ -14,17 +20,16 @@ struct Arena {
     }
 };
 
-static void run_group(const Problem &p, const real *const *packed, long item, bool back) {
+static void run_group(
+    const Problem &p, const real *packed, long item, Arena arena, bool back, Share share, Meeting *meeting) {
     const long groups = (p.batch + p.samples - 1) / p.samples, sample = item % groups * p.samples;
-    const long left = p.batch - sample, samples = left < p.samples ? left : p.samples;
-    const long stride = vectors_of(p.units) * W + W, row = samples * stride;
-    Group group = {p, p.direction[item / groups], packed[item / groups], sample, (int)samples, (int)samples, {}};
-    const Block room((7 * S + PHASES + 1) * row + samples * Step::KEPT * p.units, true);
-    long *const previous = (long *)__builtin_calloc(samples, sizeof(long));
-    bool *const begun = (bool *)__builtin_calloc(samples, sizeof(bool));
-    Arena arena = {room.at};
+    const int samples = (int)least(p.samples, p.batch - sample);
+    const long row = samples * row_stride(p);
+    Group group = {p, p.direction[item / groups], packed, sample, samples, samples, {}, share, meeting};
+    long previous[GROUP];
+    bool begun[GROUP] = {};
     Scratch &s = group.s;
-    s.stride = stride;
+    s.stride = row_stride(p);
     s.recur_stride = Step::KEPT * p.units;
     for (int i = 0; i < S; i++) s.now[i] = arena.take(row), s.next[i] = arena.take(row), s.d_state[i] = arena.take(row);
     for (int i = 0; i < S; i++) s.drawn[i] = arena.take(4 * row);
@@ -36,18 +41,35 @@ static void run_group(const Problem &p, const real *const *packed, long item, bo
     s.begun = begun;
     s.four = -1;
     back ? backward_group(group) : forward_group(group);
-    __builtin_free(previous);
-    __builtin_free(begun);
 }
 
+// All threads pack the weights together. Then each takes one group after the other, or, if there are fewer groups than
+// threads, they form a team for each.
 static void run(const Problem &p, bool back) {
-    const Block rooms[2] = {Block(packed_size<0>(p, back)), Block(p.directions > 1 ? packed_size<0>(p, back) : 0)};
-    const real *const packed[2] = {rooms[0].at, rooms[1].at};
-    parallel(p.directions, p.threads, [&](long i) {
-        back ? pack_backward<0>(p, p.direction[i], rooms[i].at) : pack_forward<0>(p, p.direction[i], rooms[i].at);
+    const long groups = (p.batch + p.samples - 1) / p.samples, items = p.directions * groups;
+    const long size = packed_size<0>(p, back), room = room_for(p), places = least(items, p.threads);
+    const Block packed(p.directions * size), rooms(places * room);
+    const Block meetings((places + 1) * sizeof(Meeting) / sizeof(real), true);
+    Meeting *const meeting = (Meeting *)meetings.at;
+    long next = 0;
+    together(p.threads, [&](int rank, int threads) {
+        const Share part = {rank, threads};
+        for (int d = 0; d < p.directions; d++)
+            back ? pack_backward(p, p.direction[d], packed.at + d * size, part)
+                 : pack_forward(p, p.direction[d], packed.at + d * size, part);
+        meeting[places].wait(threads);
+        const auto work = [&](long item, long place, const Share &share) {
+            const real *const weights = packed.at + item / groups * size;
+            run_group(p, weights, item, {rooms.at + place * room}, back, share, meeting + place);
+        };
+        const int members = (int)(threads / items);
+        if (members > 1) {
+            if (rank < items * members) work(rank / members, rank / members, {rank % members, members});
+            return;
+        }
+        for (long item; (item = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < items;)
+            work(item, places < threads ? item : rank, {0, 1});
     });
-    const long groups = (p.batch + p.samples - 1) / p.samples;
-    parallel(p.directions * groups, p.threads, [&](long i) { run_group(p, packed, i, back); });
 }
 
 void run_forward(const Problem &p) { run(p, false); }

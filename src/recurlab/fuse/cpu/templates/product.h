@@ -22,28 +22,6 @@ struct Region {
     long from_row, until_row, from_column, until_column;
 };
 
-static INLINE int lanes_at(const Product &p, long column) { return (int)least(W, p.columns - column); }
-static INLINE vec load_some(const real *from, int n) { return n == W ? load(from) : load(from, n); }
-static INLINE void store_some(real *to, vec v, int n) { n == W ? store(to, v) : store(to, v, n); }
-
-static void pack_panel(const Product &p, long column, int wide, long from, long terms, real *out) {
-    for (int c = 0; c < wide; c++, column += W, out += W) {
-        const int n = lanes_at(p, column);
-        const real *const at = p.right + column * p.right_column + from * p.right_term;
-        if (p.right_column == 1) {
-            for (long k = 0; k < terms; k++) store(out + k * wide * W, load_some(at + k * p.right_term, n));
-            continue;
-        }
-        for (long k = 0; k < terms; k += W) {
-            const int some = (int)least(W, terms - k);
-            vec square[W] = {};
-            for (int i = 0; i < n; i++) square[i] = load_some(at + i * p.right_column + k, some);
-            transpose(square);
-            for (int i = 0; i < some; i++) store(out + (k + i) * wide * W, square[i]);
-        }
-    }
-}
-
 // Packs rows whose terms do not lie side by side, in tiles of M; missing ones are zero.
 template <int M> static void pack_band(const Product &p, long row, int band, long from, long terms, real *out) {
     for (int m = 0; m < band; m += M, out += terms * M) {
@@ -52,7 +30,7 @@ template <int M> static void pack_band(const Product &p, long row, int band, lon
         // What a vector writes beyond a tile is written over next.
         for (long k = 0; k < terms; k++)
             for (int i = 0; i < M; i += W)
-                store(out + k * M + i, i < some ? load_some(at + k * p.left_term + i, (int)least(W, some - i)) : splat(0));
+                store(out + k * M + i, load_some(at + k * p.left_term + i, some - i));
     }
 }
 
@@ -74,7 +52,7 @@ static void multiply_band(const Product &p, long row, int band, const real *pack
     for (int m = 0; m < band; m++)
         for (int c = 0; c < C; c++) {
             real *const to = p.out + (row + m) * p.out_row + column + c * W;
-            const int n = lanes_at(p, column + c * W);
+            const long n = p.columns - column - c * W;
             store_some(to, add ? load_some(to, n) + acc[m][c] : acc[m][c], n);
         }
 }
@@ -96,7 +74,10 @@ static void multiply_region(const Product &p, const Region &r) {
             for (long j = r.from_column; j < r.until_column; j += PANEL * W)
                 f(j, (int)least(PANEL, (r.until_column - j + W - 1) / W), panels.at + (j - r.from_column) * terms);
         };
-        each_panel([&](long j, int wide, real *panel) { pack_panel(p, j, wide, from, terms, panel); });
+        each_panel([&](long j, int wide, real *panel) {
+            const real *const at = p.right + j * p.right_column + from * p.right_term;
+            pack(at, {p.right_column, p.right_term}, p.columns - j, wide, terms, panel, wide * W);
+        });
         for (long i = r.from_row; i < r.until_row; i += BAND) {
             const int band = (int)least(BAND, r.until_row - i);
             int packed = 0;  // in tiles of so many rows

@@ -83,3 +83,30 @@ INLINE void transpose(vec (&square)[W]) {
         for (int i = 0; i < W; i++) square[i] = next[i];
     }
 }
+
+// ---- packing -----------------------------------------------------------------------------------------------
+
+INLINE vec load_some(const real *from, long n) { return n >= W ? load(from) : load(from, n > 0 ? (int)n : 0); }
+INLINE void store_some(real *to, vec v, long n) { n >= W ? store(to, v) : store(to, v, (int)n); }
+
+// Writes the terms of `wide` vectors of columns one after the other, `step` numbers apart, and 0 for the columns from
+// `columns` on. `by` says where columns and terms lie; one of its strides is 1.
+struct Spread {
+    long column, term;
+};
+static void pack(const real *from, Spread by, long columns, int wide, long terms, real *out, long step) {
+    if (by.column == 1) {
+        for (long k = 0; k < terms; k++)
+            for (int c = 0; c < wide; c++)
+                store(out + k * step + c * W, load_some(from + k * by.term + c * W, columns - c * W));
+        return;
+    }
+    for (int c = 0; c < wide; c++)
+        for (long k = 0; k < terms; k += W) {
+            vec square[W] = {};
+            for (int i = 0; i < W && c * W + i < columns; i++)
+                square[i] = load_some(from + (c * W + i) * by.column + k, terms - k);
+            transpose(square);
+            for (int i = 0; i < W && k + i < terms; i++) store(out + (k + i) * step + c * W, square[i]);
+        }
+}
