@@ -12,17 +12,17 @@ from recurlab.backends import select
 from recurlab.backends.call import Call, Direction
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
-from recurlab.errors import RecurlabError, check_choice, check_instance, check_integer
+from recurlab.errors import check_choice, check_instance, check_integer
 from recurlab.layers import MASKED_OUTPUTS
-from recurlab.layers.carried import CarryingLayer
 from recurlab.layers.explain import explain, probe, summary
 from recurlab.layers.noise import check_rates, dropout_factor, per_state, sequence_dropout, zoneout_seed
 from recurlab.layers.options import SINGLE, Weights, split_weights
 from recurlab.layers.regularizers import Regularizer
 from recurlab.layers.sequence import Sequence, arrange
+from recurlab.layers.step import SteppingLayer
 
 
-class RNN(CarryingLayer):
+class RNN(SteppingLayer):
     """A recurrent layer that stands where `torch.nn.GRU`, `LSTM` or `RNN` stood.
 
     Parameter names, shapes and gate order are those of torch, so state_dicts can be exchanged both
@@ -168,38 +168,6 @@ class RNN(CarryingLayer):
         )
         x, final = self._run(sequence, hx, _backend or self.backend)
         return sequence.restore(x), final
-
-    def step(self, input: Tensor, hx: Tensor | State | None = None) -> tuple[Tensor, Tensor | State]:
-        """Run the layer over one step of each sequence, as for an agent or a stream.
-
-        Step by step it gives what `forward` gives for the sequence: in evaluation bit for bit with
-        backend="eager" on a CPU in float32 and float64 (on one machine with as many threads), up to
-        rounding otherwise. In training each step draws its own masks. "auto" is eager here: a
-        single step has no loop to fuse. Hooks of the layer see a sequence of one step.
-
-        Args:
-            input: (B, I), or (I,).
-            hx: the state that the last step returned, as in `forward`; None is zero, or what a
-                stateful layer carries.
-
-        Returns:
-            The output, (B, H) or (H,), and the state after the step.
-
-        Raises:
-            RecurlabError: for a bidirectional layer or one that goes backwards, or a wrong shape.
-        """
-        for key in ("bidirectional", "go_backwards"):
-            if getattr(self, key):
-                raise RecurlabError(f"{key}=True: such a layer needs whole sequences, it can't run step by step")
-        if not isinstance(input, Tensor):
-            raise RecurlabError(f"input={type(input).__name__}: must be a tensor")
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
-            raise RecurlabError(f"input={tuple(input.shape)}: must be (B, I) or (I,) with I={self.input_size}")
-        time = 1 if self.batch_first and input.dim() == 2 else 0
-        backend = "eager" if self.backend == "auto" else self.backend
-        # A call of the layer, not of `forward`, so that hooks run: those of pruning compute the weights.
-        output, state = self(input.unsqueeze(time), hx, _backend=backend)
-        return output.squeeze(time), state
 
     def flatten_parameters(self) -> None:
         """Do nothing: code written for torch calls this, but here the weights need no packing."""

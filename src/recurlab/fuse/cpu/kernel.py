@@ -1,6 +1,8 @@
 """A cell's kernels on a CPU: from tensors to the C structs that the kernels read, and the call."""
 
 import ctypes
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from recurlab.cells.zoneout import limit
 from recurlab.fuse.abi import Structs, address
 from recurlab.fuse.cpu import openmp, product
 from recurlab.fuse.cpu.compiler import load
-from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source
+from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source, step_source
 from recurlab.fuse.kernel import Kernel, Work
 
 TEAMWORK = 1 << 18  # weights times samples and one from which on it pays to share a step of the dense kernel
@@ -28,6 +30,13 @@ class CpuKernel(Kernel):
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
         self.library = load(cpu_source(self.text, self.structs.text, kind, dtype))
         product.library(dtype)  # compiled now, not in the middle of a step
+
+    @cached_property
+    def step(self) -> Any:
+        """The compiled function of a single step, see `step.h`; it takes the bytes of its struct."""
+        function = load(step_source(self.text, self.structs.text, self.storage)).step
+        function.argtypes, function.restype = [ctypes.c_char_p], None
+        return function
 
     def forward(self, work: Work) -> None:
         self.library.forward(ctypes.byref(self._problem(work)))

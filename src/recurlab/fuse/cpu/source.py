@@ -28,6 +28,11 @@ def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype) -> str:
     return _text(LOOPS[kind], generated, "Problem", ("forward", "backward"))
 
 
+def step_source(step: str, structs: str, dtype: torch.dtype) -> str:
+    """Return the C++ source of a single step of layers of a cell; the arguments are those of `cpu_source`."""
+    return _text("step", {"constants": constants(dtype), "generated": f"{step}\n{structs}"}, "StepCall", ("step",))
+
+
 def product_source(dtype: torch.dtype) -> str:
     """Return the C++ source of the product of two matrices for a CPU."""
     return _text("product", {"constants": constants(dtype)}, "Product", ("product",))
