@@ -71,9 +71,9 @@ class CpuKernel(Kernel):
             share = -(-batch * directions // threads)
             samples = min(-(-share // PART) * PART, GROUP)
             items, weights = directions * -(-batch // samples), work.weight.numel() // directions
-            # Threads that share an item wait for each other at each step.
-            if items < threads and ((min(samples, batch) + 1) * weights < TEAMWORK or threads > openmp.cores()):
-                threads = items
+            if items < threads:  # those that share an item wait for each other at each step
+                shared = (min(samples, batch) + 1) * weights >= TEAMWORK
+                threads = max(items, min(threads, openmp.cores())) if shared else items
             return samples, 1, threads
         blocks, lanes = BLOCKS, 64 // work.x.element_size()
         while blocks > 1 and directions * -(-batch // SAMPLES) * -(-units // (lanes * blocks)) < 4 * threads:
