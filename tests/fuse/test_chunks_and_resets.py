@@ -12,24 +12,36 @@ T, B = 23, 3
 
 
 def chunks_of(steps: int, monkeypatch) -> None:
-    """Let the backward of a diagonal LSTM of three samples take so many steps in a call."""
+    """Let the backward of an LSTM of three samples take so many steps in a call."""
     monkeypatch.setattr("recurlab.fuse.cpu.kernel.CHUNK", steps * B * 4 * H * 8)
+    monkeypatch.setattr("recurlab.fuse.cpu.kernel.LEAST", 1)
 
 
+CELLS = [
+    {"cell": "indy_lstm"},
+    {"cell": "lstm"},
+    {"cell": "gru", "reset": "before"},
+    {"cell": "rnn", "recurrence": "block", "heads": 5},
+]
+by_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell["cell"])
+
+
+@by_cell
 @pytest.mark.parametrize("steps", [1, 6, 22])
-def test_a_gradient_taken_in_chunks_draws_the_same_for_zoneout(steps, monkeypatch):
-    layer, x = make(cell="indy_lstm", zoneout=0.3, masked_output="hold"), draw(T, B, FEATURES)
+def test_a_gradient_taken_in_chunks_draws_the_same_for_zoneout(steps, cell, monkeypatch):
+    layer, x = make(zoneout=0.3, masked_output="hold", **cell), draw(T, B, FEATURES)
     wanted = everything(layer, x)
     chunks_of(steps, monkeypatch)
     assert_close(everything(layer, x), wanted, rtol=1e-12, atol=1e-12)
 
 
+@by_cell
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_gradients_of_outputs_that_are_held_reach_the_step_that_was_held(steps, monkeypatch):
+def test_gradients_of_outputs_that_are_held_reach_the_step_that_was_held(steps, cell, monkeypatch):
     mask = torch.zeros(T, B, dtype=torch.bool)
     mask[[0, 1, 7, 8, 20], 0] = mask[[3, 22], 1] = True  # outputs are held for up to 18 steps, over several chunks
     mask[::2, 2] = True
-    x, options = draw(T, B, FEATURES), {"cell": "indy_lstm", "masked_output": "hold"}
+    x, options = draw(T, B, FEATURES), {"masked_output": "hold", **cell}
     wanted = everything(make(backend="eager", **options), x, mask=mask)
     chunks_of(steps, monkeypatch)
     assert_close(everything(make(**options), x, mask=mask), wanted, rtol=1e-10, atol=1e-10)

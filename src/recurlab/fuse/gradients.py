@@ -29,17 +29,13 @@ def gradients(
     whole = work(given, results)
     whole.d_output, whole.d_start, whole.d_end = d_output, d_state, d_state
     sums = _prepare_sums(made, whole)
-    d_input, d_weight = _run(made, given, whole, input_grad)
+    d_input, d_weight, d_recurrent = _run(made, given, whole, input_grad)
     d_bias_ih, d_bias_hh, *rest = sums.sum(2).unbind(0)
     units = whole.units
     for first, last in made.same:
         d_bias_hh[:, first * units : last * units] = d_bias_ih[:, first * units : last * units]
     if rest:
         d_recurrent = rest[0].view_as(given.weight_hh)
-    elif whole.directions == 1:
-        d_recurrent = _recurrent_gradient(made, whole, given.weight_hh, 0)
-    else:
-        d_recurrent = torch.stack([_recurrent_gradient(made, whole, w, d) for d, w in enumerate(given.weight_hh)])
     d_biases = [
         None if bias is None else gradient.view_as(bias)
         for bias, gradient in ((given.bias_ih, d_bias_ih), (given.bias_hh, d_bias_hh))
@@ -56,43 +52,47 @@ def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
     whole.d_bias_ih, whole.d_bias_hh, *rest = sums.unbind(0)
     if diagonal:
         whole.d_weight = rest[0] if rest else whole.start.new_zeros(whole.directions, *parts)
-        whole.d_held = whole.start.new_zeros(whole.directions, batch, whole.units) if whole.hold else None
+    whole.d_held = whole.start.new_zeros(whole.directions, batch, whole.units) if whole.hold else None
     return sums
 
 
-def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple[Tensor | None, Tensor]:
-    """Run the backward of the kernels, and return the gradients of the input and of its weight."""
+def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Run the backward of the kernels; return the gradients of the input, its weight and a recurrent matrix."""
     steps, batch, rows = whole.x.shape
-    if made.kind == "dense" and made.own_gates:
-        own = len(made.own_gates) * whole.units
-        whole.d_recur = empty(whole.x, whole.directions, steps, batch, own)
+    dense, size = made.kind == "dense", made.steps_at_a_time(whole)
     d_input = empty(given.input, *given.input.shape) if input_grad else None
-    # Transposed: the product with the long side first in both is the faster one.
-    d_weight = given.weight_ih.new_zeros(given.weight_ih.shape[::-1])
+    d_weight = given.weight_ih.new_empty(given.weight_ih.shape)
+    recurrent = sum(map(len, made.cell.phases)) == len(made.cell.gates)  # each gate: all of the gradient is set below
+    weight_hh = given.weight_hh
+    d_recurrent = weight_hh.new_empty(weight_hh.shape) if recurrent else weight_hh.new_zeros(weight_hh.shape)
+    by_direction = d_recurrent.view(whole.directions, -1, whole.width) if dense else ()
     inputs = aligned(given.input)
-    size = made.steps_at_a_time(whole)
     d_x = empty(whole.x, size, batch, rows)
+    own = len(made.own_gates) * whole.units if dense else 0
+    d_recur = empty(whole.x, whole.directions, size, batch, own) if own else None
     for until in range(steps, 0, -size):
         start = max(0, until - size)
         whole.steps, whole.d_x = (start, until), d_x[: until - start]
+        whole.d_recur = None if d_recur is None else d_recur[:, : until - start]
         made.backward(whole)
-        flat = whole.d_x.flatten(0, 1).to(given.input.dtype)
-        made.multiply(d_weight, inputs[start:until].flatten(0, 1).t(), flat, add=True)
+        flat, add = whole.d_x.flatten(0, 1).to(given.input.dtype), until < steps
+        made.multiply(d_weight, flat.t(), inputs[start:until].flatten(0, 1), add=add)
         if d_input is not None:
             made.multiply(d_input[start:until].flatten(0, 1), flat, given.weight_ih)
-    return d_input, d_weight.t().contiguous()
+        for d, result in enumerate(by_direction):
+            _add_recurrent(made, whole, d, result, add=add)
+    return d_input, d_weight, d_recurrent
 
 
-def _recurrent_gradient(made: Kernel, whole: Work, weight: Tensor, d: int) -> Tensor:
-    """Return the gradient of one direction's recurrent weight."""
-    units = whole.units
-    result = weight.new_zeros(weight.shape[::-1])
-    phases = made.cell.phases
+def _add_recurrent(made: Kernel, whole: Work, d: int, result: Tensor, *, add: bool) -> None:
+    """Set the gradient of one direction's recurrent weight (G*H, width) to that of some steps, or add it."""
+    phases, units = made.cell.phases, whole.units
     for k, phase in enumerate(phases):
         entered = _entered(whole, d, k, len(phases))
         for first, last, gradient in _runs(made, whole, d, phase):
-            _multiply(made, result[:, first * units : last * units], gradient, entered)
-    return result.t().contiguous()
+            rows = result[first * units : last * units]
+            for i, (steps, operand) in enumerate(entered):
+                _multiply(made, rows, gradient[steps], operand, add=add or i > 0)
 
 
 def _runs(made: Kernel, whole: Work, d: int, phase: tuple[str, ...]) -> Iterator[tuple[int, int, Tensor]]:
@@ -116,30 +116,32 @@ def _runs(made: Kernel, whole: Work, d: int, phase: tuple[str, ...]) -> Iterator
 
 
 def _entered(whole: Work, d: int, k: int, phases: int) -> list[tuple[slice, Tensor]]:
-    """Return what entered phase k of so many, as pairs of steps and values (steps, B, H)."""
+    """Return what entered phase k of so many, as pairs of steps of this call and values (steps, B, H)."""
+    start, until = whole.steps
     kept = 0 if whole.entering is None else whole.entering.shape[1]
     if whole.entering is not None and k >= phases - kept:
-        return [(slice(None), whole.entering[d, k - (phases - kept)])]
+        return [(slice(None), whole.entering[d, k - (phases - kept), start:until])]
     # It was the state itself: the output of the step before.
-    steps = whole.output.shape[0]
-    first, later, before = slice(0, 1), slice(1, None), slice(0, -1)
-    if d == 1:
-        first, later, before = slice(steps - 1, None), slice(0, -1), slice(1, None)
     output = whole.output[..., d * whole.units : (d + 1) * whole.units]
-    pairs = [(first, whole.start[d, :1]), (later, output[before])]
-    return pairs if steps > 1 else pairs[:1]
+    if d == 1:
+        first, later, before = slice(-1, None), slice(0, -1), slice(start + 1, until)
+        earlier = output[until : until + 1]
+    else:
+        first, later, before = slice(0, 1), slice(1, None), slice(start, until - 1)
+        earlier = output[start - 1 : start] if start else output[:0]
+    pairs = [(first, earlier if len(earlier) else whole.start[d, :1])]
+    return [(later, output[before]), *pairs] if until - start > 1 else pairs
 
 
-def _multiply(made: Kernel, result: Tensor, gradient: Tensor, entered: list[tuple[slice, Tensor]]) -> None:
-    """Add the sum over steps and samples of what entered times the gradient (T, B, n*H), to result (width, n*H)."""
-    width = result.shape[0]
-    for steps, operand in entered:
-        left, right = gradient[steps].flatten(0, 1), operand.flatten(0, 1).to(gradient.dtype)
-        units = right.shape[1]
-        if width == units:
-            made.multiply(result, right.t(), left, add=True)
-            continue
-        heads, gates = units // width, result.shape[1] // units
-        by_head = left.view(-1, gates, heads, width).permute(2, 1, 3, 0).flatten(1, 2)
-        product = torch.bmm(by_head, right.view(-1, heads, width).transpose(0, 1))
-        result += product.view(heads, gates, width, width).transpose(0, 1).reshape(-1, width).t()
+def _multiply(made: Kernel, result: Tensor, gradient: Tensor, entered: Tensor, *, add: bool) -> None:
+    """Set result (n*H, width) to the sum over steps and samples of gradient (..., n*H) times entered, or add it."""
+    left, right = gradient.flatten(0, 1), entered.flatten(0, 1).to(gradient.dtype)
+    width, units = result.shape[1], right.shape[1]
+    if width == units:
+        made.multiply(result, left.t(), right, add=add)
+        return
+    heads, gates = units // width, len(result) // units
+    by_head = left.view(-1, gates, heads, width).permute(2, 1, 3, 0).flatten(1, 2)
+    product = torch.bmm(by_head, right.view(-1, heads, width).transpose(0, 1))
+    product = product.view(heads, gates, width, width).transpose(0, 1).reshape(-1, width)
+    result.copy_(result + product if add else product)

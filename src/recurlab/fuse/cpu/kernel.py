@@ -16,6 +16,7 @@ from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source, s
 from recurlab.fuse.kernel import Kernel, Work
 
 TEAMWORK = 1 << 18  # weights times samples and one from which on it pays to share a step of the dense kernel
+LEAST = 16  # steps of the dense kernel at a time, since it packs its weights each time
 CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
 
 
@@ -56,13 +57,13 @@ class CpuKernel(Kernel):
     def steps_at_a_time(self, work: Work) -> int:
         """Return how many steps one call of the backward takes.
 
-        All of them where the recurrent weight needs the gradients of all, or where two directions
-        come from both ends.
+        All of them where two directions come from both ends.
         """
         steps, batch, rows = work.x.shape
-        if self.kind == "dense" or work.directions > 1:
+        if work.directions > 1:
             return steps
-        return min(steps, max(1, CHUNK // (batch * rows * work.x.element_size())))
+        least = LEAST if self.kind == "dense" else 1
+        return min(steps, max(least, CHUNK // (batch * rows * work.x.element_size())))
 
     def _items(self, work: Work) -> tuple[int, int, int]:
         """Return the samples of an item of work, its vectors of units, and the threads that are worth their while."""

@@ -17,7 +17,7 @@ static INLINE real *d_recur_of(const Group &group, int g, long t, int m) {
     const Problem &p = group.p;
     const long b = group.sample + m;
     if (Step::SAME[g]) return group.d.d_x + at_d_x(p, t, b) + g * p.units;
-    return group.d.d_recur + (row_of(p, t, b) * Step::OWN + Step::OWN_INDEX[g]) * p.units;
+    return group.d.d_recur + ((row_of(p, t, b) - row_of(p, p.from, 0)) * Step::OWN + Step::OWN_INDEX[g]) * p.units;
 }
 
 // Writes what a stage of the backward gives to the gradients in memory, which the products read, and to the sums.
@@ -153,9 +153,9 @@ static void backward_group(Group &group) {
         const long at = at_state(p, group.sample + m) + j;
         for (int i = 0; i < S; i++)
             store(s.d_state[i] + m * s.stride + j, d.d_end[i] ? load(d.d_end[i] + at, n) : splat(0), n);
-        store(s.held + m * s.stride + j, splat(0), n);
+        store(s.held + m * s.stride + j, d.d_held ? load(d.d_held + at, n) : splat(0), n);
     });
-    for (long i = p.steps - 1; i >= 0; i--) {
+    for (long i = p.until - 1; i >= p.from; i--) {
         const long t = time_of(p, d, i);
         group.present = present(p, t, group.sample, group.samples);
         hold_back(group, t);
@@ -172,7 +172,8 @@ static void backward_group(Group &group) {
         clear_where_cut(group, s.d_state, t);
     }
     each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++)
-            store(d.d_start[i] + at_state(p, group.sample + m) + j, load(s.d_state[i] + m * s.stride + j, n), n);
+        const long at = at_state(p, group.sample + m) + j;
+        for (int i = 0; i < S; i++) store(d.d_start[i] + at, load(s.d_state[i] + m * s.stride + j, n), n);
+        if (d.d_held) store(d.d_held + at, load(s.held + m * s.stride + j, n), n);
     });
 }

@@ -144,8 +144,9 @@ static void forward_group(Group &group) {
         for (int i = 0; i < S; i++)
             store(s.now[i] + m * s.stride + j, load(d.start[i] + at_state(p, group.sample + m) + j, n), n);
     });
+    for (int m = 0; m < group.samples; m++) s.begun[m] = previous_step(p, d, p.from, group.sample + m) >= 0;
     group.meet();
-    for (long i = 0; i < p.steps; i++) {
+    for (long i = p.from; i < p.until; i++) {
         const long t = time_of(p, d, i);
         if (d.recur) s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
         forward_step(group, t);

@@ -92,10 +92,14 @@ static void multiply_region(const Product &p, const Region &r) {
     }
 }
 
-// Columns are divided among the threads first, since each then packs its own, and rows where there are threads left.
+// What is packed is divided among the threads: columns, or rows if they are packed too and are more; the other where
+// there are threads left.
 static void run_product(const Product &p) {
     const long panels = (p.columns + PANEL * W - 1) / (PANEL * W), bands = (p.rows + 7) / 8;
-    const long across = least(p.threads, panels), down = least((p.threads + across - 1) / across, bands);
+    const auto rest = [&](long parts, long most) { return least((p.threads + parts - 1) / parts, most); };
+    const bool by_rows = p.left_term != 1 && p.rows > p.columns;
+    const long first = least(p.threads, by_rows ? bands : panels);
+    const long across = by_rows ? rest(first, panels) : first, down = by_rows ? first : rest(first, bands);
     const long wide = (panels + across - 1) / across * PANEL * W, high = (bands + down - 1) / down * 8;
     parallel(across * down, p.threads, [&](long i) {
         const long row = i / across * high, column = i % across * wide;
