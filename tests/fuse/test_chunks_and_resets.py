@@ -36,6 +36,26 @@ def test_a_gradient_taken_in_chunks_draws_the_same_for_zoneout(steps, cell, monk
 
 
 @by_cell
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("steps", [1, 6, 22])
+def test_outputs_computed_in_chunks_are_the_same(steps, batch_first, cell, monkeypatch):
+    layer = make(zoneout=0.3, masked_output="hold", batch_first=batch_first, **cell)
+    x = draw(B, T, FEATURES) if batch_first else draw(T, B, FEATURES)
+    lengths = torch.tensor([T, 4, 9])
+
+    def run():
+        torch.manual_seed(9)
+        output, final = layer(x, lengths=lengths)
+        return output, *(final if isinstance(final, tuple) else (final,))
+
+    wanted = run()
+    chunks_of(steps, monkeypatch)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            assert all(map(torch.equal, run(), wanted))
+
+
+@by_cell
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_gradients_of_outputs_that_are_held_reach_the_step_that_was_held(steps, cell, monkeypatch):
     mask = torch.zeros(T, B, dtype=torch.bool)

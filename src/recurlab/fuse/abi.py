@@ -84,6 +84,7 @@ PROBLEM = (
     Field("long", "width", "units of a head", device="cpu"),
     Field("long", "x_step", "strides, in numbers: of x"),
     Field("long", "x_sample", ""),
+    Field("long", "x_from", "the first step that x has", device="cpu"),
     Field("long", "h_step", "of the output"),
     Field("long", "h_sample", ""),
     Field("long", "d_step", "of d_output"),

@@ -66,9 +66,9 @@ class Arguments:
         """Return a tensor (T, B, F) that lies in memory as the input does as a matrix (T*B, F), in that order."""
         return (tensor.transpose(0, 1) if self.batch_first else tensor).flatten(0, 1)
 
-    def empty(self, features: int, dtype: torch.dtype) -> Tensor:
-        """Return an empty tensor (T, B, features) in the memory order of the input."""
-        return empty(self.start, *self.input.shape[:2], features, dtype=dtype, swapped=self.batch_first)
+    def empty(self, features: int, dtype: torch.dtype, steps: int) -> Tensor:
+        """Return an empty tensor (steps, B, features) in the memory order of the input."""
+        return empty(self.start, steps, self.input.shape[1], features, dtype=dtype, swapped=self.batch_first)
 
 
 @dataclass(slots=True)
@@ -97,13 +97,13 @@ class Results:
     origin: Tensor | None
 
 
-def allocate(made: Kernel, given: Arguments) -> Results:
-    """Return the empty tensors that a scan fills."""
+def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
+    """Return the empty tensors that a scan fills; x is for so many steps."""
     steps, batch = given.input.shape[:2]
     directions, states, _, units = given.start.shape
     cell, storage = made.cell, made.storage
-    output = given.empty(directions * units, storage)
-    x = given.empty(directions * len(cell.gates) * units, storage)
+    output = given.empty(directions * units, storage, steps)
+    x = given.empty(directions * len(cell.gates) * units, storage, x_steps)
     results = Results(output, torch.empty_like(given.start), x, None, None, None, None)
     if not given.grad:
         return results

@@ -59,7 +59,7 @@ def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
 def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple[Tensor | None, Tensor, Tensor]:
     """Run the backward of the kernels; return the gradients of the input, its weight and a recurrent matrix."""
     steps, batch, rows = whole.x.shape
-    dense, size = made.kind == "dense", made.steps_at_a_time(whole)
+    dense, size = made.kind == "dense", made.steps_at_a_time(whole.start, steps)
     d_input = empty(given.input, *given.input.shape) if input_grad else None
     d_weight = given.weight_ih.new_empty(given.weight_ih.shape)
     recurrent = sum(map(len, made.cell.phases)) == len(made.cell.gates)  # each gate: all of the gradient is set below

@@ -26,6 +26,7 @@ class Work:
     Attributes:
         steps: the first one of this call, and the one after its last.
         width: units of a head; 1 for a diagonal recurrence.
+        x_from: the first step that `x` has.
         mask, zoneout, hold, training, grad: as in `Arguments`.
     """
 
@@ -41,6 +42,7 @@ class Work:
     hold: bool
     training: bool
     grad: bool
+    x_from: int = 0
     rows: Tensor | None = None
     order: Tensor | None = None
     bias_ih: Tensor | None = None
@@ -126,8 +128,13 @@ class Kernel(ABC):
         """Return how many rows the backward leaves of the sums over time, to be summed up."""
 
     @abstractmethod
-    def steps_at_a_time(self, work: Work) -> int:
-        """Return how many steps one call of the backward takes."""
+    def steps_at_a_time(self, start: Tensor, steps: int) -> int:
+        """Return how many of the steps one call takes, of the backward and of the forward of a dense kernel.
+
+        Args:
+            start: (D, S, B, H), the states before the sequence.
+            steps: of the sequence.
+        """
 
     def numbers(self, work: Work) -> dict[str, Any]:
         """Return those numbers of a struct `Problem` that the kernels of every device are called with."""

@@ -37,7 +37,7 @@ def scan(given: Arguments) -> tuple[Tensor, Tensor]:
     elif given.grad:
         output, end = _Scan.apply(given, *tensors)  # type: ignore[no-untyped-call]
     else:
-        results = _run(_kernel_of(given), given)
+        results = _run(_kernel_of(given), given, keep=False)
         output, end = results.output, results.end
     return output, end
 
@@ -54,11 +54,20 @@ def _kernel_of(given: Arguments) -> Kernel:
     return kernel(given.cell, given.kind, storage_of(given.input.dtype, device), device)
 
 
-def _run(made: Kernel, given: Arguments) -> Results:
-    results = allocate(made, given)
-    rows, projected = given.matrix(aligned(given.input)), given.matrix(results.x)
-    made.multiply(projected, rows, given.weight_ih.t())
-    made.forward(work(given, results))
+def _run(made: Kernel, given: Arguments, *, keep: bool = True) -> Results:
+    """Run a cell over a sequence, some steps at a time; unless told to keep it, x holds no more than these."""
+    steps = given.input.shape[0]
+    whole = made.kind != "dense" or given.batch_first
+    size = steps if whole else made.steps_at_a_time(given.start, steps)
+    results = allocate(made, given, steps if keep else size)
+    part, inputs = work(given, results), aligned(given.input)
+    for start in range(0, steps, size):
+        until = min(start + size, steps)
+        part.steps, part.x_from = (start, until), 0 if keep else start
+        x = results.x[start - part.x_from : until - part.x_from]
+        made.multiply(given.matrix(x), given.matrix(inputs[start:until]), given.weight_ih.t())
+        made.forward(part)
+        part.start = results.end
     return results
 
 
@@ -138,7 +147,7 @@ def _operator(*args: Any) -> tuple[Tensor, ...]:
 @_operator.register_fake
 def _(*args: Any) -> tuple[Tensor, ...]:
     given = Arguments(*args)
-    return _filled(allocate(_kernel_of(given), given), given)
+    return _filled(allocate(_kernel_of(given), given, given.input.shape[0]), given)
 
 
 def _filled(results: Results, given: Arguments) -> tuple[Tensor, ...]:

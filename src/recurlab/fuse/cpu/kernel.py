@@ -17,7 +17,7 @@ from recurlab.fuse.kernel import Kernel, Work
 
 TEAMWORK = 1 << 18  # weights times samples and one from which on it pays to share a step of the dense kernel
 LEAST = 16  # steps of the dense kernel at a time, since it packs its weights each time
-CHUNK = 8 << 20  # bytes of the gradient of the projected input that are worked on at a time, to stay in the caches
+CHUNK = 8 << 20  # bytes of the projected input, or its gradient, that are worked on at a time, to stay in the caches
 
 
 openmp.prepare_forks()
@@ -54,16 +54,12 @@ class CpuKernel(Kernel):
     def parts(self, work: Work) -> int:
         return -(-work.x.shape[1] // (PART if self.kind == "dense" else SAMPLES))
 
-    def steps_at_a_time(self, work: Work) -> int:
-        """Return how many steps one call of the backward takes.
-
-        All of them where two directions come from both ends.
-        """
-        steps, batch, rows = work.x.shape
-        if work.directions > 1:
+    def steps_at_a_time(self, start: Tensor, steps: int) -> int:
+        directions, _, batch, units = start.shape
+        if directions > 1:  # they come from both ends
             return steps
         least = LEAST if self.kind == "dense" else 1
-        return min(steps, max(least, CHUNK // (batch * rows * work.x.element_size())))
+        return min(steps, max(least, CHUNK // (max(1, batch) * len(self.cell.gates) * units * start.element_size())))
 
     def _items(self, work: Work) -> tuple[int, int, int]:
         """Return the samples of an item of work, its vectors of units, and the threads that are worth their while."""
@@ -84,8 +80,8 @@ class CpuKernel(Kernel):
     def _problem(self, work: Work) -> ctypes.Structure:
         samples, blocks, threads = self._items(work)
         numbers = {
-            **self.numbers(work), "width": work.width, "from": work.steps[0], "until": work.steps[1],
-            "samples": samples, "blocks": blocks, "threads": threads,
+            **self.numbers(work), "width": work.width, "x_from": work.x_from, "from": work.steps[0],
+            "until": work.steps[1], "samples": samples, "blocks": blocks, "threads": threads,
             "limit": [limit(p) for p in work.zoneout], "rows": address(work.rows), "order": address(work.order),
         }  # fmt: skip
         return self.structs.filled(numbers, work, work.directions)

@@ -81,8 +81,8 @@ class CudaKernel(Kernel):
     def parts(self, work: Work) -> int:
         return self._plan(work, backward=True).parts
 
-    def steps_at_a_time(self, work: Work) -> int:
-        return len(work.x)
+    def steps_at_a_time(self, start: Tensor, steps: int) -> int:
+        return steps
 
     def unfit(self, units: int, width: int) -> str | None:
         if self.kind == "diagonal":

@@ -7,7 +7,8 @@
 // Rows of the state's length, and a little longer so that they don't share cache sets, for a group of p.samples.
 static long row_stride(const Problem &p) { return vectors_of(p.units) * W + W; }
 static long room_for(const Problem &p) {
-    return p.samples * ((7 * S + PHASES + 1) * row_stride(p) + Step::KEPT * p.units);
+    const long count = p.samples * ((7 * S + PHASES + 1) * row_stride(p) + Step::KEPT * p.units);
+    return (count + W - 1) / W * W;
 }
 
 // Memory for one group.
@@ -48,19 +49,20 @@ static void run_group(
 static void run(const Problem &p, bool back) {
     const long groups = (p.batch + p.samples - 1) / p.samples, items = p.directions * groups;
     const long size = packed_size<0>(p, back), room = room_for(p), places = least(items, p.threads);
-    const Block packed(p.directions * size), rooms(places * room);
-    const Block meetings((places + 1) * sizeof(Meeting) / sizeof(real), true);
-    Meeting *const meeting = (Meeting *)meetings.at;
+    const long weights = p.directions * size, meetings = (places + 1) * sizeof(Meeting) / sizeof(real);
+    const Block block(meetings + weights + places * room);
+    Meeting *const meeting = (Meeting *)block.at;
+    real *const packed = block.at + meetings, *const rooms = packed + weights;
+    for (long i = 0; i <= places; i++) meeting[i] = {};
     long next = 0;
     together(p.threads, [&](int rank, int threads) {
         const Share part = {rank, threads};
         for (int d = 0; d < p.directions; d++)
-            back ? pack_backward(p, p.direction[d], packed.at + d * size, part)
-                 : pack_forward(p, p.direction[d], packed.at + d * size, part);
+            back ? pack_backward(p, p.direction[d], packed + d * size, part)
+                 : pack_forward(p, p.direction[d], packed + d * size, part);
         meeting[places].wait(threads);
         const auto work = [&](long item, long place, const Share &share) {
-            const real *const weights = packed.at + item / groups * size;
-            run_group(p, weights, item, {rooms.at + place * room}, back, share, meeting + place);
+            run_group(p, packed + item / groups * size, item, {rooms + place * room}, back, share, meeting + place);
         };
         const int members = (int)(threads / items);
         if (members > 1) {

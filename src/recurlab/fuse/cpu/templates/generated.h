@@ -130,6 +130,7 @@ struct Problem {
     long width;                     // units of a head
     long x_step;                    // strides, in numbers: of x
     long x_sample;
+    long x_from;                    // the first step that x has
     long h_step;                    // of the output
     long h_sample;
     long d_step;                    // of d_output
@@ -152,31 +153,32 @@ struct Problem {
     long long limit[S];             // the largest word by which zoneout keeps a unit; -1: none
     Direction direction[2];
 };
-static_assert(sizeof(Problem) == 544, "as Python fills it");
+static_assert(sizeof(Problem) == 552, "as Python fills it");
 static_assert(OFFSET_OF(Problem, steps) == 0 && sizeof(Problem::steps) == 8, "");
 static_assert(OFFSET_OF(Problem, batch) == 8 && sizeof(Problem::batch) == 8, "");
 static_assert(OFFSET_OF(Problem, units) == 16 && sizeof(Problem::units) == 8, "");
 static_assert(OFFSET_OF(Problem, width) == 24 && sizeof(Problem::width) == 8, "");
 static_assert(OFFSET_OF(Problem, x_step) == 32 && sizeof(Problem::x_step) == 8, "");
 static_assert(OFFSET_OF(Problem, x_sample) == 40 && sizeof(Problem::x_sample) == 8, "");
-static_assert(OFFSET_OF(Problem, h_step) == 48 && sizeof(Problem::h_step) == 8, "");
-static_assert(OFFSET_OF(Problem, h_sample) == 56 && sizeof(Problem::h_sample) == 8, "");
-static_assert(OFFSET_OF(Problem, d_step) == 64 && sizeof(Problem::d_step) == 8, "");
-static_assert(OFFSET_OF(Problem, d_sample) == 72 && sizeof(Problem::d_sample) == 8, "");
-static_assert(OFFSET_OF(Problem, d_x_step) == 80 && sizeof(Problem::d_x_step) == 8, "");
-static_assert(OFFSET_OF(Problem, d_x_sample) == 88 && sizeof(Problem::d_x_sample) == 8, "");
-static_assert(OFFSET_OF(Problem, from) == 96 && sizeof(Problem::from) == 8, "");
-static_assert(OFFSET_OF(Problem, until) == 104 && sizeof(Problem::until) == 8, "");
-static_assert(OFFSET_OF(Problem, samples) == 112 && sizeof(Problem::samples) == 8, "");
-static_assert(OFFSET_OF(Problem, blocks) == 120 && sizeof(Problem::blocks) == 8, "");
-static_assert(OFFSET_OF(Problem, directions) == 128 && sizeof(Problem::directions) == 4, "");
-static_assert(OFFSET_OF(Problem, threads) == 132 && sizeof(Problem::threads) == 4, "");
-static_assert(OFFSET_OF(Problem, hold) == 136 && sizeof(Problem::hold) == 4, "");
-static_assert(OFFSET_OF(Problem, training) == 140 && sizeof(Problem::training) == 4, "");
-static_assert(OFFSET_OF(Problem, grad) == 144 && sizeof(Problem::grad) == 4, "");
-static_assert(OFFSET_OF(Problem, mask) == 152 && sizeof(Problem::mask) == 8, "");
-static_assert(OFFSET_OF(Problem, rows) == 160 && sizeof(Problem::rows) == 8, "");
-static_assert(OFFSET_OF(Problem, order) == 168 && sizeof(Problem::order) == 8, "");
-static_assert(OFFSET_OF(Problem, zoneout) == 176 && sizeof(Problem::zoneout) == 4, "");
-static_assert(OFFSET_OF(Problem, limit) == 184 && sizeof(Problem::limit) == 8, "");
-static_assert(OFFSET_OF(Problem, direction) == 192 && sizeof(Problem::direction) == 352, "");
+static_assert(OFFSET_OF(Problem, x_from) == 48 && sizeof(Problem::x_from) == 8, "");
+static_assert(OFFSET_OF(Problem, h_step) == 56 && sizeof(Problem::h_step) == 8, "");
+static_assert(OFFSET_OF(Problem, h_sample) == 64 && sizeof(Problem::h_sample) == 8, "");
+static_assert(OFFSET_OF(Problem, d_step) == 72 && sizeof(Problem::d_step) == 8, "");
+static_assert(OFFSET_OF(Problem, d_sample) == 80 && sizeof(Problem::d_sample) == 8, "");
+static_assert(OFFSET_OF(Problem, d_x_step) == 88 && sizeof(Problem::d_x_step) == 8, "");
+static_assert(OFFSET_OF(Problem, d_x_sample) == 96 && sizeof(Problem::d_x_sample) == 8, "");
+static_assert(OFFSET_OF(Problem, from) == 104 && sizeof(Problem::from) == 8, "");
+static_assert(OFFSET_OF(Problem, until) == 112 && sizeof(Problem::until) == 8, "");
+static_assert(OFFSET_OF(Problem, samples) == 120 && sizeof(Problem::samples) == 8, "");
+static_assert(OFFSET_OF(Problem, blocks) == 128 && sizeof(Problem::blocks) == 8, "");
+static_assert(OFFSET_OF(Problem, directions) == 136 && sizeof(Problem::directions) == 4, "");
+static_assert(OFFSET_OF(Problem, threads) == 140 && sizeof(Problem::threads) == 4, "");
+static_assert(OFFSET_OF(Problem, hold) == 144 && sizeof(Problem::hold) == 4, "");
+static_assert(OFFSET_OF(Problem, training) == 148 && sizeof(Problem::training) == 4, "");
+static_assert(OFFSET_OF(Problem, grad) == 152 && sizeof(Problem::grad) == 4, "");
+static_assert(OFFSET_OF(Problem, mask) == 160 && sizeof(Problem::mask) == 8, "");
+static_assert(OFFSET_OF(Problem, rows) == 168 && sizeof(Problem::rows) == 8, "");
+static_assert(OFFSET_OF(Problem, order) == 176 && sizeof(Problem::order) == 8, "");
+static_assert(OFFSET_OF(Problem, zoneout) == 184 && sizeof(Problem::zoneout) == 4, "");
+static_assert(OFFSET_OF(Problem, limit) == 192 && sizeof(Problem::limit) == 8, "");
+static_assert(OFFSET_OF(Problem, direction) == 200 && sizeof(Problem::direction) == 352, "");

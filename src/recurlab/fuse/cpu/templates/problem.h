@@ -33,7 +33,7 @@ static INLINE int present(const Problem &p, long t, long first, int samples) {
 // the output and d_output; b's states, and what else there is for each sample.
 static INLINE long row_of(const Problem &p, long t, long b) { return (p.rows ? p.rows[t] : t * p.batch) + b; }
 static INLINE long at_x(const Problem &p, long t, long b) {
-    return (p.rows ? p.rows[t] * p.x_sample : t * p.x_step) + b * p.x_sample;
+    return (p.rows ? (p.rows[t] - p.rows[p.x_from]) * p.x_sample : (t - p.x_from) * p.x_step) + b * p.x_sample;
 }
 static INLINE long at_d_x(const Problem &p, long t, long b) {
     return (p.rows ? (p.rows[t] - p.rows[p.from]) * p.d_x_sample : (t - p.from) * p.d_x_step) + b * p.d_x_sample;

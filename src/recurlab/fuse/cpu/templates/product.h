@@ -64,15 +64,13 @@ template <int C = PANEL, class F> static INLINE void with_vectors(int wide, cons
     f(Count<C>{});
 }
 
-static void multiply_region(const Product &p, const Region &r) {
+static void multiply_region(const Product &p, const Region &r, real *left, real *panels) {
     const bool side_by_side = p.left_term == 1;
-    const long width = (r.until_column - r.from_column + W - 1) / W * W;
-    const Block panels(least(SUM, p.terms) * width), left(side_by_side ? 0 : (BAND + 8) * least(SUM, p.terms) + W);
     for (long from = 0; from < p.terms; from += SUM) {
         const long terms = least(SUM, p.terms - from);
         const auto each_panel = [&](const auto &f) {
             for (long j = r.from_column; j < r.until_column; j += PANEL * W)
-                f(j, (int)least(PANEL, (r.until_column - j + W - 1) / W), panels.at + (j - r.from_column) * terms);
+                f(j, (int)least(PANEL, (r.until_column - j + W - 1) / W), panels + (j - r.from_column) * terms);
         };
         each_panel([&](long j, int wide, real *panel) {
             const real *const at = p.right + j * p.right_column + from * p.right_term;
@@ -84,8 +82,8 @@ static void multiply_region(const Product &p, const Region &r) {
             each_panel([&](long j, int wide, const real *panel) {
                 with_vectors(wide, [&](auto count) {
                     constexpr int C = decltype(count)::value, M = rows(C);
-                    if (!side_by_side && packed != M) pack_band<M>(p, i, band, from, terms, left.at), packed = M;
-                    multiply_band<C>(p, i, band, side_by_side ? nullptr : left.at, j, panel, from, terms);
+                    if (!side_by_side && packed != M) pack_band<M>(p, i, band, from, terms, left), packed = M;
+                    multiply_band<C>(p, i, band, side_by_side ? nullptr : left, j, panel, from, terms);
                 });
             });
         }
@@ -101,9 +99,12 @@ static void run_product(const Product &p) {
     const long first = least(p.threads, by_rows ? bands : panels);
     const long across = by_rows ? rest(first, panels) : first, down = by_rows ? first : rest(first, bands);
     const long wide = (panels + across - 1) / across * PANEL * W, high = (bands + down - 1) / down * 8;
+    const long left = (p.left_term == 1 ? 0 : BAND + 8) * least(SUM, p.terms) + W;
+    const long size = left + least(SUM, p.terms) * wide;
+    const Block memory(across * down * size);
     parallel(across * down, p.threads, [&](long i) {
         const long row = i / across * high, column = i % across * wide;
         const Region r = {row, least(row + high, p.rows), column, least(column + wide, p.columns)};
-        if (r.from_row < r.until_row && r.from_column < r.until_column) multiply_region(p, r);
+        if (r.from_row < r.until_row && r.from_column < r.until_column) multiply_region(p, r, memory.at + i * size, memory.at + i * size + left);
     });
 }

@@ -13,14 +13,30 @@ template <class F> static void parallel(long items, int threads, const F &f) {
     for (long i = 0; i < items; i++) f(i);
 }
 
-// Numbers on the heap, aligned so that no vector of them lies across two cache lines.
+// Memory for numbers, aligned so that no vector of them lies across two cache lines. The last call leaves its memory to
+// the next one, for what is fresh from the system is slow to touch; calls at the same time have their own.
 struct Block {
-    void *const all;
-    real *const at;
-    explicit Block(long count, bool zero = false)
-        : all(zero ? __builtin_calloc(count * sizeof(real) + 64, 1) : __builtin_malloc(count * sizeof(real) + 64)),
-          at((real *)(((__UINTPTR_TYPE__)all + 63) / 64 * 64)) {}
-    ~Block() { __builtin_free(all); }
+    struct alignas(64) Head {
+        void *all;
+        long count;
+    };
+    static inline Head *spare = nullptr;
+    Head *head;
+    real *at;
+
+    explicit Block(long count) : head(__atomic_exchange_n(&spare, nullptr, __ATOMIC_ACQ_REL)) {
+        if (!head || head->count < count) {
+            if (head) __builtin_free(head->all);
+            void *const all = __builtin_malloc(count * sizeof(real) + sizeof(Head) + 64);
+            head = (Head *)(((__UINTPTR_TYPE__)all + 63) / 64 * 64);
+            *head = {all, count};
+        }
+        at = (real *)(head + 1);
+    }
+    ~Block() {
+        head = __atomic_exchange_n(&spare, head, __ATOMIC_ACQ_REL);
+        if (head) __builtin_free(head->all);
+    }
     Block(const Block &) = delete;
 };
 
