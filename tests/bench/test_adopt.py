@@ -147,7 +147,7 @@ def test_a_file_that_is_none_of_a_bench_on_a_gpu_is_an_error_and_leaves_the_tabl
         with pytest.raises(RecurlabError, match=f"^{path}: {reason}"):
             adopt(path)
     with pytest.raises(RecurlabError, match=r"no column 'capability'$"):
-        adopt(bench(pair(), results.OLDER))
+        adopt(bench(pair(), results.OLDER[0]))
     for values in (
         {"shape": "axb"}, {"fused": ("1", "nan")}, {"torch": ("0", "1")}, {"fused": ("", "1")}, {"cell": "grue"},
         {"shape": "1x0x2x3"},
@@ -183,7 +183,7 @@ def test_a_file_from_before_rows_had_a_compute_capability_goes_on(tmp_path):
     folder = tmp_path / "speed"
     kept = results.BenchResults(str(folder), "A GPU")
     kept.add([row("torch", "2", "4")])
-    newer = len(results.FIELDS) - len(results.OLDER)
+    newer = len(results.FIELDS) - len(results.OLDER[0])
     lines = [line.rsplit(",", newer)[0] for line in kept.csv.read_text().splitlines()]
     kept.csv.write_text("\n".join(lines) + "\n")
     again = results.BenchResults(str(folder), "A GPU")

@@ -10,8 +10,9 @@ import torch
 from measured import rows_in
 from recurlab.backends import BACKENDS, eager, select
 from recurlab.bench import machine, report
-from recurlab.bench.candidates import Candidate, Case, candidates, prepare_layer, reference
+from recurlab.bench.candidates import candidates, reference
 from recurlab.bench.clock import elapsed
+from recurlab.bench.layers import Candidate, Case, prepare_layer
 from recurlab.bench.measure import peak_bytes
 from recurlab.bench.parity import difference
 from recurlab.bench.plan import FULL, items
@@ -66,7 +67,7 @@ def test_a_bench_leaves_a_table_a_csv_and_a_picture(recurlab, tmp_path):
             ratio = float(row[f"{name}_ms"]) / float(usual[f"{name}_ms"])
             assert float(row[f"{name}_ratio"]) == pytest.approx(ratio, rel=1e-3)
     lines = [line for line in out.splitlines() if "5x2x3x4 │" in line]
-    assert len(lines) == len(rows)
+    assert len(lines) == len(rows) + 1  # and one of the gru beside torch
     # torch was asked for by name
     assert "torch: not measured for gru dense mask, indrnn diagonal, indrnn diagonal mask: torch has no" in out
     (picture,) = (tmp_path / "experiments" / "speed").glob("speed-*.png")
@@ -102,11 +103,12 @@ def test_a_case_measured_again_takes_the_place_of_the_old_one(recurlab, tmp_path
     assert len(rows_of(tmp_path)) == 6  # another dtype is another measurement, of the reference too
 
 
-def test_rows_that_do_not_tell_their_kind_of_device_are_of_a_cpu(tmp_path):
-    (tmp_path / "abacus.csv").write_text(f"{','.join(OLDER)}\n{','.join('7' for _ in OLDER)}\n")
+@pytest.mark.parametrize("columns", OLDER, ids=len)
+def test_rows_of_older_files_are_kept_and_without_a_kind_of_device_of_a_cpu(tmp_path, columns):
+    (tmp_path / "abacus.csv").write_text(f"{','.join(columns)}\n{','.join('7' for _ in columns)}\n")
     BenchResults(str(tmp_path), "Abacus").add([dict.fromkeys(FIELDS, "8") | {"kind": "cuda"}])
     assert [(tuple(row), row["device"], row["kind"]) for row in rows_in(tmp_path)] == [
-        (FIELDS, "7", "cpu"), (FIELDS, "8", "cuda")
+        (FIELDS, "7", "7" if "kind" in columns else "cpu"), (FIELDS, "8", "cuda")
     ]  # fmt: skip
 
 
@@ -173,7 +175,7 @@ def test_a_backend_with_wrong_numbers_is_timed_and_no_ratio_is_taken(recurlab, t
     assert min(float(wrong["forward_ms"]), float(wrong["forward_backward_ms"])) > 0
     assert not [name for name in FIELDS if name.endswith("_ratio") and wrong[name]]
     (shown,) = [line for line in out.splitlines() if line.startswith("rnn ") and "│ fake" in line]
-    assert [cell.strip() for cell in shown.split("│")[5:]] == ["parity failed", "", "", "", ""]
+    assert {cell.strip() for cell in shown.split("│")[5:]} == {"parity failed", ""}
     (line,) = [line for line in out.splitlines() if line.startswith("rnn dense fake 5x2x3x4: parity failed: ")]
     assert line.endswith("of its largest magnitude, allowed is 2e-05")
     assert [row["status"] for row in rows_of(tmp_path) if row["backend"] != "fake"] == ["ok", "ok"]

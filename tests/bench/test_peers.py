@@ -11,9 +11,9 @@ from torch import nn
 
 from measured import rows_in
 from recurlab.bench import machine, others, peers
-from recurlab.bench.candidates import LayerCall
+from recurlab.bench.layers import LayerCall
 from recurlab.bench.measure import Timings
-from recurlab.bench.others import PEERS, Peer, Workload
+from recurlab.bench.others import PEERS, Peer
 from recurlab.bench.peers import FIELDS, peers_summary, run_peers
 from recurlab.bench.plan import FULL
 from recurlab.bench.settings import Shape
@@ -46,7 +46,7 @@ def ask(monkeypatch, tmp_path):
 def test_an_installed_package_is_a_row_beside_ours(ask, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fast_rnns", ModuleType("fast_rnns"))
     sys.modules["fast_rnns"].__version__ = "7.1"
-    monkeypatch.setattr(peers, "seconds", lambda runner, work: {"forward": 3.0, "both": 6.0}[work.__name__])
+    monkeypatch.setattr(peers, "seconds", lambda program, work: {"forward": 3.0, "both": 6.0}[work.__name__])
     code, rows = ask({"fast": Peer("fast_rnns", ("lstm",), ("tf32", "float32"), stacked)})
     assert code == 0
     assert [(row["peer"], row["cell"], row["dtype"], row["tf32"]) for row in rows] == [
@@ -81,8 +81,8 @@ def test_no_peer_ends_the_run(ask, monkeypatch, capsys):
     code, rows = ask(found)
     assert code == 0
     out = capsys.readouterr().out
-    assert "skipped: absent is not installed\n" in out
-    assert "skipped: odd can't be imported: RuntimeError: no CUDA here\n" in out
+    assert "skipped: absent: not installed\n" in out
+    assert "skipped: odd: can't be imported: RuntimeError: no CUDA here\n" in out
     assert "gru float32 3x2x6x6 broken: failed: OSError: no compiler\n" in out
     assert [(row["peer"], row["status"]) for row in rows] == [
         ("recurlab", "ok"), ("broken", "failed: OSError: no compiler"), ("good", "ok")
@@ -163,7 +163,7 @@ def test_the_plan_has_every_dense_shape_and_what_compiles_long_comes_last():
 
 
 def built(name, module, cell, precision="float32"):
-    work = PEERS[name].build(module, Workload(cell, Shape(7, 3, 4, 5), precision, "cpu", 1))
+    work = PEERS[name].build(module, peers.workload_of(cell, Shape(7, 3, 4, 5), precision, "cpu", 1))
     output = work.call(work.input)[0]
     output.sum().backward()
     assert all(p.grad is not None for p in work.layer.parameters())

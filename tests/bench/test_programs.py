@@ -15,7 +15,8 @@ from device_cases import DTYPES, groups
 from emulated_gpu import A100, H100, traced
 from recurlab.backends.call import Call
 from recurlab.bench import families, measure, parity, programs
-from recurlab.bench.candidates import Candidate, candidates
+from recurlab.bench.candidates import candidates
+from recurlab.bench.layers import Candidate
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.errors import RecurlabError

@@ -10,8 +10,11 @@ CASES = {
     "an unknown recurrence": (["recurrences=diagonl"], "recurrences='diagonl': allowed are dense,", "'diagonal'"),
     "an unknown backend": (["backends=eagr"], "backends='eagr': allowed are ", "'eager'"),
     "an unknown option": (["options=zoneou"], "options='zoneou': allowed are none, zoneout, mask,", "'zoneout'"),
-    "an unknown shape": (["shapes=C"], "shapes='C': allowed are A, B, TxBxHxI", ""),
+    "an unknown shape": (["shapes=G"], "shapes='G': allowed are A, B, C, D, E, F, TxBxHxI", ""),
     "an empty shape": (["shapes=5x0x3x4"], "shapes='5x0x3x4': each of TxBxHxI must be at least 1", ""),
+    "an empty size among several": (["shapes=5x2/0x3x4"], "shapes='5x2/0x3x4': each of TxBxHxI must be", ""),
+    "a size too few": (["shapes=5/x2x3x4"], "shapes='5/x2x3x4': allowed are A, B, ", ""),
+    "an unknown package": (["backends=jaxx"], "backends='jaxx': allowed are ", "'jax'"),
     "an unknown dtype": (["dtype=float23"], "dtype='float23': allowed are float32,", "'float32'"),
     "no repeats": (["repeats=0"], "repeats=0: must be a whole number of at least 1", ""),
     "threads that are no number": (["threads=all"], "threads='all': must be a whole number of at least 0", ""),
@@ -54,6 +57,13 @@ def test_the_values_of_all_keys():
     assert settings.recurrences == ()
     assert settings.threads == 2
     assert settings.input_grad is True
+
+
+def test_a_shape_of_several_sizes_is_all_of_them():
+    words = ["cells=gru", "shapes=5/7x2x3/6x4,A,7x2x3x4"]
+    assert [str(shape) for shape in parse_bench(words).shapes] == [
+        "5x2x3x4", "5x2x6x4", "7x2x3x4", "7x2x6x4", "784x32x128x64"
+    ]  # fmt: skip
 
 
 def test_help_names_every_key_and_its_default():

@@ -13,7 +13,7 @@ import torch
 
 import recurlab
 from recurlab.bench import devices, families, programs
-from recurlab.bench.candidates import LayerCall
+from recurlab.bench.layers import LayerCall
 from recurlab.bench.plan import FULL, TINY, items
 from recurlab.fuse.cuda import gpu
 

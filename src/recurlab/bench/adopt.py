@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recurlab.backends.cudnn import name_of
 from recurlab.backends.ranking import precision
-from recurlab.bench.candidates import Case
+from recurlab.bench.layers import Case
 from recurlab.bench.results import KEYS, Row
 from recurlab.errors import RecurlabError, one_line
 from recurlab.files import write_text

@@ -1,7 +1,10 @@
 """How long work takes on a device."""
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import TypeVar
 
@@ -9,6 +12,32 @@ import torch
 
 T = TypeVar("T")
 CYCLES = 10_000_000  # 5 ms of a GPU, enough for Python to launch both directions with noise
+
+
+class TimeUp(BaseException):  # no error, and nothing that catches errors is to catch it
+    """What a program does takes longer than it may."""
+
+
+@contextmanager
+def ended_after(limit: float) -> Iterator[None]:
+    """Raise TimeUp in the block after `limit` seconds, at the next line of Python; 0: never.
+
+    Only a process's main thread can be told; in another one nothing ends the block.
+    """
+    if not limit or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def elapsed(work: Callable[[], T], device: torch.device, *, queued: bool = False) -> tuple[float, T]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recurlab.bench import programs
-from recurlab.bench.candidates import LayerCall
 from recurlab.bench.clock import elapsed
+from recurlab.bench.layers import LayerCall
 from recurlab.bench.machine import tf32
 from recurlab.errors import RecurlabError, one_line
 from recurlab.layers.rnn import RNN

@@ -4,15 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from recurlab.bench.floor import words
 from recurlab.bench.results import Row
 
-# Words that a diagonal cell's kernels move for each unit of each step, in a training step's forward
-# and backward pass, with gates computed anew in the backward pass: the forward pass reads the
-# projection of each gate and writes the states; the backward pass reads the projections, the states
-# before the step and the gradient of the output, and writes a gradient of each projection. The rnn
-# could do with 3 backward, as its output tells the slope of tanh and ReLU; the kernels are written
-# from any step, for which that need not hold.
-WORDS = {"indrnn": (2, 4), "indy_gru": (4, 8), "indy_lstm": (6, 11)}
+# What a diagonal cell's kernels move in a training step, with gates computed anew in the backward
+# pass. The rnn could do with 3 words backward, as its output tells the slope of tanh and ReLU; the
+# kernels are written from any step, for which that need not hold.
+WORDS = {"indrnn": words(1, 1), "indy_gru": words(3, 1), "indy_lstm": words(4, 2)}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MANY = 16_384  # B * H from which on a diagonal cell can fill a GPU
 PASSES = ("forward", "backward")

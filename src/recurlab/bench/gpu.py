@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import torch
 
 from recurlab.bench import machine
-from recurlab.bench.candidates import Candidate, candidates, cases
+from recurlab.bench.candidates import candidates, cases
 from recurlab.bench.clock import copy_bandwidth
 from recurlab.bench.goals import figures, goals_summary
+from recurlab.bench.layers import Candidate
 from recurlab.bench.machine import check_device, environment, prepared
 from recurlab.bench.measure import UNSUPPORTED, Timings, measure
 from recurlab.bench.plan import FULL, TINY, Item, items

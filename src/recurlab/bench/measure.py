@@ -1,23 +1,30 @@
 """Times and memory of candidates, in turns, so that disturbances affect all alike."""
 
 import gc
+import math
 import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import torch
-from torch import Tensor
 from torch.autograd.profiler import profile
 
-from recurlab.bench.candidates import Candidate, LayerCall, prepare_layer, projection
-from recurlab.bench.clock import elapsed
+from recurlab.bench.clock import TimeUp, ended_after
+from recurlab.bench.layers import Candidate, has_projection, projection
+from recurlab.bench.others import PEERS, program_of
 from recurlab.bench.parity import Gap, check_parity
+from recurlab.bench.program import Program, Runner, seconds
 from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError, one_line
 
 UNSUPPORTED = "not supported: "
 WRONG = "parity failed"  # it is timed anyway, to show whether the kernel is worth repairing
+FEWEST = 3  # rounds, whatever time they take
+# A pass that takes less than this many seconds is called several times in its turn, at most so often.
+SHORT, MOST = 0.002, 50
+PAUSE = 0.003  # seconds in which the threads of the one before give up to wait for more work in a loop
 
 
 @dataclass
@@ -28,7 +35,9 @@ class Timings:
         status: ok, WRONG, or "failed: " or "not supported: " and the reason.
         gap: to the eager backend.
         forward: seconds of each forward pass, without gradients.
-        both: seconds of each forward and backward pass.
+        both: seconds of each forward and backward pass; none of what has no backward pass.
+        step: seconds of one step of a sequence, where that is asked for.
+        first: how many seconds longer the first call of each pass took than a usual one: compilation.
         passes: seconds of each forward pass that keeps what its backward pass needs, and of that
             backward pass alone.
         projection: the same of nothing but the products of the input with the input weights.
@@ -39,14 +48,16 @@ class Timings:
     gap: Gap = field(default_factory=Gap)
     forward: list[float] = field(default_factory=list)
     both: list[float] = field(default_factory=list)
+    step: list[float] = field(default_factory=list)
+    first: float = 0.0
     passes: list[tuple[float, float]] = field(default_factory=list)
     projection: list[tuple[float, float]] = field(default_factory=list)
     peak: int = 0
 
-    @property
-    def medians(self) -> tuple[float, float]:
-        """The medians of the forward and of both passes."""
-        return median(self.forward), median(self.both)
+    def middle(self, name: str) -> float | None:
+        """Return the median of the pass `name`, in seconds; None without one."""
+        times: list[float] = getattr(self, name)
+        return median(times) if times else None
 
     @property
     def alone(self) -> tuple[float, float] | None:
@@ -64,90 +75,91 @@ class Timings:
         return forward, backward
 
 
-class Runner:
-    """The passes of a candidate's layer over one shape, as a training step makes them."""
-
-    def __init__(self, work: LayerCall, *, input_grad: bool) -> None:
-        self.work = work
-        self.work.input.requires_grad_(input_grad)
-        with torch.no_grad():
-            output = self.work.call(self.work.input, **self.work.extra)[0]
-        generator = torch.Generator(output.device).manual_seed(4)
-        factory = {"device": output.device, "dtype": output.dtype}
-        # The gradient is given, for a loss would be timed with the layer.
-        self.cotangent = torch.randn(output.shape, generator=generator, **factory)
-
-    def forward(self) -> Tensor:
-        """Run the layer, input projection and all, without keeping anything for a gradient."""
-        with torch.no_grad():
-            output: Tensor = self.work.call(self.work.input, **self.work.extra)[0]
-        return output
-
-    def kept(self) -> Tensor:
-        """Run the layer and keep what its backward pass needs."""
-        output: Tensor = self.work.call(self.work.input, **self.work.extra)[0]
-        return output
-
-    def both(self) -> Tensor:
-        """Run the layer and its backward pass."""
-        output = self.kept()
-        torch.autograd.backward(output, self.cotangent)
-        return output
-
-    def passes(self) -> tuple[float, float]:
-        """Return the seconds of the two passes of `both`, each on its own."""
-        device = self.work.input.device
-        forward, output = elapsed(self.kept, device, queued=True)
-        backward, _ = elapsed(lambda: torch.autograd.backward(output, self.cotangent), device, queued=True)
-        self.clear()
-        return forward, backward
-
-    def clear(self) -> None:
-        """Drop the gradients."""
-        for leaf in (self.work.input, *self.work.layer.parameters()):
-            leaf.grad = None
-
-
 def measure(candidates: list[Candidate], shape: Shape, settings: BenchSettings) -> dict[Candidate, Timings]:
     """Return the result of each candidate: first parity and memory, then timings in turns."""
     results: dict[Candidate, Timings] = {}
-    runners: dict[Candidate, list[Runner]] = {}
+    programs: dict[Candidate, _Turn] = {}
     for candidate in candidates:
-        results[candidate] = _check(candidate, shape, settings)
-        if results[candidate].status not in ("ok", WRONG):
-            continue
-        try:
-            work = prepare_layer(candidate, shape, settings)
-            works = [work, projection(work)] if settings.alone else [work]
-            made = [Runner(one, input_grad=settings.input_grad) for one in works]
-            _time(Timings(""), made)  # the first calls prepare what later ones find
-            results[candidate].peak = peak_bytes(made[0].both, settings.device)
-            made[0].clear()
-            runners[candidate] = made
-        except Exception as error:  # whatever one of them does, the others are measured
-            results[candidate].status = f"failed: {type(error).__name__}: {one_line(error)}"
+        results[candidate], turn = _ready(candidate, shape, settings)
+        if turn is not None:
+            programs[candidate] = turn
+    end = time.monotonic() + (settings.seconds or math.inf)
     try:
-        for _ in range(settings.repeats):
+        for number in range(settings.repeats):
+            if number >= FEWEST and time.monotonic() > end:
+                break
             gc.enable()
             gc.collect()
             gc.disable()  # it would stop whoever happens to run
-            for first, *_ in list(runners.values())[:1]:
-                seconds(first, first.forward)  # else gc's use of the caches would cost the first alone
-            for candidate, made in runners.items():
-                _time(results[candidate], made)
+            for first in list(programs.values())[:1]:
+                seconds(
+                    first.program, first.program.timed["forward"]
+                )  # else gc's use of the caches would cost it alone
+            for candidate, turn in programs.items():
+                if settings.device == "cpu":
+                    time.sleep(PAUSE)
+                turn.take(results[candidate])
     finally:
         gc.enable()
     return results
 
 
-def _time(result: Timings, runners: list[Runner]) -> None:
-    """Add one timing of each pass: of a layer, and where it is beside it, of its projection."""
-    layer, *beside = runners
-    result.forward.append(seconds(layer, layer.forward))
-    result.both.append(seconds(layer, layer.both))
-    for part in beside:
-        result.passes.append(layer.passes())
-        result.projection.append(part.passes())
+class _Turn:
+    """What a candidate does each time that it is its turn.
+
+    Args:
+        program: of its layer.
+        beside: of its input projection alone, if that is timed.
+    """
+
+    def __init__(self, program: Program, beside: Runner | None) -> None:
+        self.program, self.beside = program, beside
+        self.calls: dict[str, int] = {}
+
+    def begin(self) -> float:
+        """Make the first calls, which prepare what later ones find; return how much longer they took than the next."""
+        longer = 0.0
+        for name, work in self.program.timed.items():
+            first, usual = (seconds(self.program, work) for _ in range(2))
+            longer += max(0.0, first - usual)
+            self.calls[name] = max(1, min(MOST, int(SHORT / usual)))
+        self._apart(Timings(""))
+        return longer
+
+    def take(self, result: Timings) -> None:
+        """Add a timing of each pass to a result; of a short one the median of several."""
+        for name, work in self.program.timed.items():
+            getattr(result, name).append(median(seconds(self.program, work) for _ in range(self.calls[name])))
+        self._apart(result)
+
+    def _apart(self, result: Timings) -> None:
+        if self.beside is not None and isinstance(self.program, Runner):
+            result.passes.append(self.program.passes())
+            result.projection.append(self.beside.passes())
+
+
+def _ready(candidate: Candidate, shape: Shape, settings: BenchSettings) -> tuple[Timings, _Turn | None]:
+    """Return a candidate's parity and memory, and what it does in its turn, None if it can't be timed."""
+    limit = settings.limit if candidate.backend in PEERS else 0
+    try:
+        with ended_after(limit):
+            result = _check(candidate, shape, settings)
+            if result.status not in ("ok", WRONG):
+                return result, None
+            program = program_of(candidate, shape, settings)
+            beside = None
+            if settings.alone and isinstance(program, Runner) and has_projection(program.work):
+                beside = Runner(projection(program.work), input_grad=settings.input_grad)
+            turn = _Turn(program, beside)
+            result.first = turn.begin()
+        if program.traced:
+            result.peak = peak_bytes(program.timed["both"], settings.device)
+            program.clear()
+    except TimeUp:
+        return Timings(f"{UNSUPPORTED}it was not ready after limit={limit} s"), None
+    except Exception as error:  # whatever one of them does, the others are measured
+        return replace(result, status=f"failed: {type(error).__name__}: {one_line(error)}"), None
+    return result, turn
 
 
 def _check(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Timings:
@@ -158,15 +170,7 @@ def _check(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Timin
     except Exception as error:  # see above
         return Timings(f"failed: {type(error).__name__}: {one_line(error)}")
     # torch's layer is the yardstick: its gap is shown, and it is timed.
-    return Timings("ok" if gap.fits or candidate.backend == "torch" else WRONG, gap)
-
-
-def seconds(runner: Runner, work: Callable[[], Tensor]) -> float:
-    """Return how long a pass takes; what it leaves is freed after the clock has stopped."""
-    time, output = elapsed(work, runner.work.input.device)
-    del output
-    runner.clear()
-    return time
+    return Timings("ok" if gap is None or gap.fits or candidate.backend == "torch" else WRONG, gap or Gap())
 
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recurlab.bench.candidates import Candidate, LayerCall, prepare_layer, shortened, small
+from recurlab.backends import BACKENDS
+from recurlab.bench.layers import Candidate, LayerCall, prepare_layer, shortened, small
 from recurlab.bench.machine import tf32
+from recurlab.bench.others import PEERS, program_of
 from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError
 
@@ -32,8 +34,10 @@ class Gap:
         return self.size <= self.allowed
 
 
-def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Gap:
+def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) -> Gap | None:
     """Return a candidate's gap to eager; below float32, its float32 layer's if that fails.
+
+    None: it is another package with weights of its own, whose numbers are its own affair.
 
     Raises:
         RecurlabError: if the candidate's backend does not serve the shape.
@@ -43,7 +47,7 @@ def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) ->
         # On a GPU the shape would have float32 kernels of its own, to be compiled for this alone.
         size = shape if settings.device == "cpu" else small(candidate.case)
         try:
-            wide = check_parity(candidate, size, replace(settings, dtype="float32", tf32=False))
+            wide = check_parity(candidate, size, replace(settings, dtype="float32", tf32=False)) or Gap(0)
         except RecurlabError:
             wide = Gap(0)  # its float32 kernels have no room for the shape; those asked for may
         if not wide.fits:
@@ -52,24 +56,56 @@ def check_parity(candidate: Candidate, shape: Shape, settings: BenchSettings) ->
     else:
         allowed = TOLERANCES[settings.dtype]
     with tf32(settings.tf32):
-        return Gap(*difference(candidate, shape, settings), allowed)
+        found = difference(candidate, shape, settings)
+    return None if found is None else Gap(*found, allowed)
 
 
-def difference(candidate: Candidate, shape: Shape, settings: BenchSettings) -> tuple[float, str]:
-    """Return the largest relative difference to the eager backend, and of what.
+def difference(candidate: Candidate, shape: Shape, settings: BenchSettings) -> tuple[float, str] | None:
+    """Return the largest relative difference to the eager backend, and of what; None where nothing is compared.
 
     Outputs, final states and the gradients of the input, the initial states and all parameters are
-    compared, on a small odd shape and on the widths of `shape`.
+    compared, on a small odd shape and on the widths of `shape`; of another package's layer what it
+    has of the output and the gradients, from a state of zero.
     """
     worst = (0.0, "nothing")
+    alike = candidate.backend in BACKENDS or PEERS[candidate.backend].alike
     for size in (small(candidate.case), shortened(shape)):
-        found = _everything(prepare_layer(candidate, size, settings, seed=1), size)
-        wanted = _everything(prepare_layer(Candidate(candidate.case, "eager"), size, settings, seed=1), size)
-        for name, tensor in wanted.items():
-            gap = _gap(found[name], tensor)
+        pair = (_alike if alike else _beside)(candidate, size, settings)
+        if pair is None:
+            return None
+        found, wanted = pair
+        for name, tensor in found.items():
+            gap = _gap(tensor, wanted[name])
             if gap > worst[0]:
                 worst = gap, name
     return worst
+
+
+Named = dict[str, Tensor]
+
+
+def _alike(candidate: Candidate, size: Shape, settings: BenchSettings) -> tuple[Named, Named]:
+    """Return the numbers of a layer that is called as ours is, and those of the eager backend."""
+    found, wanted = (
+        _everything(prepare_layer(who, size, settings, seed=1), size)
+        for who in (candidate, Candidate(candidate.case, "eager"))
+    )
+    return found, wanted
+
+
+def _beside(candidate: Candidate, size: Shape, settings: BenchSettings) -> tuple[Named, Named] | None:
+    """Return the numbers of another package's layer, None without any, and those of the eager backend."""
+    program = program_of(candidate, size, replace(settings, step=False), seed=1)
+    if program.results is None:
+        return None
+    work = prepare_layer(Candidate(candidate.case, "eager"), size, settings, seed=1)
+    x = work.input.clone().requires_grad_()
+    output = work.call(x)[0]
+    cotangent = torch.randn(output.shape, generator=torch.Generator().manual_seed(2)).to(output)
+    leaves = {"input": x} | dict(work.layer.named_parameters())
+    gradients = torch.autograd.grad(output, list(leaves.values()), cotangent)
+    wanted = {f"gradient of {name}": tensor for name, tensor in zip(leaves, gradients, strict=True)}
+    return program.results(cotangent), {"output": output.detach(), **wanted}
 
 
 def _gap(found: Tensor, wanted: Tensor) -> float:

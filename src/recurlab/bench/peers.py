@@ -4,23 +4,23 @@ import csv
 import gc
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module, metadata
 from statistics import median
-from typing import Any
 
 import torch
 
-import recurlab
-from recurlab.bench.candidates import candidates
+from recurlab import __version__
+from recurlab.bench.candidates import candidates, cases
 from recurlab.bench.machine import check_device, environment, lost, tf32
-from recurlab.bench.measure import UNSUPPORTED, Runner, Timings, measure, seconds
-from recurlab.bench.others import PEERS, PRECISIONS, Peer, Workload
+from recurlab.bench.measure import UNSUPPORTED, Timings, measure
+from recurlab.bench.others import PEERS, PRECISIONS, Peer
 from recurlab.bench.plan import FULL, TINY, Sizes
+from recurlab.bench.program import seconds
 from recurlab.bench.results import Row, csv_path
-from recurlab.bench.settings import BenchSettings
+from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.bench.stages import LOST
+from recurlab.bench.workload import Workload
 from recurlab.errors import one_line, path_of
 
 OURS = "recurlab"
@@ -29,6 +29,7 @@ FIELDS = (
     "peer", "version", "cell", "dtype", "tf32", "shape", "forward_ms", "forward_backward_ms", "forward_ratio_to_ours",
     "forward_backward_ratio_to_ours", "status", "device", "date", "torch",
 )  # fmt: skip
+ELSEWHERE = ("compile",)  # of our own loop, unrolled: minutes for a shape
 WARM = 2  # calls of each pass that are not counted: kernels are compiled and chosen in them
 
 
@@ -46,8 +47,7 @@ def run_peers(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     """
     check_device(device)
     end = time.monotonic() + seconds
-    there = dict(_imported())
-    plan = list(order(TRIAL if tiny else FULL, device, list(there)))
+    plan = list(order(TRIAL if tiny else FULL, device, list(_there())))
     shared = {name: value for name, value in environment(BenchSettings(device=device)).items() if name in FIELDS}
     folder = path_of("output", output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def run_peers(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
-        for row in _measured(plan, there, end):
+        for row in _measured(plan, end):
             writer.writerow(shared | row)
             file.flush()
             rows.append(row)
@@ -65,15 +65,15 @@ def run_peers(device: str, output: str, *, tiny: bool, seconds: float) -> int:
     return 0 if all(status == "ok" or status.startswith(UNSUPPORTED) for status in ours) else 1
 
 
-def _imported() -> Iterator[tuple[str, Any]]:
-    """Yield the peers that are installed, with their modules; print a line for each other one."""
+def _there() -> Iterator[str]:
+    """Yield the peers of a GPU that are installed; print a line for each other one."""
     for name, peer in PEERS.items():
-        try:
-            yield name, import_module(peer.module)
-        except Exception as error:  # some look for a compiler or a GPU
-            absent = isinstance(error, ModuleNotFoundError) and error.name == peer.module
-            reason = "is not installed" if absent else f"can't be imported: {type(error).__name__}: {one_line(error)}"
-            print(f"skipped: {name} {reason}", flush=True)
+        if "cuda" in peer.devices and name not in ELSEWHERE:
+            reason = peer.absent()
+            if reason is None:
+                yield name
+            else:
+                print(f"skipped: {name}: {reason}", flush=True)
 
 
 def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Workload, str]]:
@@ -81,12 +81,12 @@ def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Workloa
     wanted = [(cell, shape) for shape in sizes.dense for cell in ("gru", "lstm")]
     wanted += [("indrnn", shape) for shape in (sizes.many[0], sizes.few[0])]
     workloads = [
-        Workload(cell, shape, precision, device, sizes.repeats) for cell, shape in wanted for precision in PRECISIONS
+        workload_of(cell, shape, precision, device, sizes.repeats) for cell, shape in wanted for precision in PRECISIONS
     ]
     begun = set()
     for last in (False, True):
         for workload in workloads:
-            names = [name for name in there if PEERS[name].last == last and PEERS[name].serves(workload)]
+            names = [n for n in there if PEERS[n].last == last and PEERS[n].refusal(workload) is None]
             if names and workload not in begun:
                 yield workload, OURS
                 begun.add(workload)
@@ -94,7 +94,17 @@ def order(sizes: Sizes, device: str, there: list[str]) -> Iterator[tuple[Workloa
                 yield workload, name
 
 
-def _measured(plan: Sequence[tuple[Workload, str]], there: Mapping[str, Any], end: float) -> Iterator[Row]:
+def workload_of(cell: str, shape: Shape, precision: str, device: str, repeats: int) -> Workload:
+    """Return a layer of a cell, with its own recurrence and without options, in one of `PRECISIONS`."""
+    dtype, wide = PRECISIONS[precision]
+    settings = BenchSettings(
+        cells=(cell,), shapes=(shape,), backends=("fused",), dtype=dtype, tf32=wide, device=device, repeats=repeats
+    )
+    (case,) = cases(settings)
+    return Workload(case, shape, settings)
+
+
+def _measured(plan: Sequence[tuple[Workload, str]], end: float) -> Iterator[Row]:
     """Yield a row for each part of the plan, until the time is up or the device answers no more."""
     own: dict[Workload, Timings] = {}
     for number, (workload, name) in enumerate(plan):
@@ -105,12 +115,12 @@ def _measured(plan: Sequence[tuple[Workload, str]], there: Mapping[str, Any], en
             if name == OURS:
                 found = own[workload] = _ours(workload)
             else:
-                found = _timed(PEERS[name], there[name], workload)
+                found = _timed(PEERS[name], workload)
         row = _row(workload, name, found, own[workload])
         told = f"{row['forward_backward_ms']} ms, {row['forward_backward_ratio_to_ours'] or 'not'} times ours"
         print(f"{workload} {name}: {told if found.status == 'ok' else found.status}", flush=True)
-        yield row | {"version": _version(name, there)}
-        if found.status.startswith("failed") and (reason := lost(torch.device(workload.device))):
+        yield row | {"version": PEERS[name].version() if name in PEERS else __version__}
+        if found.status.startswith("failed") and (reason := lost(torch.device(workload.settings.device))):
             print(f"{LOST}{reason}")
             return
 
@@ -126,13 +136,15 @@ def _ours(workload: Workload) -> Timings:
     return result
 
 
-def _timed(peer: Peer, module: Any, workload: Workload) -> Timings:
-    """Return the times of a peer; its numbers are its own affair."""
+def _timed(peer: Peer, workload: Workload) -> Timings:
+    """Return the times of a peer, apart from the others, as it may take the device with it; its numbers are its own.
+
+    Unlike `measure` it times nothing in turns.
+    """
     try:
-        runner = Runner(peer.build(module, workload), input_grad=False)
-        rounds = [
-            (seconds(runner, runner.forward), seconds(runner, runner.both)) for _ in range(WARM + workload.repeats)
-        ]
+        program = peer.program(workload)
+        passes = program.timed["forward"], program.timed["both"]
+        rounds = [[seconds(program, work) for work in passes] for _ in range(WARM + workload.settings.repeats)]
     except Exception as error:  # see above
         return Timings(f"failed: {type(error).__name__}: {one_line(error)}")
     forward, both = (list(times) for times in zip(*rounds[WARM:], strict=True))
@@ -149,21 +161,12 @@ def _row(workload: Workload, name: str, found: Timings, ours: Timings) -> Row:
         "shape": str(workload.shape),
         "status": found.status,
     }
-    if found.forward:
-        for what, time_of in zip(("forward", "forward_backward"), found.medians, strict=True):
-            row[f"{what}_ms"] = f"{1000 * time_of:.6g}"
-    if found.status == ours.status == "ok":
-        for what, theirs, own in zip(("forward", "forward_backward"), found.medians, ours.medians, strict=True):
+    for what, name in {"forward": "forward", "forward_backward": "both"}.items():
+        theirs, own = found.middle(name), ours.middle(name)
+        row[f"{what}_ms"] = "" if theirs is None else f"{1000 * theirs:.6g}"
+        if found.status == ours.status == "ok" and theirs is not None and own is not None:
             row[f"{what}_ratio_to_ours"] = f"{theirs / own:.4g}"
     return row
-
-
-def _version(name: str, there: Mapping[str, Any]) -> str:
-    module = there.get(name, recurlab)
-    try:
-        return str(getattr(module, "__version__", "") or metadata.version(module.__name__))
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def peers_summary(rows: Sequence[Row]) -> list[str]:

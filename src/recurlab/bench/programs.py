@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from recurlab.backends import fused
-from recurlab.bench.candidates import Candidate, Case, LayerCall, call_of, cases, prepare_layer, shortened, small
+from recurlab.bench.candidates import cases
+from recurlab.bench.layers import Candidate, Case, LayerCall, call_of, prepare_layer, shortened, small
 from recurlab.bench.machine import tf32
 from recurlab.bench.plan import Item
 from recurlab.bench.settings import BenchSettings, Shape

@@ -1,6 +1,6 @@
 """Measurements for people: a table, and bars of the times as a multiple of torch's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +18,52 @@ COLOURS = ("tab:gray", "tab:blue", "tab:orange", "tab:green", "tab:red", "tab:pu
 
 
 def speed_table(rows: list[Row]) -> str:
-    """Return the rows as a table; a ratio below 1 is faster than torch."""
+    """Return the rows as a table; a ratio below 1 is faster than torch, or than the best peer."""
     head = ["cell", "recurrence", "options", "shape", "backend"]
-    numbers = ["forward ms", "forward + backward ms", "ratio to torch", "ratio with backward", "peak MiB"]
-    lines = [[*head, *numbers]]
+    lines = [[*head, *NUMBERS]]
     for row in rows:
         option = "" if row["option"] == "none" else row["option"]
-        texts = [row["cell"], _recurrence(row), option, _shape(row), row["backend"]]
+        texts = [row["cell"], _recurrence(row), option, shape_of(row), row["backend"]]
         if row["status"] == "ok":
-            names = ("forward_ms", "forward_backward_ms", *PASSES, "peak_mib")
-            texts += [f"{float(row[name]):.4g}" if row[name] else "" for name in names]
+            texts += [number(row) for number in NUMBERS.values()]
         else:
             texts.append(row["status"].partition(":")[0])
         lines.append([*texts, *[""] * (len(lines[0]) - len(texts))])
-    return aligned_columns(lines, texts=len(head))
+    # Of the last ones only those that were measured.
+    columns = list(zip(*lines, strict=True))
+    last = len(head) + 5
+    used = [*columns[:last], *(column for column in columns[last:] if any(column[1:]))]
+    return aligned_columns(list(zip(*used, strict=True)), texts=len(head))
+
+
+def _number(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{float(row[name]):.4g}" if row[name] else ""
+
+
+def _best(name: str) -> Callable[[Row], str]:
+    """Return the text of a pass's best peer and our time as a multiple of its."""
+    peer, ratio = f"{name}_best_peer", f"{name}_to_best_peer"
+    return lambda row: f"{row[peer]} {float(row[ratio]):.2f}" if row[peer] else ""
+
+
+def _over_floor(row: Row) -> str:
+    time, least = row["forward_backward_ms"], row["forward_backward_floor_ms"]
+    return f"{float(time) / float(least):.2f}" if time and least else ""
+
+
+NUMBERS: dict[str, Callable[[Row], str]] = {
+    "forward ms": _number("forward_ms"),
+    "forward + backward ms": _number("forward_backward_ms"),
+    "ratio to torch": _number("forward_ratio"),
+    "ratio with backward": _number("forward_backward_ratio"),
+    "peak MiB": _number("peak_mib"),
+    "x floor": _over_floor,
+    "best peer forward": _best("forward"),
+    "best peer": _best("forward_backward"),
+    "step us": _number("step_us"),
+    "best peer step": _best("step"),
+    "compile s": _number("first_s"),
+}
 
 
 def aligned_columns(lines: Sequence[Sequence[str]], texts: int) -> str:
@@ -58,8 +90,8 @@ def draw_ratios(rows: list[Row], path: Path) -> str:
     except ImportError as error:
         return f"picture: none: {one_line(error)}"
 
-    order = list(dict.fromkeys(_case(row) for row in rows))
-    rows = sorted(rows, key=lambda row: order.index(_case(row)))  # one group for each case
+    order = list(dict.fromkeys(case_of(row) for row in rows))
+    rows = sorted(rows, key=lambda row: order.index(case_of(row)))  # one group for each case
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     backends = list(dict.fromkeys(row["backend"] for row in rows))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(sorted(backends, key=_torch_first))}
@@ -69,7 +101,7 @@ def draw_ratios(rows: list[Row], path: Path) -> str:
     for line, shape in zip(panels, shapes, strict=True):
         for axes, (column, title) in zip(line, PASSES.items(), strict=True):
             _bars(axes, [row for row in rows if row["shape"] == shape and row[column]], column, colours)
-            axes.set_title(f"{title}, {_shape({'shape': shape})}", fontsize=9)
+            axes.set_title(f"{title}, {shape_of({'shape': shape})}", fontsize=9)
     first = rows[0]
     figure.suptitle(", ".join(f"{name} {first[name]}" for name in PLACE), fontsize=8)
     figure.supxlabel("time as a multiple of torch's layer (median; left of the line is faster)", fontsize=9)
@@ -114,10 +146,10 @@ def _bars(axes: "Axes", rows: list[Row], column: str, colours: dict[str, str]) -
     labels: dict[str, list[float]] = {}
     at = 0.0
     for index, row in enumerate(rows):
-        if index and _case(row) != _case(rows[index - 1]):
+        if index and case_of(row) != case_of(rows[index - 1]):
             at += 0.7
         positions.append(at)
-        labels.setdefault(_case(row), []).append(at)
+        labels.setdefault(case_of(row), []).append(at)
         at += 1
     for name, colour in colours.items():
         chosen = [(y, float(row[column])) for y, row in zip(positions, rows, strict=True) if row["backend"] == name]
@@ -140,7 +172,8 @@ def _bars(axes: "Axes", rows: list[Row], column: str, colours: dict[str, str]) -
         axes.margins(x=0.2)
 
 
-def _case(row: Row) -> str:
+def case_of(row: Row) -> str:
+    """Return a row's cell, recurrence and option, as people read them."""
     return " ".join([row["cell"], _recurrence(row), *([] if row["option"] == "none" else [row["option"]])])
 
 
@@ -148,7 +181,8 @@ def _recurrence(row: Row) -> str:
     return f"{row['recurrence']} ({row['heads']})" if row["recurrence"] == "block" else row["recurrence"]
 
 
-def _shape(row: Row) -> str:
+def shape_of(row: Row) -> str:
+    """Return a row's shape, behind its name if it has one."""
     names = [f"{name} " for name, shape in SHAPES.items() if str(shape) == row["shape"]]
     return "".join(names) + row["shape"]
 

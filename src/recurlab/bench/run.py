@@ -1,7 +1,10 @@
 """`recurlab bench` from its settings to the files, the table and the exit code."""
 
 from recurlab.backends import BACKENDS
-from recurlab.bench.candidates import Candidate, candidates
+from recurlab.bench.beside import beside_peers
+from recurlab.bench.candidates import candidates
+from recurlab.bench.floor import floor
+from recurlab.bench.layers import Candidate
 from recurlab.bench.machine import check_device, environment, prepared
 from recurlab.bench.measure import UNSUPPORTED, WRONG, Timings, measure
 from recurlab.bench.report import draw_ratios, speed_table
@@ -28,14 +31,15 @@ def run_bench(settings: BenchSettings, draw: bool = True) -> int:
         kept = BenchResults(settings.output, shared["cpu" if settings.device == "cpu" else "device"])
         for shape in settings.shapes:
             print(f"{shape}: {len(found)} candidates, {settings.repeats} rounds", flush=True)
+            floors = {case: floor(case, shape, settings) for case in {candidate.case for candidate in found}}
             results = measure(found, shape, settings)
-            fresh = to_rows(results, shape, settings, shared)
+            fresh = to_rows(results, shape, settings, shared, floors)
             kept.add(fresh)
             rows += fresh
             troubles += _troubles(results, shape)
     shapes = {str(shape) for shape in settings.shapes}
     here = [r for r in kept.rows if r["shape"] in shapes and all(r[name] == shared[name] for name in PLACE)]
-    print(speed_table(rows))
+    print("\n".join([speed_table(rows), *beside_peers(rows)]))
     for line in _refusals(refused, settings):
         print(line)
     for line in troubles:

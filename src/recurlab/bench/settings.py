@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import Any
 
 from recurlab.backends import BACKENDS
@@ -22,13 +23,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bidirectional": {"bidirectional": True},
     "reset_before": {"reset": "before"},
 }
-# Candidates that are no backend: torch's own layer, and torch.compile of the eager loop.
-OTHERS = ("torch", "compile")
+# Candidates that are no backend: torch's own layer, torch.compile of the eager loop, other packages,
+# and torch.compile of torch's layer. Who they are stands in the module `others`.
+OTHERS = (
+    "torch", "compile", "jax", "onnxruntime", "keras", "flashrnn", "xlstm", "torchrl", "haste_pytorch", "torch.compile",
+)  # fmt: skip
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 FLAGS = {"true": True, "false": False}
-FLAG_KEYS = ("tf32", "input_grad", "alone")
-LOWEST = {"heads": 1, "repeats": 1, "threads": 0, "busy": 0}
+FLAG_KEYS = ("tf32", "input_grad", "alone", "step")
+LOWEST = {"heads": 1, "repeats": 1, "seconds": 0, "limit": 0, "threads": 0, "busy": 0}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,14 @@ class Shape:
         return f"{self.steps}x{self.batch}x{self.hidden}x{self.features}"
 
 
-SHAPES = {"A": Shape(784, 32, 128, 64), "B": Shape(150, 64, 512, 512)}
+SHAPES = {
+    "A": Shape(784, 32, 128, 64),
+    "B": Shape(150, 64, 512, 512),
+    "C": Shape(100, 32, 256, 256),
+    "D": Shape(28, 64, 128, 28),
+    "E": Shape(1000, 1, 64, 8),
+    "F": Shape(5, 32, 128, 64),
+}
 
 
 @dataclass(frozen=True)
@@ -55,14 +66,17 @@ class BenchSettings:
     recurrences: tuple[str, ...] = ()
     heads: int = 8
     backends: tuple[str, ...] = ()
-    shapes: tuple[Shape, ...] = tuple(SHAPES.values())
+    shapes: tuple[Shape, ...] = (SHAPES["A"], SHAPES["B"])
     options: tuple[str, ...] = ()
     dtype: str = "float32"
     device: str = "cpu"
     tf32: bool = False
     input_grad: bool = False
     alone: bool = False
+    step: bool = False
     repeats: int = 7
+    seconds: int = 0
+    limit: int = 60
     threads: int = 0
     busy: int = 0
     output: str = "experiments/speed"
@@ -73,15 +87,18 @@ HELP = {
     "cells": "gru,lstm,indrnn,indy_gru   any cells or presets",
     "recurrences": "     dense, diagonal, block; empty: each cell's own",
     "heads": "8   of a block recurrence",
-    "backends": "     empty: torch and every backend that serves the call; compile (minutes) only by name",
-    "shapes": f"A,B   {', '.join(f'{name} = {shape}' for name, shape in SHAPES.items())}; or your own TxBxHxI",
+    "backends": f"     empty: torch and every backend that serves the call; only by name {', '.join(OTHERS[1:])}",
+    "shapes": f"A,B   {', '.join(f'{name} = {shape}' for name, shape in SHAPES.items())}; or TxBxHxI, 5/28x1/8x128x64",
     "options": f"     {', '.join(OPTIONS)}: a case each, beside the plain one",
     "dtype": f"float32   {', '.join(DTYPES)}",
     "device": "cpu   cpu, cuda",
     "tf32": "false   true: a GPU may multiply float32 matrices in TF32, torch's layers too",
     "input_grad": "false   true: the input needs a gradient too, as in a layer on top of another",
     "alone": "false   true: also the time of the recurrence alone, without the input projection's",
+    "step": "false   true: also one step of a sequence at a time, as of an agent, beside torch's cells",
     "repeats": "7   timings of each candidate, in turns; medians are reported",
+    "seconds": "0   after which a shape's timings end, with at least three of each candidate; 0: never",
+    "limit": "60   seconds in which another package is to be ready, compiled and checked; 0: any time",
     "threads": "0   0: as many as torch takes",
     "busy": "0   processes that keep a core busy meanwhile",
     "output": "experiments/speed   the folder of <processor>.csv and speed-<processor>.png",
@@ -179,7 +196,7 @@ def _value(key: str, text: str) -> Any:
     if key in ("cells", "shapes") and not names:
         raise RecurlabError(f"{key}={text!r}: must name at least one of {', '.join(_choices()[key])}")
     if key == "shapes":
-        return tuple(_shape(name) for name in names)
+        return tuple(dict.fromkeys(shape for name in names for shape in _shapes(name)))
     if key == "plugins":
         return names
     if key == "output":
@@ -198,13 +215,15 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in inner.split(",") if name.strip()))
 
 
-def _shape(text: str) -> Shape:
+def _shapes(text: str) -> list[Shape]:
+    """Return the shape of a name or of TxBxHxI, each of which may be several sizes, as in 5/28x1/8x128x64."""
     if text in SHAPES:
-        return SHAPES[text]
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+)", text)
+        return [SHAPES[text]]
+    sizes = r"(\d+(?:/\d+)*)"
+    found = re.fullmatch("x".join([sizes] * 4), text)
     if found is None:
         raise unknown("shapes", text, [*SHAPES, "TxBxHxI"])
-    sizes = [int(size) for size in found.groups()]
-    if 0 in sizes:
+    several = [[int(size) for size in part.split("/")] for part in found.groups()]
+    if any(0 in part for part in several):
         raise RecurlabError(f"shapes={text!r}: each of TxBxHxI must be at least 1")
-    return Shape(*sizes)
+    return [Shape(*each) for each in product(*several)]
