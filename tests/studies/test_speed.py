@@ -80,14 +80,35 @@ def test_each_processor_has_a_table_its_newest_rows_in_it(recurlab, speed):
     assert "3 threads" not in text
 
 
+def test_layers_beside_other_packages_have_tables(recurlab, speed):
+    words = '["shapes=F,4x2x3x4", "cells=gru,indrnn", "backends=torch,eager", repeats=1, threads=1, step=true]'
+    (speed / "study.yaml").write_text(f"{SWEEP}beside: {words}\n")
+    assert recurlab("study", "run", "speed")[0] == 0
+    (cpu,) = {row["cpu"] for row in rows_in(speed)}
+    ours = {row["shape"]: row for row in rows_in(speed) if (row["cell"], row["backend"]) == ("gru", "eager")}
+    text = (speed / "README.md").read_text()
+    for title, name in {"forward": "forward", "forward and backward": "forward_backward", "one step": "step"}.items():
+        head = f"**{title}, our time as a multiple of the fastest peer's**, {cpu}, 1 threads; peers: torch "
+        _, found, table = text.partition(head)
+        assert found, text
+        rows = [line for line in table.splitlines() if " torch |" in line]
+        # The IndRNN has no peer here, and no column.
+        assert rows[:2] == [
+            f"| {start}{shape} | {float(ours[shape][f'{name}_to_best_peer']):.2f} torch |"
+            for start, shape in (("F ", "5x32x128x64"), ("", "4x2x3x4"))
+        ]
+    assert recurlab("study", "report", "--check") == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("title", "beside: [cells=gruu]\ntitle", "experiments/speed/study.yaml: cells='gruu': allowed are"),
         ("cells=gru", "cells=gruu", "experiments/speed/study.yaml: cells='gruu': allowed are"),
         ("7x2", "7x3", "shapes=7x3x3x4: must differ from the first one, 5x2x3x4, in one of T, B and H"),
         ("5x1x3x4", "5x1x3x5", "shapes=5x1x3x5: must differ from the first one"),
         ("cpu:", "cpus:", "bench='cpus': allowed are cpu, gpu; did you mean 'cpu'?"),
-        ("question", "metric: a\nquestion", "metric='a': unknown key; allowed are bench, question, title"),
+        ("question", "metric: a\nquestion", "metric='a': unknown key; allowed are bench, beside, question, title"),
     ],
 )
 def test_a_mistake_is_one_line(recurlab, speed, old, new, message):

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from statistics import median
 
 from recurlab.backends import BACKENDS
-from recurlab.bench.report import aligned_columns, case_of, shape_of
+from recurlab.bench.report import aligned_columns, case_of
 from recurlab.bench.results import BESIDE, Row
+from recurlab.bench.settings import shape_name
 
 NAMES = {"forward": "forward", "forward_backward": "forward + backward", "step": "step"}
 
@@ -28,7 +29,7 @@ def beside_peers(rows: list[Row]) -> list[str]:
         if own is None or not theirs:
             continue
         pairs = [_pair(own, theirs[name]) if name in theirs else "" for name in names]
-        lines.append([key[0], shape_of(own), own["backend"], *pairs, _of_floor(own), _step(own)])
+        lines.append([key[0], shape_name(own["shape"]), own["backend"], *pairs, _of_floor(own), _step(own)])
     if not lines:
         return []
     head = ["case", "shape", "ours", *(f"to {name}" for name in names), "x floor", "step us, to the best"]
@@ -70,7 +71,7 @@ def _summary(ours: list[Row | None]) -> Iterator[str]:
         if found:
             ratios = [ratio for ratio, _ in found]
             worst, row = max(found, key=lambda each: each[0])
-            where = f"{case_of(row)} {shape_of(row)}, {row[f'{name}_best_peer']}"
+            where = f"{case_of(row)} {shape_name(row['shape'])}, {row[f'{name}_best_peer']}"
             yield (
                 f"{NAMES[name]}, beside the best peer: {sum(r <= 1 for r in ratios)} of {len(ratios)} at most 1, "
                 f"median {median(ratios):.2f}, largest {worst:.2f} ({where})"

@@ -12,8 +12,8 @@ from recurlab.bench.clock import copy_bandwidth, elapsed
 from recurlab.bench.layers import Case
 from recurlab.bench.settings import BenchSettings, Shape
 
-TRIES = 5  # of each product; the fastest counts
-LEAST = 2**14  # bytes of the smallest copy
+TRIES = 5  # of each product, the fastest of which counts, and of a copy
+LARGE = 2**27  # bytes, which no cache holds
 
 
 def words(gates: int, states: int) -> tuple[int, int]:
@@ -42,8 +42,9 @@ def floor(case: Case, shape: Shape, settings: BenchSettings) -> Floor:
     """Return the floor of a layer: its products at torch.mm's speed, and what it moves at that of a copy.
 
     The speed of products is the best that torch.mm reaches in any of the layer's own, those of all
-    steps taken together; that of memory is a copy's of as many bytes. The bytes are what the
-    recurrence reads and writes (see `words`), those of the products are within their time.
+    steps taken together; that of memory is a copy's which no cache holds, and a layer that stays in
+    the caches could be below its floor. The bytes are what the recurrence reads and writes (see
+    `words`); those of the products are within their time.
     """
     cell, recurrence = case.built()
     directions = 2 if case.option == "bidirectional" else 1
@@ -59,8 +60,7 @@ def floor(case: Case, shape: Shape, settings: BenchSettings) -> Floor:
     element = torch.empty((), dtype=getattr(torch, settings.dtype)).element_size()
     moved = [count * element * rows * shape.hidden for count in words(len(cell.gates), len(cell.states))]
     first, second = (
-        work / flops + size / _copy_speed(size, settings.device)
-        for work, size in zip((forward, backward), moved, strict=True)
+        work / flops + size / copy_speed(settings.device) for work, size in zip((forward, backward), moved, strict=True)
     )
     return Floor(directions * first, directions * (first + second))
 
@@ -81,5 +81,6 @@ def _product_speed(size: tuple[int, int, int], dtype: str, device: str) -> float
 
 
 @cache
-def _copy_speed(size: int, device: str) -> float:
-    return copy_bandwidth(torch.device(device), size=max(LEAST, size // 2))
+def copy_speed(device: str) -> float:
+    """Return the bytes per second that a copy reads and writes."""
+    return copy_bandwidth(torch.device(device), size=LARGE, repeats=TRIES)

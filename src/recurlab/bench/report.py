@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recurlab.bench.results import PLACE, Row
-from recurlab.bench.settings import SHAPES
+from recurlab.bench.settings import shape_name
 from recurlab.errors import one_line
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def speed_table(rows: list[Row]) -> str:
     lines = [[*head, *NUMBERS]]
     for row in rows:
         option = "" if row["option"] == "none" else row["option"]
-        texts = [row["cell"], _recurrence(row), option, shape_of(row), row["backend"]]
+        texts = [row["cell"], _recurrence(row), option, shape_name(row["shape"]), row["backend"]]
         if row["status"] == "ok":
             texts += [number(row) for number in NUMBERS.values()]
         else:
@@ -62,7 +62,7 @@ NUMBERS: dict[str, Callable[[Row], str]] = {
     "best peer": _best("forward_backward"),
     "step us": _number("step_us"),
     "best peer step": _best("step"),
-    "compile s": _number("first_s"),
+    "compile s": lambda row: f"{float(row['first_s']):.2f}" if row["first_s"] and float(row["first_s"]) >= 0.01 else "",
 }
 
 
@@ -101,7 +101,7 @@ def draw_ratios(rows: list[Row], path: Path) -> str:
     for line, shape in zip(panels, shapes, strict=True):
         for axes, (column, title) in zip(line, PASSES.items(), strict=True):
             _bars(axes, [row for row in rows if row["shape"] == shape and row[column]], column, colours)
-            axes.set_title(f"{title}, {shape_of({'shape': shape})}", fontsize=9)
+            axes.set_title(f"{title}, {shape_name(shape)}", fontsize=9)
     first = rows[0]
     figure.suptitle(", ".join(f"{name} {first[name]}" for name in PLACE), fontsize=8)
     figure.supxlabel("time as a multiple of torch's layer (median; left of the line is faster)", fontsize=9)
@@ -179,12 +179,6 @@ def case_of(row: Row) -> str:
 
 def _recurrence(row: Row) -> str:
     return f"{row['recurrence']} ({row['heads']})" if row["recurrence"] == "block" else row["recurrence"]
-
-
-def shape_of(row: Row) -> str:
-    """Return a row's shape, behind its name if it has one."""
-    names = [f"{name} " for name, shape in SHAPES.items() if str(shape) == row["shape"]]
-    return "".join(names) + row["shape"]
 
 
 def _torch_first(backend: str) -> tuple[bool, str]:

@@ -3,7 +3,7 @@
 from recurlab.backends import BACKENDS
 from recurlab.bench.beside import beside_peers
 from recurlab.bench.candidates import candidates
-from recurlab.bench.floor import floor
+from recurlab.bench.floor import copy_speed, floor
 from recurlab.bench.layers import Candidate
 from recurlab.bench.machine import check_device, environment, prepared
 from recurlab.bench.measure import UNSUPPORTED, WRONG, Timings, measure
@@ -27,7 +27,7 @@ def run_bench(settings: BenchSettings, draw: bool = True) -> int:
     found, refused = candidates(settings)
     rows, troubles = list[Row](), list[str]()
     with prepared(settings):
-        shared = environment(settings)
+        shared = environment(settings) | {"copy_gb_s": f"{copy_speed(settings.device) / 1e9:.5g}"}
         kept = BenchResults(settings.output, shared["cpu" if settings.device == "cpu" else "device"])
         for shape in settings.shapes:
             print(f"{shape}: {len(found)} candidates, {settings.repeats} rounds", flush=True)

@@ -58,6 +58,11 @@ SHAPES = {
 }
 
 
+def shape_name(shape: str) -> str:
+    """Return a shape, given as TxBxHxI, behind its name if it has one."""
+    return "".join(f"{name} " for name, known in SHAPES.items() if str(known) == shape) + shape
+
+
 @dataclass(frozen=True)
 class BenchSettings:
     """The values of all keys; the fields' names are the keys."""

@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         "words", nargs="*", metavar="key=value", help="the sweep's keys and those of train; or: report and its folders"
     )
     bench = commands.add_parser(
-        "bench", help="measure the speed of cells and backends beside torch's layers", formatter_class=raw,
+        "bench", help="measure the speed of cells and backends beside torch and other packages", formatter_class=raw,
         more=_bench_keys,
     )  # fmt: skip
     bench.add_argument("settings", nargs="*", metavar="key=value", help="what to measure and how")

@@ -16,7 +16,8 @@ def study_run(name: str, scale: str, words: list[str]) -> int:
             raise RecurlabError(f"{words[0]!r}: can't be set here; its settings are in {study.path}")
         from recurlab.bench.run import run_bench
 
-        return run_bench(study.settings(scale), draw=False) or _report([name])
+        failed = [run_bench(settings, draw=False) for settings in study.runs(scale)]
+        return max(failed) or _report([name])
     from recurlab.studies.run import run_study
 
     with resumable():

@@ -19,11 +19,13 @@ class SpeedStudy:
         title, question: lines for people.
         bench: settings of ``recurlab bench`` for each scale; of the shapes the first is the base,
             from which each other one differs in T, B or H.
+        beside: settings of another one, at scale cpu: our layers beside those of other packages.
     """
 
     title: str = ""
     question: str = ""
     bench: dict[str, list[str]] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.path = Path()  # where it was read
@@ -33,11 +35,21 @@ class SpeedStudy:
             base, *others = parse_bench(words).shapes
             for shape in others:
                 differing(base, shape)
+        parse_bench(self.beside)
 
     @property
     def folder(self) -> Path:
         """The folder of the study."""
         return self.path.parent
+
+    def runs(self, scale: str) -> list[BenchSettings]:
+        """Return all that is measured at a scale."""
+        return [self.settings(scale), *([self.packages] if self.beside and scale == "cpu" else [])]
+
+    @property
+    def packages(self) -> BenchSettings:
+        """What is measured beside other packages, with its results in the study's folder."""
+        return replace(parse_bench(self.beside), output=str(self.folder))
 
     def settings(self, scale: str) -> BenchSettings:
         """Return what is measured at a scale, with its results in the study's folder."""

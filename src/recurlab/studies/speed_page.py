@@ -10,6 +10,7 @@ from recurlab.studies.groups import number_text
 from recurlab.studies.markdown import markdown_table
 from recurlab.studies.picture import COLOURS, add_legend
 from recurlab.studies.speed import SIZES, SpeedStudy, differing, size_of
+from recurlab.studies.speed_beside import beside_tables
 from recurlab.studies.table import Row, read_csv
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ class Machine:
     def value(self, title: str, line: Line, shape: Shape) -> float | None:
         """Return a number, None where it was not measured."""
         row = self.rows.get((line, shape))
-        if row is None or row["status"] != "ok":
+        column = "peak_mib" if title == MEMORY else "forward_backward_ms"
+        if row is None or row["status"] != "ok" or not row[column]:
             return None
-        return float(row["peak_mib"]) if title == MEMORY else 1000 * float(row["forward_backward_ms"]) / shape.steps
+        return float(row[column]) if title == MEMORY else 1000 * float(row[column]) / shape.steps
 
     def over(self, size: str) -> list[Shape]:
         """Return the first shape and those that differ from it in one size alone, in their order."""
@@ -57,6 +59,9 @@ class Machine:
 def speed_tables(study: SpeedStudy) -> str:
     """Return a table of times and one of memory for each machine with rows; "" where there is none."""
     parts = []
+    if study.beside:
+        for name, rows in _by_machine(study.packages, _measured(study.folder)).items():
+            parts += beside_tables(study.packages, rows, name)
     for machine in _machines(study):
         base, *others = machine.settings.shapes
         head = ["cell", "backend", f"T={base.steps} B={base.batch} H={base.hidden}"]
@@ -115,22 +120,30 @@ def _measured(folder: Path) -> list[Row]:
     return [{"kind": "cpu"} | row for row in found]  # older files have no such column
 
 
+def _by_machine(settings: BenchSettings, rows: list[Row]) -> dict[str, list[Row]]:
+    """Return the rows that settings ask for, without options, by the machine and its threads."""
+    shapes = {str(shape) for shape in settings.shapes}
+    wanted = {
+        "kind": settings.device,
+        "dtype": settings.dtype,
+        "tf32": str(settings.tf32).lower(),
+        "busy": str(settings.busy),
+        "input_grad": str(settings.input_grad).lower(),
+        "option": "none",
+    }
+    name = "device" if settings.device == "cuda" else "cpu"
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["shape"] in shapes and all(row[key] == value for key, value in wanted.items()):
+            found.setdefault(f"{row[name]}, {row['threads']} threads", []).append(row)
+    return found
+
+
 def _machines(study: SpeedStudy) -> Iterator[Machine]:
     rows = _measured(study.folder)
     for scale in study.bench:
         settings = study.settings(scale)
         shapes = {str(shape): shape for shape in settings.shapes}
-        wanted = {
-            "kind": settings.device,
-            "dtype": settings.dtype,
-            "tf32": str(settings.tf32).lower(),
-            "busy": str(settings.busy),
-            "input_grad": str(settings.input_grad).lower(),
-            "option": "none",
-        }
-        own = [r for r in rows if r["shape"] in shapes and all(r[name] == value for name, value in wanted.items())]
-        name = "device" if settings.device == "cuda" else "cpu"
-        for machine in dict.fromkeys((row[name], row["threads"]) for row in own):
-            found = [row for row in own if (row[name], row["threads"]) == machine]
+        for name, found in _by_machine(settings, rows).items():
             lines = {((f"{r['cell']}, {r['recurrence']}", r["backend"]), shapes[r["shape"]]): r for r in found}
-            yield Machine(f"{machine[0]}, {machine[1]} threads", settings, lines)
+            yield Machine(name, settings, lines)
