@@ -159,7 +159,6 @@ def test_a_perplexity_is_of_all_symbols_and_finite():
 
 
 def gradient_and_loss(problem, batch):
-    problem.log = lambda *a, **_: None
     problem.zero_grad()
     loss = problem.training_step(batch, 0)
     loss.backward()

@@ -109,7 +109,6 @@ def test_the_length_of_the_windows_matters_to_a_model_that_carries_nothing():
 def test_the_gradient_of_a_window_goes_no_further_back(cell, documents):
     """Against torch's own layer, given the state that the windows before left, and none where a document begins."""
     problem = problem_of(Text(batch_size=3, bptt=5, documents=documents), cell)
-    problem.log = lambda *a, **_: None
     data = DataModule(problem.data, seed=0)
     data.setup()
     theirs = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](5, 7, num_layers=2, dtype=torch.float64)

@@ -40,6 +40,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; the lengths stay on the host, which reads them."""
+        if all(part is None or part.device == device for part in (self.inputs, self.targets, self.resets)):
+            return self
         resets = None if self.resets is None else self.resets.to(device, non_blocking=True)
         return self._replace(
             inputs=self.inputs.to(device, non_blocking=True),

@@ -1,6 +1,6 @@
 """Any data set as a LightningDataModule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from recurlab.data.data import SPLITS, Arrays, Data, RaggedData, Stream, StreamD
 from recurlab.errors import RecurlabError
 
 KEPT_ON_DEVICE = 2 << 30  # bytes of a split that is kept on the device
+
+Loader = Iterable[Batch]  # whose length is known, too
 
 
 class DataModule(LightningDataModule):
@@ -65,18 +67,18 @@ class DataModule(LightningDataModule):
         """Leave out the first batches of the current epoch, which a run that is resumed has trained on."""
         self._skip = (epoch, batches)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Return the batches of the current epoch: shuffled, those of a text in order."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         if self.data.fresh and epoch != self._epoch:
             self._sources["train"], self._epoch = self._source("train", epoch), epoch
         return self._loader("train", epoch, self._skip[1] if epoch == self._skip[0] else 0)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Return the validation batches, in order."""
         return self._loader("valid", epoch=0)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Return the test batches, in order."""
         return self._loader("test", epoch=0)
 
@@ -111,11 +113,13 @@ class DataModule(LightningDataModule):
             rows = batches.in_order(source.size, data.eval_batch_size)
         return batches.shares(rows, self.rank, self.world)
 
-    def _loader(self, name: str, epoch: int, done: int = 0) -> DataLoader[Batch]:
+    def _loader(self, name: str, epoch: int, done: int = 0) -> Loader:
         source = self._sources[name]
         if self.trainer is not None and source.bytes <= KEPT_ON_DEVICE and not self.workers:
             source.move(self.trainer.strategy.root_device)
         plan = _From(done, self._plan(name, epoch))
+        if not self.workers:
+            return _Batches(source, plan)
         # Of its own, as a loader draws from its generator whenever it is begun: the numbers of a run are not to depend
         # on how often it was.
         generator = torch.Generator().manual_seed(0)
@@ -136,3 +140,16 @@ class _From(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._plan[self._done :])
+
+
+class _Batches:
+    """The batches of a plan, made in this process: torch's loader takes longer over a small one than making it."""
+
+    def __init__(self, source: Source, plan: _From) -> None:
+        self._source, self._plan = source, plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._source.__getitem__, self._plan)

@@ -28,6 +28,11 @@ class CarryingLayer(RecurrentWeights):
     _activity: Tensor | None = None
     _activity_differentiable = False
 
+    @property
+    def regularized(self) -> bool:
+        """Whether any regulariser adds to the loss: of the weights or of the outputs."""
+        return self.activity_regularizer is not None or any(own.regularizer for own in self._rules.values())
+
     def penalty(self) -> Tensor:
         """Return what the regularisers add to the loss, (): of the weights, and of the outputs of the last `forward`.
 

@@ -1,6 +1,8 @@
 """The optimisers: torch's, as dataclasses of their options that are checked without importing torch."""
 
+import inspect
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from recurlab.errors import RecurlabError, check_number
@@ -8,6 +10,31 @@ from recurlab.errors import RecurlabError, check_number
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
+
+
+@cache
+def _light(kind: "type[Optimizer]") -> "type[Optimizer]":
+    """Return an optimiser of torch without what torch wraps its methods in.
+
+    That is for its compiler, which it imports at the first call, and for its profiler; both would
+    take a second at the start of a run, and as long as half of a small model's update at each step.
+    """
+    import torch
+
+    def zero_grad(self: "Optimizer", set_to_none: bool = True) -> None:
+        if not set_to_none:
+            return kind.zero_grad(self, set_to_none)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        return None
+
+    names = ("add_param_group", "load_state_dict", "state_dict")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["zero_grad"] = zero_grad
+    step = methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    step.hooked = True  # else it would be wrapped anew
+    return type(kind.__name__, (kind,), methods)
 
 
 @dataclass(frozen=True)
@@ -33,11 +60,11 @@ class OptimizerSpec:
 
         parameters = [p for p in model.parameters() if p.requires_grad]
         options: dict[str, Any] = asdict(self)
-        groups = [
+        groups: Any = [
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
-        optimizer: Optimizer = getattr(torch.optim, type(self).__name__)(groups, **options)
+        optimizer: Optimizer = _light(getattr(torch.optim, type(self).__name__))(groups, **options)
         return optimizer
 
 

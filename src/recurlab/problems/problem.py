@@ -1,6 +1,7 @@
 """What all problems share: steps, metrics over epochs and processes, optimiser, constraints and carried states."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -55,6 +56,7 @@ class Problem(LightningModule):
     Attributes:
         head: "last" or "every": where the model answers.
         metric: the metric by which checkpoints are chosen.
+        measured: what the last training step measured, under the names that it is logged by.
     """
 
     head: ClassVar[str]
@@ -78,6 +80,8 @@ class Problem(LightningModule):
             raise RecurlabError("model.bidirectional=True: the reverse direction would read what is to be predicted")
         self._sums: dict[str, Tensor] = {}  # of the epoch of an evaluation: of values times counts, and of counts
         self._training_states: list[Any] = []
+        self._recurrent = [module for module in model.modules() if isinstance(module, RNN)]
+        self.measured: dict[str, Tensor] = {}
 
     @property
     def monitor(self) -> str:
@@ -116,12 +120,15 @@ class Problem(LightningModule):
         measured = self.measure(self.model.answers(features), batch.targets, batch.lengths)
         self._check_finite(measured.loss, "")
         means, terms = measured.means(), [self._objective(measured, len(batch.inputs)), *self._penalties(features)]
-        shares = self._shares(batch.counted, [count for _, count in [*means.values(), *terms]])
-        for (name, (value, _)), share in zip(means.items(), shares[: len(means)], strict=True):
-            bar, several = name == "loss", self._world > 1
-            self.log(f"train/{name}", value * share, prog_bar=bar, batch_size=1, sync_dist=several)
-        parts = [value * share for (value, _), share in zip(terms, shares[len(means) :], strict=True)]
-        return sum(parts[1:], parts[0]) * self.loss_factor(batch)
+        values = self._weighted(batch.counted, [*means.values(), *terms])
+        self.measured = {f"train/{name}": value for name, value in zip(means, values, strict=False)}
+        parts, factor = values[len(means) :], self.loss_factor(batch)
+        loss = sum(parts[1:], parts[0])
+        return loss if factor == 1 else loss * factor
+
+    def last_measured(self) -> dict[str, float]:
+        """Return what the last training step measured, of all processes, under the names that it is logged by."""
+        return {name: self._mean_of_processes(value).item() for name, value in self.measured.items()}
 
     def loss_factor(self, batch: Batch) -> float:
         """Return what the loss of a training batch is multiplied by, where batches do not weigh the same."""
@@ -143,7 +150,7 @@ class Problem(LightningModule):
         if tar:  # a single step has no change: 0 of them, as other processes may have some
             mean, count = _mean((raw[1:] - raw[:-1]).square(), None if valid is None else valid[1:])
             found.append((tar * mean, count))
-        return [*found, *((layer.penalty(), 1) for layer in self.recurrent_layers())]
+        return [*found, *((layer.penalty(), 1) for layer in self.recurrent_layers() if layer.regularized)]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a batch."""
@@ -172,15 +179,17 @@ class Problem(LightningModule):
             exact = torch.tensor(value, dtype=torch.float64, device=self.device)  # a float would be rounded to float32
             self.log(f"{split}/{name}", exact, prog_bar=name == self.metric, sync_dist=self._world > 1)
 
-    def _shares(self, counted: bool, counts: list[Tensor | int]) -> list[Tensor | float]:
-        """Return what means over `counts` have to be multiplied by, so that their mean over processes is that of all.
+    def _weighted(self, counted: bool, means: list[tuple[Tensor, Tensor | int]]) -> list[Tensor]:
+        """Return means, each given with its count, multiplied so that their mean over processes is that of all.
 
         Processes may have other numbers of sequences or steps in their part of a batch.
         """
         if self._world == 1:
-            return [1.0] * len(counts)
-        mine = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.device) for n in counts]) * counted
-        return [*(mine / self.sum_of_processes(mine).clamp_min(1) * self._world).to(self.dtype)]
+            return [value for value, _ in means]
+        counts = [torch.as_tensor(n, dtype=torch.float64, device=self.device) for _, n in means]
+        mine = torch.stack(counts) * counted
+        shares = (mine / self.sum_of_processes(mine).clamp_min(1) * self._world).to(self.dtype)
+        return [value * share for (value, _), share in zip(means, shares, strict=True)]
 
     @property
     def _world(self) -> int:
@@ -193,10 +202,16 @@ class Problem(LightningModule):
         total: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="sum")
         return total
 
+    def _mean_of_processes(self, value: Tensor) -> Tensor:
+        if self._world == 1:
+            return value
+        mean: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+        return mean
+
     def _check_finite(self, loss: Tensor, where: str) -> None:
-        if not torch.isfinite(loss):
+        if not isfinite(value := loss.item()):
             at = f"step {self.global_step} (epoch {self.current_epoch})"
-            raise RecurlabError(f"loss={loss.item()}: not finite{where} at {at}")
+            raise RecurlabError(f"loss={value}: not finite{where} at {at}")
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its scheduler."""
@@ -271,7 +286,7 @@ class Problem(LightningModule):
 
     def recurrent_layers(self) -> Iterator[RNN]:
         """Iterate over the model's recurrent layers."""
-        return (module for module in self.modules() if isinstance(module, RNN))
+        return iter(self._recurrent)
 
     def reset_states(self) -> None:
         """Forget what stateful layers carry."""

@@ -106,7 +106,8 @@ class Checkpoints(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
-        self._measured = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+        assert isinstance(pl_module, Problem)
+        self._measured = pl_module.last_measured()
         self._save(trainer)
 
     def log_last(self, trainer: Trainer) -> None:

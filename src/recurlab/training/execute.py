@@ -22,6 +22,7 @@ from recurlab.training.checkpoint_file import Checkpoint, load_weights, take_pre
 from recurlab.training.checkpoints import Checkpoints, Report
 from recurlab.training.heartbeat import Heartbeat
 from recurlab.training.known import check_unchanged, recorded
+from recurlab.training.loop import StepLog
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.resume import content_name, last_checkpoint
 from recurlab.training.run_dir import RunDir, read_json, write_json
@@ -142,7 +143,7 @@ def _trainer(training: Training, kept: Checkpoints, throughput: Throughput) -> T
         loggers = [kept.metrics, *config.logger.build(training.run.path, plain, done)]
     return make_trainer(
         config.trainer,
-        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), Heartbeat(training.tell)],
+        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), StepLog(), Heartbeat(training.tell)],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, training.data),
     )

@@ -1,4 +1,4 @@
-"""How fast a run trains, on the progress bar and in its result."""
+"""How fast a run trains."""
 
 import time
 from typing import Any
@@ -43,18 +43,21 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Stop the clock and show the rate so far."""
+        """Stop the clock."""
         self.seconds += time.perf_counter() - self._start
         sequences, steps = batch.inputs.shape[:2]
         self.sequences += sequences * trainer.world_size
         self.steps += sequences * trainer.world_size * steps
-        pl_module.log("sequences/s", self.sequences / self.seconds, prog_bar=True, logger=False, batch_size=sequences)
+
+    @property
+    def rate(self) -> float:
+        """Sequences per second so far."""
+        return self.sequences / self.seconds if self.seconds else 0.0
 
     def result(self) -> dict[str, float]:
         """Return the seconds of training, validation included, and sequences and their time steps per second."""
-        seconds = self.seconds or float("inf")
         return {
             "seconds": self._whole(),
-            "sequences_per_second": self.sequences / seconds,
-            "steps_per_second": self.steps / seconds,
+            "sequences_per_second": self.rate,
+            "steps_per_second": self.steps / (self.seconds or float("inf")),
         }

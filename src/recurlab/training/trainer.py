@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from recurlab.config import TrainerConfig
 from recurlab.errors import RecurlabError
+from recurlab.training.bar import Bar
 from recurlab.training.checkpoints import WholeFiles
+from recurlab.training.loop import EpochLoop, FullPrecision
 
 CHATTER = (
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning's own use of torch
@@ -44,22 +44,27 @@ def check_accelerator(config: TrainerConfig) -> None:
 def make_trainer(config: TrainerConfig, callbacks: list[Callback], **options: Any) -> Trainer:
     """Return a Trainer: of this process alone, or as one of the processes of `recurlab.training.processes`."""
     several = config.world > 1
-    bar = [RichProgressBar(leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))]
     fields = {key: value for key, value in vars(config).items() if key not in OURS}
+    # Lightning would take an environment of its own under Slurm.
+    plugins: list[Any] = [LightningEnvironment(), WholeFiles()]
+    if config.precision == "32-true":
+        fields["precision"], plugins = None, [*plugins, FullPrecision()]
     with quiet():
-        return Trainer(
+        trainer = Trainer(
             **{**fields, **options},
             strategy="ddp" if several else "auto",
-            plugins=[LightningEnvironment(), WholeFiles()],  # ours also under Slurm, where Lightning would take its own
+            plugins=plugins,
             sync_batchnorm=several and on_gpu(config),
             use_distributed_sampler=False,  # the data know their share
-            callbacks=[*callbacks, *(bar if config.enable_progress_bar else [])],
+            callbacks=[*callbacks, *([Bar()] if config.enable_progress_bar else [])],
             enable_progress_bar=config.enable_progress_bar,
             enable_model_summary=False,
             enable_checkpointing=False,  # by Lightning's own callback
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,  # the order, and fresh data, belong to an epoch
         )
+    EpochLoop(trainer)
+    return trainer
 
 
 def on_gpu(config: TrainerConfig) -> bool:
