@@ -187,7 +187,7 @@ static INLINE void finish_layer(const Turn &t) {
 
 static void run_step(const StepCall &c) {
     const long stride = (c.units + W - 1) / W * W, rows = c.batch * G * stride;
-    const Block block(2 * rows + 3 * c.batch * c.units, true);
+    const Block block(2 * rows + 3 * c.batch * c.units);
     real *const rest = block.at + 2 * rows;
     Room room = {block.at, block.at + rows, rest, {rest + c.batch * c.units, rest + 2 * c.batch * c.units}, stride, {}};
     together((int)c.threads, [&](int rank, int size) {
