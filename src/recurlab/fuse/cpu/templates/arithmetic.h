@@ -70,7 +70,7 @@ constexpr real UNIT_STEP = real(natural(1) << MANTISSA);  // from here on every 
 INLINE vec splat(real value) { return value - vec{}; }
 INLINE vec where(mask choose, vec yes, vec no) { return choose ? yes : no; }
 
-typedef vec unaligned_vec __attribute__((aligned(sizeof(real)), may_alias));
+typedef vec unaligned_vec __attribute__((aligned(sizeof(real))));
 
 INLINE vec load(const real *from) { return *(const unaligned_vec *)from; }
 INLINE void store(real *to, vec x) { *(unaligned_vec *)to = x; }

@@ -92,19 +92,18 @@ template <int K> static INLINE void backward_tile(Group &group, const real *pack
     const Problem &p = group.p;
     Scratch &s = group.s;
     vec acc[GROUP][BACK];
-    for (int m = 0; m < group.present; m++)
-        for (int c = 0; c < BACK; c++) acc[m][c] = splat(0);
     for (int slot = Step::START[K]; slot < Step::START[K + 1]; slot++, pack += p.width * BACK * W) {
         const int g = Step::SLOTS[slot];
         const long stride = Step::SAME[g] ? p.d_x_sample : Step::OWN * p.units;
-        multiply_all(acc, group.present, d_recur_of(group, g, t, 0) + head * p.width, stride, pack, p.width);
+        const real *const from = d_recur_of(group, g, t, 0) + head * p.width;
+        multiply_all(acc, slot == Step::START[K], group.present, from, stride, pack, p.width);
     }
     for (int v = 0; v < BACK && (tile * BACK + v) * W < p.width; v++) {
         const long local = (tile * BACK + v) * W, j = head * p.width + local;
         with_lanes(lanes(p.width, local), [&](auto full) {
             constexpr bool FULL = decltype(full)::value;
             const int n = lanes(p.width, local);
-            each_sample<K + 1, FULL>(group, j, n, [&](int m, Sums &sums) {
+            each_sample<K + 1, FULL>(group, j, n, [&](int m, Sums &sums) __attribute__((always_inline)) {
                 if (!counts(p, t, group.sample + m)) return;
                 Inputs in;
                 vec x[G], recur[G], state[S];
@@ -165,7 +164,8 @@ static void backward_group(Group &group) {
         s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
         each_vector(group, [&](auto full, long j, int n) {
             constexpr bool FULL = decltype(full)::value;
-            each_sample<0, FULL>(group, j, n, [&](int m, Sums &sums) { advance_back<FULL>(group, sums, t, m, j, n); });
+            each_sample<0, FULL>(
+                group, j, n, [&](int m, Sums &sums) __attribute__((always_inline)) { advance_back<FULL>(group, sums, t, m, j, n); });
         });
         group.meet();
         if (any_counts(group, t)) backward_phases<PHASES - 1>(group, t);

@@ -39,13 +39,12 @@ template <int K> static INLINE void forward_tile(Group &group, const real *pack,
     constexpr int gates = gates_in(K), wide = across(gates);
     vec acc[GROUP][gates * wide];
     for (int m = 0; m < group.present; m++) {
-        for (int c = 0; c < gates * wide; c++) acc[m][c] = splat(0);
         // What the tile will read and write is fetched while it multiplies.
         const long b = group.sample + m, j = head * p.width + tile * wide * W;
         for (int g = 0; g < G; g++) __builtin_prefetch(d.x + at_x(p, t, b) + g * p.units + j, 1);
         if (K + 1 == PHASES) __builtin_prefetch(d.output + at_h(p, t, b) + j, 1);
     }
-    multiply_all(acc, group.present, s.entering[K] + head * p.width, s.stride, pack, p.width);
+    multiply_all(acc, true, group.present, s.entering[K] + head * p.width, s.stride, pack, p.width);
     for (int v = 0; v < wide && (tile * wide + v) * W < p.width; v++) {
         const long local = (tile * wide + v) * W, j = head * p.width + local;
         with_lanes(lanes(p.width, local), [&](auto full) {

@@ -40,14 +40,14 @@ static void multiply_band(const Product &p, long row, int band, const real *pack
     long from, long terms) {
     constexpr int M = rows(C);
     vec acc[BAND + M][C];
-    for (int m = 0; m < band + M; m++)
-        for (int c = 0; c < C; c++) acc[m][c] = splat(0);
-    if (!packed) multiply_all(acc, band, p.left + row * p.left_row + from, p.left_row, panel, terms);
+    if (!packed) multiply_all(acc, true, band, p.left + row * p.left_row + from, p.left_row, panel, terms);
     else
         for (long k = 0; k < terms; k += TERMS)
-            for (int m = 0; m < band; m += M)
-                multiply<M, C>(
-                    acc + m, packed + m * terms + k * M, {1, M}, panel + k * C * W, least(TERMS, terms - k));
+            for (int m = 0; m < band; m += M) {
+                const real *const at = packed + m * terms + k * M, *const part = panel + k * C * W;
+                if (k == 0) multiply<M, C, true>(acc + m, at, {1, M}, part, least(TERMS, terms));
+                else multiply<M, C, false>(acc + m, at, {1, M}, part, least(TERMS, terms - k));
+            }
     const bool add = p.add || from > 0;
     for (int m = 0; m < band; m++)
         for (int c = 0; c < C; c++) {

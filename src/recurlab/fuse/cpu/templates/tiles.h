@@ -13,12 +13,12 @@ struct Strides {
     long row, term;
 };
 
-// acc[m][c] += sum over k of from[m][k] * pack[k][c], for M rows and C vectors.
-template <int M, int C>
+// acc[m][c] += sum over k of from[m][k] * pack[k][c], for M rows and C vectors; FIRST: nothing is in acc yet.
+template <int M, int C, bool FIRST>
 static INLINE void multiply(vec (*acc)[C], const real *from, Strides by, const real *pack, long terms) {
     vec sum[M][C];  // in registers, since nothing refers to it
     for (int m = 0; m < M; m++)
-        for (int c = 0; c < C; c++) sum[m][c] = acc[m][c];
+        for (int c = 0; c < C; c++) sum[m][c] = FIRST ? splat(0) : acc[m][c];
     for (long k = 0; k < terms; k++) {
         vec w[C];
         for (int c = 0; c < C; c++) w[c] = load(pack + (k * C + c) * W);
@@ -50,12 +50,16 @@ template <int FULL, class F> static INLINE void each_tile(int count, const F &f)
 // The same for all of some rows, as many terms at a time as fit into the L1 cache with their weights.
 template <int C>
 static INLINE void multiply_all(
-    vec (*acc)[C], int count, const real *from, long stride, const real *pack, long terms) {
-    for (long k = 0; k < terms; k += TERMS)
+    vec (*acc)[C], bool first, int count, const real *from, long stride, const real *pack, long terms) {
+    const auto part = [&](auto first, long k) {
         each_tile<rows(C)>(count, [&](auto tile, int m) {
-            multiply<decltype(tile)::value>(
+            multiply<decltype(tile)::value, C, decltype(first)::value>(
                 acc + m, from + m * stride + k, {stride, 1}, pack + k * C * W, least(TERMS, terms - k));
         });
+    };
+    if (first) part(Count<1>{}, 0);
+    else part(Count<0>{}, 0);
+    for (long k = TERMS; k < terms; k += TERMS) part(Count<0>{}, k);
 }
 
 // ---- transposition -----------------------------------------------------------------------------------------
