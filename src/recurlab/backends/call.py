@@ -11,6 +11,7 @@ from recurlab.cells.cell import Cell, State
 from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
 from recurlab.errors import RecurlabError
+from recurlab.fuse.packing import Packing
 
 AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # autocast casts these to one dtype
 
@@ -45,7 +46,7 @@ class Call:
 
     Attributes:
         cell, recurrence: what is computed.
-        input: (T, B, I); finite also where masked.
+        input: (T, B, I); finite also where masked, but not where `packing` is given.
         directions: the forward direction and, in a bidirectional layer, the reverse one.
         mask: boolean (T, B), False where a step is skipped, or None.
         resets: boolean (T, B), True where a boundary lies between a step and the one before it, or
@@ -55,6 +56,8 @@ class Call:
         training: whether drawn masks are used; otherwise their expectation is.
         lengths: int64 (B,) on the CPU, where `mask` is right padding and the host knows its
             lengths, or None.
+        packing: of these lengths, for a backend that does valid steps only; None where it is not
+            known before the call runs, and where no such backend is on the input's device.
     """
 
     cell: Cell
@@ -67,6 +70,7 @@ class Call:
     hold: bool
     training: bool
     lengths: Tensor | None = None
+    packing: Packing | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,6 +79,12 @@ class Call:
         if autocasts(device) and self.input.dtype != torch.float64:
             return torch.get_autocast_dtype(device.type)
         return self.input.dtype
+
+    def clean_input(self) -> Tensor:
+        """Return the input, finite also where masked."""
+        if self.packing is None or self.mask is None:
+            return self.input
+        return self.input.masked_fill(~self.mask.unsqueeze(-1), 0)
 
     def check(self) -> None:
         """Raise unless input, weights and states share dtype and device; autocast may differ in dtype."""

@@ -40,7 +40,7 @@ def run(call: Call) -> tuple[Tensor, State]:
 
 def _scan(call: Call, direction: Direction, reverse: bool) -> tuple[Tensor, State]:
     # Step by step: one product for all steps would round differently from that of a single step (`RNN.step`).
-    projected = [_project(direction, x) for x in _steps_of(call.input)]
+    projected = [_project(direction, x) for x in _steps_of(call.clean_input())]
     storage, device = projected[0].dtype, call.input.device
     # Half precision is for storage only: the state and all sums of the recurrence are float32.
     dtype = torch.float32 if storage in (torch.float16, torch.bfloat16) else storage

@@ -88,6 +88,7 @@ def run(call: Call) -> tuple[Tensor, State]:
 
     cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
     seeds = [d.seed for d in directions if d.seed is not None]
+    packing = call.packing
     weights = [d.weight_ih for d in directions]
     given = Arguments(
         cell=call.cell.token,
@@ -100,13 +101,18 @@ def run(call: Call) -> tuple[Tensor, State]:
         start=_start(call).to(dtype),
         dropout=optional("recurrent_dropout"),
         seed=torch.stack(seeds) if seeds else None,
-        mask=None if call.mask is None else call.mask.contiguous(),
+        mask=None if call.mask is None or packing is not None else call.mask.contiguous(),
+        rows=None if packing is None else packing.rows,
+        order=None if packing is None else packing.order,
+        places=None,
         cuts=None if cuts[0] is None else torch.stack([c for c in cuts if c is not None]),
         zoneout=list(call.zoneout),
         hold=call.hold,
         training=call.training,
         grad=False,
     )
+    if packing is not None:
+        given.places = packing.places(batch_first=given.batch_first)
     if torch.is_grad_enabled():
         leaves = given.input, given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, given.start
         given.grad = any(t is not None and t.requires_grad for t in leaves)

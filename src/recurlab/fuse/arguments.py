@@ -11,8 +11,8 @@ from recurlab.fuse.memory import empty
 
 SCHEMA = (
     "str cell, str kind, Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
-    "Tensor start, Tensor? dropout, Tensor? seed, Tensor? mask, Tensor? cuts, float[] zoneout, bool hold, "
-    "bool training, bool grad"
+    "Tensor start, Tensor? dropout, Tensor? seed, Tensor? mask, Tensor? rows, Tensor? order, Tensor? places, "
+    "Tensor? cuts, float[] zoneout, bool hold, bool training, bool grad"
 )
 
 
@@ -33,6 +33,9 @@ class Arguments:
         seed: int64, (D,), from which zoneout's random numbers are computed; None where it draws
             none.
         mask: boolean (T, B), True where a step counts, or None.
+        rows, order, places: of a batch that is to be packed, see `Packing`, else None: the first row
+            of each step, the samples by their lengths, and of each row its place in the matrix of
+            the input.
         cuts: boolean (D, T, B), True where a step is taken from a zero state, or None.
         zoneout: S probabilities.
         hold: whether a masked step repeats the last output instead of giving 0.
@@ -51,6 +54,9 @@ class Arguments:
     dropout: Tensor | None
     seed: Tensor | None
     mask: Tensor | None
+    rows: Tensor | None
+    order: Tensor | None
+    places: Tensor | None
     cuts: Tensor | None
     zoneout: Sequence[float]
     hold: bool
@@ -61,6 +67,15 @@ class Arguments:
     def batch_first(self) -> bool:
         """Whether the input lies in memory as (B, T, I); what is computed from it then does too."""
         return self.input.stride(1) > self.input.stride(0)
+
+    def part(self, start: int, until: int) -> slice:
+        """Return where the steps from `start` to `until` - 1 lie in what is between input and output."""
+        return slice(start, until) if self.rows is None else slice(int(self.rows[start]), int(self.rows[until]))
+
+    def between(self, steps: int) -> tuple[int, ...]:
+        """Return the shape, but its features, of so many steps between input and output: (T, B), or (N,) at most."""
+        batch = self.input.shape[1]
+        return (steps, batch) if self.places is None else (min(steps * batch, self.places.shape[0]),)
 
     def matrix(self, tensor: Tensor) -> Tensor:
         """Return a tensor (T, B, F) that lies in memory as the input does as a matrix (T*B, F), in that order."""
@@ -74,6 +89,8 @@ class Arguments:
 @dataclass(slots=True)
 class Results:
     """What a scan returns, and what its gradient needs; all but `end` and `origin` in the kernel's storage type.
+
+    Where a batch is packed, x, saved, recur and entering have one dimension N instead of T, B.
 
     Attributes:
         output: (T, B, D*H).
@@ -99,25 +116,26 @@ class Results:
 
 def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
     """Return the empty tensors that a scan fills; x is for so many steps."""
-    steps, batch = given.input.shape[:2]
-    directions, states, _, units = given.start.shape
+    directions, states, batch, units = given.start.shape
+    steps, gates, shape = given.input.shape[0], directions * len(made.cell.gates) * units, given.between(x_steps)
     cell, storage = made.cell, made.storage
     output = given.empty(directions * units, storage, steps)
-    x = given.empty(directions * len(cell.gates) * units, storage, x_steps)
+    x = given.empty(gates, storage, x_steps) if len(shape) > 1 else empty(given.start, *shape, gates, dtype=storage)
+    shape = given.between(steps)
     results = Results(output, torch.empty_like(given.start), x, None, None, None, None)
     if not given.grad:
         return results
-    whole = given.mask is None and given.cuts is None
+    whole = given.mask is None and given.cuts is None and (given.rows is None or directions == 1)
     if states > 1:
-        results.saved = empty(given.start, directions, states - 1, steps, batch, units, dtype=storage)
+        results.saved = empty(given.start, directions, states - 1, *shape, units, dtype=storage)
     if made.kind == "dense":
         if made.kept_gates:
             kept = len(made.kept_gates) * units
-            results.recur = empty(given.start, directions, steps, batch, kept, dtype=storage)
+            results.recur = empty(given.start, directions, *shape, kept, dtype=storage)
         plain = made.operand_is_state and given.dropout is None and whole
         phases = len(cell.phases) - int(plain)
         if phases > 0:
-            results.entering = empty(given.start, directions, phases, steps, batch, units, dtype=storage)
+            results.entering = empty(given.start, directions, phases, *shape, units, dtype=storage)
     if made.keeps_origins and not whole:
         results.origin = given.start.new_empty(directions, steps, batch, dtype=torch.int32)
     return results
@@ -134,6 +152,8 @@ def work(given: Arguments, results: Results) -> Work:
         steps=(0, given.input.shape[0]),
         width=1 if given.kind == "diagonal" else given.weight_hh.shape[-1],
         mask=given.mask,
+        rows=given.rows,
+        order=given.order,
         zoneout=given.zoneout,
         hold=given.hold,
         training=given.training,

@@ -45,7 +45,7 @@ def gradients(
 
 def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
     """Give a call the sums over time that its backward adds to, and return them: (2 or 3, D, parts, G*H)."""
-    _, batch, rows = whole.x.shape
+    batch, rows = whole.output.shape[1], whole.x.shape[-1]
     diagonal = made.kind == "diagonal"
     parts = made.parts(whole), rows // whole.directions
     sums = whole.start.new_zeros(3 if diagonal and made.cell.phases else 2, whole.directions, *parts)
@@ -58,45 +58,60 @@ def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
 
 def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple[Tensor | None, Tensor, Tensor]:
     """Run the backward of the kernels; return the gradients of the input, its weight and a recurrent matrix."""
-    steps, batch, rows = whole.x.shape
+    steps, rows = len(whole.output), whole.x.shape[-1]
     dense, size = made.kind == "dense", made.steps_at_a_time(whole.start, steps)
-    d_input = empty(given.input, *given.input.shape) if input_grad else None
+    d_input = _empty_gradient(given) if input_grad else None
     d_weight = given.weight_ih.new_empty(given.weight_ih.shape)
     recurrent = sum(map(len, made.cell.phases)) == len(made.cell.gates)  # each gate: all of the gradient is set below
     weight_hh = given.weight_hh
     d_recurrent = weight_hh.new_empty(weight_hh.shape) if recurrent else weight_hh.new_zeros(weight_hh.shape)
     by_direction = d_recurrent.view(whole.directions, -1, whole.width) if dense else ()
     inputs = aligned(given.input)
-    d_x = empty(whole.x, size, batch, rows)
+    d_x = empty(whole.x, *given.between(size), rows)
     own = len(made.own_gates) * whole.units if dense else 0
-    d_recur = empty(whole.x, whole.directions, size, batch, own) if own else None
+    d_recur = empty(whole.x, whole.directions, *given.between(size), own) if own else None
     for until in range(steps, 0, -size):
         start = max(0, until - size)
-        whole.steps, whole.d_x = (start, until), d_x[: until - start]
-        whole.d_recur = None if d_recur is None else d_recur[:, : until - start]
+        part = given.part(start, until)
+        whole.steps, whole.d_x = (start, until), d_x[: part.stop - part.start]
+        whole.d_recur = None if d_recur is None else d_recur[:, : part.stop - part.start]
         made.backward(whole)
-        flat, add = whole.d_x.flatten(0, 1).to(given.input.dtype), until < steps
-        made.multiply(d_weight, flat.t(), inputs[start:until].flatten(0, 1), add=add)
-        if d_input is not None:
-            made.multiply(d_input[start:until].flatten(0, 1), flat, given.weight_ih)
+        flat, add = whole.d_x.flatten(0, -2).to(given.input.dtype), until < steps
+        if given.places is None:
+            made.multiply(d_weight, flat.t(), inputs[part].flatten(0, 1), add=add)
+            if d_input is not None:
+                made.multiply(d_input[part].flatten(0, 1), flat, given.weight_ih)
+        else:
+            places = given.places[part]
+            made.multiply(d_weight, flat.t(), given.matrix(inputs), add=add, right_rows=places)
+            if d_input is not None:
+                made.multiply(given.matrix(d_input), flat, given.weight_ih, out_rows=places)
         for d, result in enumerate(by_direction):
-            _add_recurrent(made, whole, d, result, add=add)
+            _add_recurrent(made, given, whole, d, result, add=add)
     return d_input, d_weight, d_recurrent
 
 
-def _add_recurrent(made: Kernel, whole: Work, d: int, result: Tensor, *, add: bool) -> None:
+def _empty_gradient(given: Arguments) -> Tensor:
+    """Return a tensor for the gradient of the input; what no row of a packed batch sets is 0."""
+    if given.places is None:
+        return empty(given.input, *given.input.shape)
+    steps, _, features = given.input.shape
+    return given.empty(features, given.input.dtype, steps).zero_()
+
+
+def _add_recurrent(made: Kernel, given: Arguments, whole: Work, d: int, result: Tensor, *, add: bool) -> None:
     """Set the gradient of one direction's recurrent weight (G*H, width) to that of some steps, or add it."""
     phases, units = made.cell.phases, whole.units
     for k, phase in enumerate(phases):
-        entered = _entered(whole, d, k, len(phases))
+        entered = _entered(given, whole, d, k - len(phases))
         for first, last, gradient in _runs(made, whole, d, phase):
             rows = result[first * units : last * units]
-            for i, (steps, operand) in enumerate(entered):
-                _multiply(made, rows, gradient[steps], operand, add=add or i > 0)
+            for i, (steps, operand, picked) in enumerate(entered):
+                _multiply(made, rows, gradient[steps], operand, picked, add=add or i > 0)
 
 
 def _runs(made: Kernel, whole: Work, d: int, phase: tuple[str, ...]) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield the gates of a phase that lie side by side: first, last + 1, and their gradient (T, B, n*H)."""
+    """Yield the gates of a phase that lie side by side: first, last + 1, and their gradient (..., n*H)."""
     units, gates = whole.units, made.cell.gates
     sources: list[tuple[Tensor | None, tuple[str, ...], int]] = [
         (whole.d_x, gates, d * len(gates)),
@@ -115,31 +130,53 @@ def _runs(made: Kernel, whole: Work, d: int, phase: tuple[str, ...]) -> Iterator
             pairs = pairs[count:]
 
 
-def _entered(whole: Work, d: int, k: int, phases: int) -> list[tuple[slice, Tensor]]:
-    """Return what entered phase k of so many, as pairs of steps of this call and values (steps, B, H)."""
+def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[tuple[slice, Tensor, Tensor | None]]:
+    """Return what entered phase k, counted from behind: steps or rows of this call, values (..., H), and their rows.
+
+    The rows are None for all of them.
+    """
     start, until = whole.steps
-    kept = 0 if whole.entering is None else whole.entering.shape[1]
-    if whole.entering is not None and k >= phases - kept:
-        return [(slice(None), whole.entering[d, k - (phases - kept), start:until])]
+    part = given.part(start, until)
+    if whole.entering is not None and -k <= whole.entering.shape[1]:
+        return [(slice(None), whole.entering[d, k, part], None)]
     # It was the state itself: the output of the step before.
     output = whole.output[..., d * whole.units : (d + 1) * whole.units]
+    if given.places is not None:
+        return _entered_packed(given, whole, part)
     if d == 1:
         first, later, before = slice(-1, None), slice(0, -1), slice(start + 1, until)
         earlier = output[until : until + 1]
     else:
         first, later, before = slice(0, 1), slice(1, None), slice(start, until - 1)
         earlier = output[start - 1 : start] if start else output[:0]
-    pairs = [(first, earlier if len(earlier) else whole.start[d, :1])]
-    return [(later, output[before]), *pairs] if until - start > 1 else pairs
+    pairs = [(first, earlier if len(earlier) else whole.start[d, :1], None)]
+    return [(later, output[before], None), *pairs] if until - start > 1 else pairs
 
 
-def _multiply(made: Kernel, result: Tensor, gradient: Tensor, entered: Tensor, *, add: bool) -> None:
+def _entered_packed(given: Arguments, whole: Work, part: slice) -> list[tuple[slice, Tensor, Tensor | None]]:
+    """Return the same of a packed batch of one direction, where it was the state."""
+    assert given.places is not None
+    assert given.order is not None
+    steps, batch = given.input.shape[:2]
+    first = batch if part.start == 0 else 0  # all samples have the first step
+    before = given.places[part][first:] - (1 if given.batch_first else batch)
+    later = (slice(first, None), given.matrix(whole.output), before)
+    if not first:
+        return [later]
+    starts = (slice(0, first), whole.start[0, 0].index_select(0, given.order), None)
+    return [later, starts] if len(before) else [starts]
+
+
+def _multiply(
+    made: Kernel, result: Tensor, gradient: Tensor, entered: Tensor, picked: Tensor | None, *, add: bool
+) -> None:
     """Set result (n*H, width) to the sum over steps and samples of gradient (..., n*H) times entered, or add it."""
-    left, right = gradient.flatten(0, 1), entered.flatten(0, 1).to(gradient.dtype)
+    left, right = gradient.flatten(0, -2), entered.flatten(0, -2).to(gradient.dtype)
     width, units = result.shape[1], right.shape[1]
     if width == units:
-        made.multiply(result, left.t(), right, add=add)
+        made.multiply(result, left.t(), right, add=add, right_rows=picked)
         return
+    right = right if picked is None else right.index_select(0, picked)
     heads, gates = units // width, len(result) // units
     by_head = left.view(-1, gates, heads, width).permute(2, 1, 3, 0).flatten(1, 2)
     product = torch.bmm(by_head, right.view(-1, heads, width).transpose(0, 1))

@@ -27,7 +27,7 @@ class Work:
         steps: the first one of this call, and the one after its last.
         width: units of a head; 1 for a diagonal recurrence.
         x_from: the first step that `x` has.
-        mask, zoneout, hold, training, grad: as in `Arguments`.
+        mask, rows, order, zoneout, hold, training, grad: as in `Arguments`.
     """
 
     x: Tensor
@@ -38,13 +38,13 @@ class Work:
     steps: tuple[int, int]
     width: int
     mask: Tensor | None
+    rows: Tensor | None
+    order: Tensor | None
     zoneout: Sequence[float]
     hold: bool
     training: bool
     grad: bool
     x_from: int = 0
-    rows: Tensor | None = None
-    order: Tensor | None = None
     bias_ih: Tensor | None = None
     bias_hh: Tensor | None = None
     dropout: Tensor | None = None
@@ -113,9 +113,15 @@ class Kernel(ABC):
     def backward(self, work: Work) -> None:
         """Fill the gradients of a call."""
 
-    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False) -> None:
-        """Set a matrix to the product of two others, or add it."""
-        if left.dtype != out.dtype:
+    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False, **picked: Tensor | None) -> None:
+        """Set a matrix to the product of two others, or add it; see `recurlab.fuse.cpu.product.multiply`."""
+        if (rows := picked.get("left_rows")) is not None:
+            left = left.index_select(0, rows)
+        if (rows := picked.get("right_rows")) is not None:
+            right = right.index_select(0, rows)
+        if (rows := picked.get("out_rows")) is not None:
+            out.index_copy_(0, rows, torch.mm(left, right).to(out.dtype))
+        elif left.dtype != out.dtype:
             product = torch.mm(left, right)
             out.copy_(out + product if add else product)
         elif add:
@@ -139,10 +145,10 @@ class Kernel(ABC):
     def numbers(self, work: Work) -> dict[str, Any]:
         """Return those numbers of a struct `Problem` that the kernels of every device are called with."""
         steps, batch, _ = work.output.shape
-        x_step, x_sample, _ = work.x.stride()
+        x_step, x_sample = _strides(work.x)
         h_step, h_sample, _ = work.output.stride()
         d_step, d_sample, _ = (0, 0, 0) if work.d_output is None else work.d_output.stride()
-        d_x_step, d_x_sample, _ = (0, 0, 0) if work.d_x is None else work.d_x.stride()
+        d_x_step, d_x_sample = (0, 0) if work.d_x is None else _strides(work.d_x)
         return {
             "steps": steps, "batch": batch, "units": work.units, "x_step": x_step, "x_sample": x_sample,
             "h_step": h_step, "h_sample": h_sample, "d_step": d_step, "d_sample": d_sample, "d_x_step": d_x_step,
@@ -153,6 +159,12 @@ class Kernel(ABC):
     def unfit(self, units: int, width: int) -> str | None:
         """Return None, or why no kernel can serve a layer of so many units, `width` of them a head."""
         return None
+
+
+def _strides(tensor: Tensor) -> tuple[int, int]:
+    """Return the strides of steps and samples; of a packed tensor (N, F) that of its rows is the samples'."""
+    *steps, samples, _ = tensor.stride()
+    return steps[0] if steps else 0, samples
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:

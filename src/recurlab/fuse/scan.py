@@ -57,15 +57,19 @@ def _kernel_of(given: Arguments) -> Kernel:
 def _run(made: Kernel, given: Arguments, *, keep: bool = True) -> Results:
     """Run a cell over a sequence, some steps at a time; unless told to keep it, x holds no more than these."""
     steps = given.input.shape[0]
-    whole = made.kind != "dense" or given.batch_first
+    whole = made.kind != "dense" or (given.batch_first and given.places is None)
     size = steps if whole else made.steps_at_a_time(given.start, steps)
     results = allocate(made, given, steps if keep else size)
     part, inputs = work(given, results), aligned(given.input)
     for start in range(0, steps, size):
         until = min(start + size, steps)
         part.steps, part.x_from = (start, until), 0 if keep else start
-        x = results.x[start - part.x_from : until - part.x_from]
-        made.multiply(given.matrix(x), given.matrix(inputs[start:until]), given.weight_ih.t())
+        here = given.part(start, until)
+        x = results.x[here if keep else slice(0, here.stop - here.start)]
+        if given.places is None:
+            made.multiply(given.matrix(x), given.matrix(inputs[here]), given.weight_ih.t())
+        else:
+            made.multiply(x, given.matrix(inputs), given.weight_ih.t(), left_rows=given.places[here])
         made.forward(part)
         part.start = results.end
     return results

@@ -40,7 +40,7 @@ def probe(weights: RecurrentWeights, layer: int, batch_size: int) -> tuple[Tenso
     x = zeros(1, batch_size, features)
     rows = weights.num_layers * weights.num_directions
     states = tuple(zeros(rows, batch_size, weights.hidden_size) for _ in weights.cell.states)
-    return x, states, Sequence(x, mask=None, lengths=None, resets=None, batched=True, restore=lambda x: x)
+    return x, states, Sequence(x, None, None, None, None, batched=True, restore=lambda x: x)
 
 
 def summary(layer: RecurrentWeights, signature: Signature) -> str:

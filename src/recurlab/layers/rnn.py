@@ -227,6 +227,7 @@ class RNN(SteppingLayer):
             hold=self.masked_output == "hold",
             training=self.training,
             lengths=sequence.lengths,
+            packing=sequence.packing,
         )
 
     def _direction(self, suffix: str, x: Tensor, state: State) -> Direction:

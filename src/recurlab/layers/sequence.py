@@ -1,14 +1,16 @@
 """A layer's input in any accepted form, converted to (T, B, I) with its masks, and its output converted back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from recurlab.errors import RecurlabError
+from recurlab.fuse.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,10 @@ class Sequence:
     """The sequences that a layer runs over.
 
     Attributes:
-        input: (T, B, I), 0 where masked.
+        input: (T, B, I), 0 where masked, but not where `packing` is given.
         mask: boolean (T, B), False at steps to skip, or None.
         lengths: int64 (B,) on the CPU, if `mask` is that of lengths that the host knows, or None.
+        packing: of these lengths, on the CPU, or None.
         resets: boolean (T, B) or None.
         batched: whether the caller's tensors have a batch dimension.
         restore: converts an output (T, B, F) to the form of the input.
@@ -27,6 +30,7 @@ class Sequence:
     input: Tensor
     mask: Tensor | None
     lengths: Tensor | None
+    packing: Packing | None
     resets: Tensor | None
     batched: bool
     restore: Callable[[Tensor], Tensor | PackedSequence]
@@ -72,21 +76,27 @@ def arrange(
             raise RecurlabError(f"{name} on {flags.device}: must be on {input.device}, as the input is")
         rows[name] = flags.transpose(0, 1) if first else flags if batched else flags.unsqueeze(1)
     known: Tensor | None = None
+    packing: Packing | None = None
     if lengths is not None:
         if mask is not None:
             raise RecurlabError("lengths and mask: give one of them; lengths are the mask of right padding")
         rows["mask"] = mask_of(lengths, x)
         counts = torch.as_tensor(lengths)
         known = counts.long() if counts.device.type == "cpu" else None  # the host must not wait for a device
-    if rows["mask"] is not None:
+        if known is not None and _is_known(known, x):
+            if int(known.min()) == x.shape[0]:
+                known = rows["mask"] = None
+            else:
+                packing = Packing(known, x.shape[0])
+    if rows["mask"] is not None and packing is None:
         x = x.masked_fill(~rows["mask"].unsqueeze(-1), 0)
     if backwards:
-        x, rows = _reversed(x, rows, by_sample=lengths is not None)
+        x, rows = _reversed(x, rows, by_sample=lengths is not None and rows["mask"] is not None)
 
     def restore(output: Tensor) -> Tensor:
         return output.transpose(0, 1) if first else output if batched else output.squeeze(1)
 
-    return Sequence(x, rows["mask"], known, rows["resets"], batched, restore)
+    return Sequence(x, rows["mask"], known, packing, rows["resets"], batched, restore)
 
 
 def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> tuple[Tensor, dict[str, Tensor | None]]:
@@ -127,7 +137,7 @@ def _arrange_packed(
         return PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
 
     padded = arrange(x, features, batch_first=False, lengths=sizes, mask=None, resets=resets, backwards=backwards)
-    return Sequence(padded.input, padded.mask, padded.lengths, padded.resets, True, restore)
+    return replace(padded, restore=restore)
 
 
 def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
@@ -157,6 +167,13 @@ def _values(tensor: Tensor) -> Tensor | None:
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return None if tensor.is_meta or isinstance(tensor, FakeTensor) else tensor
+
+
+def _is_known(lengths: Tensor, x: Tensor) -> bool:
+    """Return whether the lengths of a batch on the CPU can be read, and whoever looks at each call need not see how."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_in_torch_dispatch_mode():
+        return False
+    return x.device.type == "cpu" and len(lengths) > 0 and _values(lengths) is lengths
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -45,14 +45,14 @@ class CpuKernel(Kernel):
     def backward(self, work: Work) -> None:
         self.library.backward(ctypes.byref(self._problem(work)))
 
-    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False) -> None:
+    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False, **picked: Tensor | None) -> None:
         if left.dtype == right.dtype == out.dtype == self.storage:
-            product.multiply(out, left, right, add=add)
+            product.multiply(out, left, right, add=add, **picked)
         else:
-            super().multiply(out, left, right, add=add)
+            super().multiply(out, left, right, add=add, **picked)
 
     def parts(self, work: Work) -> int:
-        return -(-work.x.shape[1] // (PART if self.kind == "dense" else SAMPLES))
+        return -(-work.output.shape[1] // (PART if self.kind == "dense" else SAMPLES))
 
     def steps_at_a_time(self, start: Tensor, steps: int) -> int:
         directions, _, batch, units = start.shape
@@ -66,6 +66,8 @@ class CpuKernel(Kernel):
         directions, batch, units, threads = work.directions, work.output.shape[1], work.units, torch.get_num_threads()
         if self.kind == "dense":
             share = -(-batch * directions // threads)
+            if work.rows is not None and share > GROUP // 2:
+                share //= 2  # the kernel varies the size of a packed batch's groups, to no more than GROUP
             samples = min(-(-share // PART) * PART, GROUP)
             items, weights = directions * -(-batch // samples), work.weight.numel() // directions
             if items < threads:  # those that share an item wait for each other at each step

@@ -6,10 +6,11 @@ import functools
 import torch
 from torch import Tensor
 
+from recurlab.fuse.abi import address
 from recurlab.fuse.cpu.compiler import load
 from recurlab.fuse.cpu.source import REALS, product_source
 
-POINTERS = ("out", "left", "right")
+POINTERS = ("out", "left", "right", "out_rows", "left_rows", "right_rows")
 SIZES = ("rows", "terms", "columns", "out_row", "left_row", "left_term", "right_term", "right_column")
 
 
@@ -30,7 +31,16 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     return load(product_source(dtype))
 
 
-def multiply(out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
+def multiply(
+    out: Tensor,
+    left: Tensor,
+    right: Tensor,
+    *,
+    add: bool = False,
+    out_rows: Tensor | None = None,
+    left_rows: Tensor | None = None,
+    right_rows: Tensor | None = None,
+) -> None:
     """Set `out` to the product of two matrices, or add it; the bits are the same on any number of threads.
 
     Args:
@@ -38,6 +48,8 @@ def multiply(out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
         left: (M, K).
         right: (K, N).
         add: whether the product is added to what `out` holds.
+        out_rows, left_rows, right_rows: int64, (M,), (M,) and (K,), which rows of a larger matrix
+            are meant; None for all. Those of left and right have their numbers side by side then.
     """
     assert out.dtype == left.dtype == right.dtype
     assert out.dtype in REALS
@@ -47,8 +59,10 @@ def multiply(out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
             out.zero_()
         return
     left, right = _one_side_by_side(left), _one_side_by_side(right)
+    rows = len(left if left_rows is None else left_rows)
     call = Product(
-        out.data_ptr(), left.data_ptr(), right.data_ptr(), *left.shape, right.shape[1], out.stride(0),
+        out.data_ptr(), left.data_ptr(), right.data_ptr(), address(out_rows), address(left_rows), address(right_rows),
+        rows, left.shape[1], right.shape[1], out.stride(0),
         *_strides(left), *_strides(right), add, torch.get_num_threads(),
     )  # fmt: skip
     library(out.dtype).product(ctypes.byref(call))

@@ -9,7 +9,6 @@ struct Item {
     const Direction &d;
     long part, sample, unit;  // the index of its part of the sums; its first sample and unit
     int samples, blocks;
-    long place[SAMPLES];  // of its samples, in the caller's batch
 };
 
 static long parts_of(const Problem &p) { return (p.batch + p.samples - 1) / p.samples; }
@@ -18,10 +17,7 @@ static Item item_of(const Problem &p, long i) {
     const long strips = strips_of(p), part = i / strips % parts_of(p), unit = i % strips * W * p.blocks;
     const long sample = part * p.samples, samples = p.batch - sample < p.samples ? p.batch - sample : p.samples;
     const long lanes = p.units - unit < W * p.blocks ? p.units - unit : W * p.blocks;
-    const Direction &d = p.direction[i / strips / parts_of(p)];
-    Item it = {p, d, part, sample, unit, (int)samples, (int)((lanes + W - 1) / W), {}};
-    for (int m = 0; m < samples; m++) it.place[m] = place_of(p, sample + m);
-    return it;
+    return {p, p.direction[i / strips / parts_of(p)], part, sample, unit, (int)samples, (int)((lanes + W - 1) / W)};
 }
 static long items_of(const Problem &p) { return p.directions * parts_of(p) * strips_of(p); }
 
@@ -52,19 +48,10 @@ static INLINE void draw_at(const Item &it, Four &drawn, long t) {
     for (int s = 0; s < S; s++)
         for (int block = 0; draws(it.p, it.d, s) && block < it.blocks; block++)
             for (int m = 0; m < it.samples; m++)
-                drawn.kept[s][block][m] = draw(it.p, it.d, t, it.place[m], it.unit + block * W, s);
+                drawn.kept[s][block][m] = draw(it.p, it.d, t, place_of(it.p, it.sample + m), it.unit + block * W, s);
 }
 
-// Where a step of an item lies: its row among those saved and in x, and how many of its samples have it.
-struct Here {
-    long t, row, x, ahead;  // the step that the item comes to next lies `ahead` in x
-    int present;
-};
-static INLINE Here here(const Item &it, long t, long next) {
-    const Problem &p = it.p;
-    const long x = at_x(p, t, it.sample), then = next < 0 || next >= p.steps ? t : next;
-    return {t, row_of(p, t, it.sample), x, at_x(p, then, it.sample) - x, present(p, t, it.sample, it.samples)};
-}
+// PACKED is whether the batch may be packed; NOISY, whether there is anything else but the plain step: masks or noise.
 
 struct Forward {
     Four drawn;
@@ -72,17 +59,17 @@ struct Forward {
     bool begun[SAMPLES];
 };
 
-template <bool NOISY, bool FULL>
-static INLINE void forward_block(const Item &it, Forward &f, const Here &at, int block, int n) {
+template <bool NOISY, bool PACKED, bool FULL>
+static INLINE void forward_block(const Item &it, Forward &f, long t, int present, int block, int n) {
     const Problem &p = it.p;
     const Direction &d = it.d;
-    const long t = at.t, j = it.unit + block * W;
+    const long j = it.unit + block * W;
     const Weights w = weights_of<FULL>(it, j, n);
-    real *const outputs = d.output + t * p.h_step + j;
-    for (int m = 0; m < at.present; m++) {
-        const long b = it.sample + m, place = it.place[m];
+    const long x_first = at_x(p, t, it.sample), x_next = x_distance(p, t, ahead(p, d));  // of a packed batch
+    for (int m = 0; m < (PACKED ? present : it.samples); m++) {
+        const long b = it.sample + m, at = row_of<PACKED>(p, t, b) * p.units + j;
         vec *state = f.state[block][m];
-        real *output = outputs + place * p.h_sample;
+        real *output = d.output + at_h<PACKED>(p, t, b) + j;
         if (NOISY && !counts(p, t, b)) {
             put<FULL>(output, p.hold && f.begun[m] ? state[0] : splat(0), n);
             continue;
@@ -90,47 +77,49 @@ static INLINE void forward_block(const Item &it, Forward &f, const Here &at, int
         vec before[S], x[G], recur[G], entering[Step::PHASES], next[S];
         for (int s = 0; s < S; s++) before[s] = NOISY && is_cut(p, d, t, b) ? splat(0) : state[s];
         for (int g = 0; g < G; g++) {
-            const real *const from = d.x + at.x + m * p.x_sample + g * p.units + j;
-            prefetch(from, at.ahead);
+            const real *const from = d.x + (PACKED ? x_first + m * p.x_sample : at_x<false>(p, t, b)) + g * p.units + j;
+            prefetch(from, PACKED ? x_next : ahead(p, d) * p.x_step);
             x[g] = get<FULL>(from, n) + w.bias_ih[g];
         }
         const bool dropped = NOISY && d.dropout;
-        const vec drop = dropped ? get<FULL>(d.dropout + place * p.units + j, n) : splat(1);
+        const vec drop = dropped ? get<FULL>(d.dropout + at_state(p, b) + j, n) : splat(1);
         recurrences<0>(w, drop, dropped, x, before, recur, entering);
         Step::advance(x, before, recur, next);
         if (NOISY) zoneout(p, d, t, before, next, [&](int s) { return f.drawn.kept[s][block][m].at[t % 4]; });
         for (int s = 0; s < S; s++) {
             state[s] = next[s];
-            if (s > 0 && d.saved[s]) put<FULL>(d.saved[s] + (at.row + m) * p.units + j, next[s], n);
+            if (s > 0 && d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
         }
         put<FULL>(output, next[0], n);
     }
-    for (int m = at.present; m < it.samples; m++)
-        put<FULL>(outputs + it.place[m] * p.h_sample, holds(p, d) ? f.state[block][m][0] : splat(0), n);
+    for (int m = present; PACKED && m < it.samples; m++) {  // padding
+        const vec output = holds(p, d) ? f.state[block][m][0] : splat(0);
+        put<FULL>(d.output + at_h(p, t, it.sample + m) + j, output, n);
+    }
 }
 
-template <bool NOISY> static void forward_item(const Item &it) {
+template <bool NOISY, bool PACKED> static void forward_item(const Item &it) {
     Forward f;
-    const Problem &p = it.p;
-    const Direction &d = it.d;
-    const int tail = (p.units - it.unit) % W, full = p.units - it.unit < it.blocks * W ? it.blocks - 1 : it.blocks;
+    const int tail = (it.p.units - it.unit) % W;
+    const int full = it.p.units - it.unit < it.blocks * W ? it.blocks - 1 : it.blocks;
     for (int block = 0; block < it.blocks; block++)
         for (int m = 0; m < it.samples; m++)
             for (int s = 0; s < S; s++)
                 f.state[block][m][s] =
-                    load(d.start[s] + it.place[m] * p.units + it.unit + block * W, block < full ? W : tail);
+                    load(it.d.start[s] + at_state(it.p, it.sample + m) + it.unit + block * W, block < full ? W : tail);
     for (int m = 0; m < it.samples; m++) f.begun[m] = false;
-    for (long i = 0; i < p.steps; i++) {
-        const Here at = here(it, time_of(p, d, i), time_of(p, d, i + 1));
-        if (NOISY) draw_at(it, f.drawn, at.t);
-        for (int m = 0; NOISY && m < it.samples; m++) f.begun[m] |= counts(p, at.t, it.sample + m);
-        for (int block = 0; block < full; block++) forward_block<NOISY, true>(it, f, at, block, W);
-        if (full < it.blocks) forward_block<NOISY, false>(it, f, at, full, tail);
+    for (long i = 0; i < it.p.steps; i++) {
+        const long t = time_of(it.p, it.d, i);
+        if (NOISY) draw_at(it, f.drawn, t);
+        for (int m = 0; NOISY && m < it.samples; m++) f.begun[m] |= counts(it.p, t, it.sample + m);
+        const int some = present<PACKED>(it.p, t, it.sample, it.samples);
+        for (int block = 0; block < full; block++) forward_block<NOISY, PACKED, true>(it, f, t, some, block, W);
+        if (full < it.blocks) forward_block<NOISY, PACKED, false>(it, f, t, some, full, tail);
     }
     for (int block = 0; block < it.blocks; block++)
         for (int m = 0; m < it.samples; m++)
             for (int s = 0; s < S; s++)
-                store(d.end[s] + it.place[m] * p.units + it.unit + block * W, f.state[block][m][s],
+                store(it.d.end[s] + at_state(it.p, it.sample + m) + it.unit + block * W, f.state[block][m][s],
                     block < full ? W : tail);
 }
 
@@ -142,24 +131,24 @@ struct Backward {
     vec d_state[BLOCKS][SAMPLES][S], held[BLOCKS][SAMPLES];
     Sums sums[BLOCKS];
     long previous[SAMPLES];  // the last step before this one that counts, or -1
-    long d_x, d_x_ahead;     // where the present step lies in d_x, and how far from there the next one
 };
 
-template <bool NOISY, bool FULL>
-static INLINE void backward_block(const Item &it, Backward &k, const Here &at, int block, int n) {
+template <bool NOISY, bool PACKED, bool FULL>
+static INLINE void backward_block(const Item &it, Backward &k, long t, int present, int block, int n) {
     const Problem &p = it.p;
     const Direction &d = it.d;
-    const long t = at.t, j = it.unit + block * W;
+    const long j = it.unit + block * W;
     const Weights w = weights_of<FULL>(it, j, n);
     Sums sums = k.sums[block];
-    for (int m = 0; m < at.present; m++) {
-        const long b = it.sample + m, place = it.place[m];
+    const long x_first = at_x(p, t, it.sample), x_next = x_distance(p, t, -ahead(p, d));  // of a packed batch
+    const long d_x_first = at_d_x(p, t, it.sample);
+    for (int m = 0; m < (PACKED ? present : it.samples); m++) {
+        const long b = it.sample + m;
         vec *d_state = k.d_state[block][m];
-        const long d_output_at = t * p.d_step + place * p.d_sample + j;
-        const vec d_output = get_or_zero<FULL>(d.d_output, d_output_at, n);
-        prefetch(d.d_output, d_output_at - ahead(p, d) * p.d_step);
-        prefetch(d.output, (t - 2 * ahead(p, d)) * p.h_step + place * p.h_sample + j);
-        real *d_input = d.d_x + k.d_x + m * p.d_x_sample + j;
+        const vec d_output = get_or_zero<FULL>(d.d_output, at_d<PACKED>(p, t, b) + j, n);
+        prefetch(d.d_output, at_d<PACKED>(p, t, b) + j - ahead(p, d) * p.d_step);
+        prefetch(d.output, at_h<PACKED>(p, t, b) + j - 2 * ahead(p, d) * p.h_step);
+        real *d_input = d.d_x + (PACKED ? d_x_first + m * p.d_x_sample : at_d_x<false>(p, t, b)) + j;
         if (NOISY && !counts(p, t, b)) {
             if (p.hold) k.held[block][m] += d_output;
             for (int g = 0; g < G; g++) put<FULL>(d_input + g * p.units, splat(0), n);
@@ -167,20 +156,20 @@ static INLINE void backward_block(const Item &it, Backward &k, const Here &at, i
         }
         vec state[S], x[G], recur[G], entering[Step::PHASES], d_next[S], kept[S];
         const bool cut = NOISY && is_cut(p, d, t, b), dropped = NOISY && d.dropout;
-        states_before<FULL>(p, d, k.previous[m], cut, b, j, n, state);
+        states_before<FULL, PACKED>(p, d, k.previous[m], cut, b, j, n, state);
         for (int s = 0; s < S; s++) d_next[s] = d_state[s];
         d_next[0] += d_output;
-        if (NOISY && p.hold) {
+        if ((NOISY || PACKED) && p.hold) {
             d_next[0] += k.held[block][m];
             k.held[block][m] = splat(0);
         }
         if (NOISY) zoneout_gradient(p, d, t, d_next, kept, [&](int s) { return k.drawn.kept[s][block][m].at[t % 4]; });
         for (int g = 0; g < G; g++) {
-            const real *const from = d.x + at.x + m * p.x_sample + g * p.units + j;
-            prefetch(from, at.ahead);
+            const real *const from = d.x + (PACKED ? x_first + m * p.x_sample : at_x<false>(p, t, b)) + g * p.units + j;
+            prefetch(from, PACKED ? x_next : -ahead(p, d) * p.x_step);
             x[g] = get<FULL>(from, n) + w.bias_ih[g];
         }
-        const vec drop = dropped ? get<FULL>(d.dropout + place * p.units + j, n) : splat(1);
+        const vec drop = dropped ? get<FULL>(d.dropout + at_state(p, b) + j, n) : splat(1);
         recurrences<0>(w, drop, dropped, x, state, recur, entering);
         vec from_x[G], from_recur[G], from_state[S], d_x[G], d_recur[G], d_before[S];
         Step::advance_gradient(x, state, recur, d_next, from_x, from_recur, from_state);
@@ -188,7 +177,7 @@ static INLINE void backward_block(const Item &it, Backward &k, const Here &at, i
         phase_gradients<Step::PHASES - 1>(w, drop, dropped, x, state, recur, d_x, d_recur, d_before);
         for (int s = 0; s < S; s++) d_state[s] = cut ? splat(0) : NOISY ? d_before[s] + kept[s] : d_before[s];
         for (int g = 0; g < G; g++) {
-            prefetch<1>(d_input, g * p.units + k.d_x_ahead);
+            prefetch<1>(d_input, g * p.units - ahead(p, d) * p.d_x_step);
             put<FULL>(d_input + g * p.units, d_x[g], n);
             sums.bias_ih[g] += d_x[g];
             if (Step::PHASE[g] < 0) continue;
@@ -197,11 +186,11 @@ static INLINE void backward_block(const Item &it, Backward &k, const Here &at, i
         }
     }
     k.sums[block] = sums;
-    for (int m = at.present; p.hold && d.d_output && m < it.samples; m++)
-        k.held[block][m] += get<FULL>(d.d_output + t * p.d_step + it.place[m] * p.d_sample + j, n);
+    for (int m = present; PACKED && p.hold && m < it.samples; m++)  // padding, which repeats an output
+        k.held[block][m] += get_or_zero<FULL>(d.d_output, at_d(p, t, it.sample + m) + j, n);
 }
 
-template <bool NOISY> static void backward_item(const Item &it) {
+template <bool NOISY, bool PACKED> static void backward_item(const Item &it) {
     const Problem &p = it.p;
     const Direction &d = it.d;
     Backward k;
@@ -215,26 +204,25 @@ template <bool NOISY> static void backward_item(const Item &it) {
             k.sums[block].bias_hh[g] = load(d.d_bias_hh + row, n);
         }
         for (int m = 0; m < it.samples; m++) {
-            const long at = it.place[m] * p.units + it.unit + block * W;
+            const long at = at_state(p, it.sample + m) + it.unit + block * W;
             k.held[block][m] = d.d_held ? load(d.d_held + at, n) : splat(0);
             for (int s = 0; s < S; s++) k.d_state[block][m][s] = d.d_end[s] ? load(d.d_end[s] + at, n) : splat(0);
         }
     }
     for (long i = p.until - 1; i >= p.from; i--) {
-        const Here at = here(it, time_of(p, d, i), time_of(p, d, i - 1));
-        k.d_x = at_d_x(p, at.t, it.sample);
-        k.d_x_ahead = at_d_x(p, time_of(p, d, i > p.from ? i - 1 : i), it.sample) - k.d_x;
-        if (NOISY) draw_at(it, k.drawn, at.t);
-        for (int m = 0; m < at.present; m++)
-            if (counts(p, at.t, it.sample + m)) k.previous[m] = previous_step(p, d, i, it.sample + m);
-        for (int block = 0; block < full; block++) backward_block<NOISY, true>(it, k, at, block, W);
-        if (full < it.blocks) backward_block<NOISY, false>(it, k, at, full, tail);
+        const long t = time_of(p, d, i);
+        if (NOISY) draw_at(it, k.drawn, t);
+        const int some = present<PACKED>(p, t, it.sample, it.samples);
+        for (int m = 0; m < some; m++)
+            if (!NOISY || counts(p, t, it.sample + m)) k.previous[m] = previous_step(p, d, i, it.sample + m);
+        for (int block = 0; block < full; block++) backward_block<NOISY, PACKED, true>(it, k, t, some, block, W);
+        if (full < it.blocks) backward_block<NOISY, PACKED, false>(it, k, t, some, full, tail);
     }
     for (int block = 0; block < it.blocks; block++) {
         const int n = block < full ? W : tail;
         const long j = it.unit + block * W;
         for (int m = 0; m < it.samples; m++) {
-            const long at = it.place[m] * p.units + j;
+            const long at = at_state(p, it.sample + m) + j;
             for (int s = 0; s < S; s++) store(d.d_start[s] + at, k.d_state[block][m][s], n);
             if (d.d_held) store(d.d_held + at, k.held[block][m], n);
         }
@@ -247,6 +235,9 @@ template <bool NOISY> static void backward_item(const Item &it) {
     }
 }
 
+template <bool B> struct Is {
+    static constexpr bool value = B;
+};
 static bool is_noisy(const Problem &p) {
     bool noisy = p.mask;
     for (int i = 0; i < p.directions; i++) {
@@ -256,13 +247,22 @@ static bool is_noisy(const Problem &p) {
     return noisy;
 }
 
+// Calls f(NOISY, PACKED) with types of these values, see above.
+template <class F> static void with_kind(const Problem &p, const F &f) {
+    if (is_noisy(p)) f(Is<true>{}, Is<true>{});
+    else if (p.rows) f(Is<false>{}, Is<true>{});
+    else f(Is<false>{}, Is<false>{});
+}
+
 void run_forward(const Problem &p) {
-    const bool noisy = is_noisy(p);
-    parallel(items_of(p), p.threads,
-        [&](long i) { noisy ? forward_item<true>(item_of(p, i)) : forward_item<false>(item_of(p, i)); });
+    with_kind(p, [&](auto noisy, auto packed) {
+        parallel(items_of(p), p.threads,
+            [&](long i) { forward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(p, i)); });
+    });
 }
 void run_backward(const Problem &p) {
-    const bool noisy = is_noisy(p);
-    parallel(items_of(p), p.threads,
-        [&](long i) { noisy ? backward_item<true>(item_of(p, i)) : backward_item<false>(item_of(p, i)); });
+    with_kind(p, [&](auto noisy, auto packed) {
+        parallel(items_of(p), p.threads,
+            [&](long i) { backward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(p, i)); });
+    });
 }

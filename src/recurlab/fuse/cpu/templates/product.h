@@ -6,6 +6,8 @@
 struct Product {
     real *out;  // rows by columns; a row's numbers lie side by side
     const real *left, *right;
+    // Null, or which rows of what lies there `out` and `left` have, and `right`, whose rows are the terms.
+    const long *out_rows, *left_rows, *right_rows;
     long rows, terms, columns;
     long out_row, left_row, left_term, right_term, right_column;  // strides, of each pair one is 1
     int add;                                                      // whether the product is added to what is in `out`
@@ -17,6 +19,8 @@ struct Product {
 constexpr int PANEL = TILE == 24 ? 4 : 2;  // vectors of columns
 constexpr int BAND = 96;                   // rows: of a whole number of tiles, whatever their size
 constexpr long SUM = 512;                  // terms that are summed up before they are added to the rest
+
+static INLINE bool copies_left(const Product &p) { return p.left_term != 1 || p.left_rows; }
 
 struct Region {
     long from_row, until_row, from_column, until_column;
@@ -34,24 +38,34 @@ template <int M> static void pack_band(const Product &p, long row, int band, lon
     }
 }
 
-// Multiplies a band of rows by a panel of C vectors; `packed` is the band where it had to be packed, else null.
+// Gathers rows that lie here and there.
+static void gather_band(const Product &p, long row, int band, long from, long terms, real *out) {
+    for (int m = 0; m < band; m++, out += terms) {
+        const real *const at = p.left + p.left_rows[row + m] * p.left_row + from;
+        for (long k = 0; k < terms; k += W) store_some(out + k, load_some(at + k, terms - k), terms - k);
+    }
+}
+
+// Multiplies a band of rows by a panel of C vectors; `copy` is the band where it had to be packed or gathered, or null.
 template <int C>
-static void multiply_band(const Product &p, long row, int band, const real *packed, long column, const real *panel,
+static void multiply_band(const Product &p, long row, int band, const real *copy, long column, const real *panel,
     long from, long terms) {
     constexpr int M = rows(C);
     vec acc[BAND + M][C];
-    if (!packed) multiply_all(acc, true, band, p.left + row * p.left_row + from, p.left_row, panel, terms);
-    else
+    if (p.left_term == 1) {
+        const real *const at = copy ? copy : p.left + row * p.left_row + from;
+        multiply_all(acc, true, band, at, copy ? terms : p.left_row, panel, terms);
+    } else
         for (long k = 0; k < terms; k += TERMS)
             for (int m = 0; m < band; m += M) {
-                const real *const at = packed + m * terms + k * M, *const part = panel + k * C * W;
+                const real *const at = copy + m * terms + k * M, *const part = panel + k * C * W;
                 if (k == 0) multiply<M, C, true>(acc + m, at, {1, M}, part, least(TERMS, terms));
                 else multiply<M, C, false>(acc + m, at, {1, M}, part, least(TERMS, terms - k));
             }
     const bool add = p.add || from > 0;
     for (int m = 0; m < band; m++)
         for (int c = 0; c < C; c++) {
-            real *const to = p.out + (row + m) * p.out_row + column + c * W;
+            real *const to = p.out + (p.out_rows ? p.out_rows[row + m] : row + m) * p.out_row + column + c * W;
             const long n = p.columns - column - c * W;
             store_some(to, add ? load_some(to, n) + acc[m][c] : acc[m][c], n);
         }
@@ -65,7 +79,7 @@ template <int C = PANEL, class F> static INLINE void with_vectors(int wide, cons
 }
 
 static void multiply_region(const Product &p, const Region &r, real *left, real *panels) {
-    const bool side_by_side = p.left_term == 1;
+    const bool side_by_side = p.left_term == 1, copied = copies_left(p);
     for (long from = 0; from < p.terms; from += SUM) {
         const long terms = least(SUM, p.terms - from);
         const auto each_panel = [&](const auto &f) {
@@ -73,17 +87,19 @@ static void multiply_region(const Product &p, const Region &r, real *left, real 
                 f(j, (int)least(PANEL, (r.until_column - j + W - 1) / W), panels + (j - r.from_column) * terms);
         };
         each_panel([&](long j, int wide, real *panel) {
-            const real *const at = p.right + j * p.right_column + from * p.right_term;
-            pack(at, {p.right_column, p.right_term}, p.columns - j, wide, terms, panel, wide * W);
+            const long *const which = p.right_rows ? p.right_rows + from : nullptr;
+            const real *const at = p.right + j * p.right_column + (which ? 0 : from * p.right_term);
+            pack(at, {p.right_column, p.right_term}, p.columns - j, wide, terms, panel, wide * W, which);
         });
         for (long i = r.from_row; i < r.until_row; i += BAND) {
             const int band = (int)least(BAND, r.until_row - i);
             int packed = 0;  // in tiles of so many rows
+            if (side_by_side && copied) gather_band(p, i, band, from, terms, left);
             each_panel([&](long j, int wide, const real *panel) {
                 with_vectors(wide, [&](auto count) {
                     constexpr int C = decltype(count)::value, M = rows(C);
                     if (!side_by_side && packed != M) pack_band<M>(p, i, band, from, terms, left), packed = M;
-                    multiply_band<C>(p, i, band, side_by_side ? nullptr : left, j, panel, from, terms);
+                    multiply_band<C>(p, i, band, copied ? left : nullptr, j, panel, from, terms);
                 });
             });
         }
@@ -99,7 +115,7 @@ static void run_product(const Product &p) {
     const long first = least(p.threads, by_rows ? bands : panels);
     const long across = by_rows ? rest(first, panels) : first, down = by_rows ? first : rest(first, bands);
     const long wide = (panels + across - 1) / across * PANEL * W, high = (bands + down - 1) / down * 8;
-    const long left = (p.left_term == 1 ? 0 : BAND + 8) * least(SUM, p.terms) + W;
+    const long left = (copies_left(p) ? BAND + 8 : 0) * least(SUM, p.terms) + W;
     const long size = left + least(SUM, p.terms) * wide;
     const Block memory(across * down * size);
     parallel(across * down, p.threads, [&](long i) {

@@ -38,13 +38,17 @@ template <int N> struct Count {
 // Calls f(Count<M>, m) for all of some rows, in tiles of M rows from row m on.
 template <int FULL, class F> static INLINE void each_tile(int count, const F &f) {
     int m = 0, tiles = count / FULL;
-    // Two tiles of four are better than one of six and two single rows.
+    // Two tiles of four are better than one of six and one of two.
     if (FULL == 6 && tiles > 0 && count % FULL == 2) tiles--;
     for (; m < tiles * FULL; m += FULL) f(Count<FULL>{}, m);
     if constexpr (FULL > 4)
         for (; m + 4 <= count; m += 4) f(Count<4>{}, m);
+    if constexpr (FULL > 3)
+        if (count - m == 3) return f(Count<3>{}, m);
+    if constexpr (FULL > 2)
+        if (count - m == 2) return f(Count<2>{}, m);
     if constexpr (FULL > 1)
-        for (; m < count; m++) f(Count<1>{}, m);
+        if (count - m == 1) f(Count<1>{}, m);
 }
 
 // The same for all of some rows, as many terms at a time as fit into the L1 cache with their weights.
@@ -94,15 +98,16 @@ INLINE vec load_some(const real *from, long n) { return n >= W ? load(from) : lo
 INLINE void store_some(real *to, vec v, long n) { n >= W ? store(to, v) : store(to, v, (int)n); }
 
 // Writes the terms of `wide` vectors of columns one after the other, `step` numbers apart, and 0 for the columns from
-// `columns` on. `by` says where columns and terms lie; one of its strides is 1.
+// `columns` on. `by` says where columns and terms lie; one of its strides is 1, that of columns where `which` picks the terms.
 struct Spread {
     long column, term;
 };
-static void pack(const real *from, Spread by, long columns, int wide, long terms, real *out, long step) {
+static void pack(const real *from, Spread by, long columns, int wide, long terms, real *out, long step,
+    const long *which = nullptr) {
     if (by.column == 1) {
         for (long k = 0; k < terms; k++)
             for (int c = 0; c < wide; c++)
-                store(out + k * step + c * W, load_some(from + k * by.term + c * W, columns - c * W));
+                store(out + k * step + c * W, load_some(from + (which ? which[k] : k) * by.term + c * W, columns - c * W));
         return;
     }
     for (int c = 0; c < wide; c++)
