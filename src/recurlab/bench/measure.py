@@ -23,7 +23,7 @@ UNSUPPORTED = "not supported: "
 WRONG = "parity failed"  # it is timed anyway, to show whether the kernel is worth repairing
 FEWEST = 3  # rounds, whatever time they take
 # A pass that takes less than this many seconds is called several times in its turn, at most so often.
-SHORT, MOST = 0.002, 50
+SHORT, MOST = 0.01, 200
 PAUSE = 0.003  # seconds in which the threads of the one before give up to wait for more work in a loop
 
 
@@ -37,7 +37,7 @@ class Timings:
         forward: seconds of each forward pass, without gradients.
         both: seconds of each forward and backward pass; none of what has no backward pass.
         step: seconds of one step of a sequence, where that is asked for.
-        first: how many seconds longer the first call of each pass took than a usual one: compilation.
+        first: seconds of the first call of each pass together, in which some compile.
         passes: seconds of each forward pass that keeps what its backward pass needs, and of that
             backward pass alone.
         projection: the same of nothing but the products of the input with the input weights.
@@ -53,6 +53,11 @@ class Timings:
     passes: list[tuple[float, float]] = field(default_factory=list)
     projection: list[tuple[float, float]] = field(default_factory=list)
     peak: int = 0
+
+    @property
+    def compilation(self) -> float:
+        """How many seconds longer the first calls took than usual ones."""
+        return max(0.0, self.first - sum(median(times) for times in (self.forward, self.both, self.step) if times))
 
     def middle(self, name: str) -> float | None:
         """Return the median of the pass `name`, in seconds; None without one."""
@@ -117,14 +122,12 @@ class _Turn:
         self.calls: dict[str, int] = {}
 
     def begin(self) -> float:
-        """Make the first calls, which prepare what later ones find; return how much longer they took than the next."""
-        longer = 0.0
+        """Make the first calls, which prepare what later ones find; return their seconds."""
+        first = {name: seconds(self.program, work) for name, work in self.program.timed.items()}
         for name, work in self.program.timed.items():
-            first, usual = (seconds(self.program, work) for _ in range(2))
-            longer += max(0.0, first - usual)
-            self.calls[name] = max(1, min(MOST, int(SHORT / usual)))
+            self.calls[name] = max(1, min(MOST, int(SHORT / seconds(self.program, work))))
         self._apart(Timings(""))
-        return longer
+        return sum(first.values())
 
     def take(self, result: Timings) -> None:
         """Add a timing of each pass to a result; of a short one the median of several."""

@@ -51,6 +51,11 @@ def _over_floor(row: Row) -> str:
     return f"{float(time) / float(least):.2f}" if time and least else ""
 
 
+def _compilation(row: Row) -> str:
+    seconds = float(row["compile_s"] or 0)
+    return f"{seconds:.2f}" if seconds >= 0.01 else ""
+
+
 NUMBERS: dict[str, Callable[[Row], str]] = {
     "forward ms": _number("forward_ms"),
     "forward + backward ms": _number("forward_backward_ms"),
@@ -62,7 +67,7 @@ NUMBERS: dict[str, Callable[[Row], str]] = {
     "best peer": _best("forward_backward"),
     "step us": _number("step_us"),
     "best peer step": _best("step"),
-    "compile s": lambda row: f"{float(row['first_s']):.2f}" if row["first_s"] and float(row["first_s"]) >= 0.01 else "",
+    "compile s": _compilation,
 }
 
 

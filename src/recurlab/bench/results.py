@@ -27,7 +27,7 @@ FIELDS = (
     *KEYS, "status", "parity_gap", "repeats", "forward_ms", "forward_min_ms", "forward_backward_ms",
     "forward_backward_min_ms", "recurrence_forward_ms", "recurrence_backward_ms", "reference", "forward_ratio",
     "forward_backward_ratio", "peak_mib", "torch", "copy_gb_s", "commit", "date", "kind", "capability", "version",
-    "first_s", "step_us", "step_min_us", "forward_floor_ms", "forward_backward_floor_ms",
+    "compile_s", "step_us", "step_min_us", "forward_floor_ms", "forward_backward_floor_ms",
     *(f"{name}_{what}" for name in BESIDE for what in ("best_peer", "to_best_peer")),
 )  # fmt: skip
 # Of files from before GPUs, and before other packages, were measured.
@@ -129,7 +129,7 @@ def _row(
             row |= {f"{column}_ms": _ms(median(times)), f"{column}_min_ms": _ms(min(times))}
     if result.step:
         row |= {"step_us": _ms(1000 * median(result.step)), "step_min_us": _ms(1000 * min(result.step))}
-    row |= {"peak_mib": f"{result.peak / 2**20:.6g}" if result.peak else "", "first_s": f"{result.first:.4g}"}
+    row |= {"peak_mib": f"{result.peak / 2**20:.6g}" if result.peak else "", "compile_s": f"{result.compilation:.4g}"}
     if result.alone is not None:
         row |= dict(zip(("recurrence_forward_ms", "recurrence_backward_ms"), map(_ms, result.alone), strict=True))
     if result.status == "ok" and beside in results and results[beside].status == "ok":
