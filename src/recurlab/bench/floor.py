@@ -13,6 +13,7 @@ from recurlab.bench.layers import Case
 from recurlab.bench.settings import BenchSettings, Shape
 
 TRIES = 5  # of each product, the fastest of which counts, and of a copy
+SQUARE = (1024, 1024, 1024)  # a product at which torch.mm is at its best
 LARGE = 2**27  # bytes, which no cache holds
 
 
@@ -41,10 +42,11 @@ class Floor:
 def floor(case: Case, shape: Shape, settings: BenchSettings) -> Floor:
     """Return the floor of a layer: its products at torch.mm's speed, and what it moves at that of a copy.
 
-    The speed of products is the best that torch.mm reaches in any of the layer's own, those of all
-    steps taken together; that of memory is a copy's which no cache holds, and a layer that stays in
-    the caches could be below its floor. The bytes are what the recurrence reads and writes (see
-    `words`); those of the products are within their time.
+    The speed of products is the best that torch.mm reaches in a square one or in any of the layer's
+    own, those of all steps taken together; that of memory is a copy's which no cache holds. The
+    bytes are what the recurrence reads and writes (see `words`); those of the products are within
+    their time. A layer that multiplies faster than torch.mm does, or stays in the caches, can be
+    below its floor.
     """
     cell, recurrence = case.built()
     directions = 2 if case.option == "bidirectional" else 1
@@ -53,7 +55,7 @@ def floor(case: Case, shape: Shape, settings: BenchSettings) -> Floor:
     recurrent = 0 if recurrence.kind == "diagonal" else recurrent
     forward = 2 * rows * (wide * shape.features + recurrent)
     backward = 2 * rows * (wide * shape.features * (1 + settings.input_grad) + 2 * recurrent)
-    sizes = [(rows, shape.features, wide), (wide, rows, shape.features)]
+    sizes = [SQUARE, (rows, shape.features, wide), (wide, rows, shape.features)]
     if recurrence.kind == "dense":
         sizes += [(rows, shape.hidden, wide), (wide, rows, shape.hidden), (rows, wide, shape.hidden)]
     flops = max(_product_speed(size, settings.dtype, settings.device) for size in sizes)
