@@ -45,7 +45,7 @@ def compiled(request, tmp_path_factory):
 
 @pytest.fixture
 def dtype(compiled, monkeypatch):
-    monkeypatch.setattr(product, "library", lambda _: compiled[1])
+    monkeypatch.setattr(product, "compiled", lambda _: compiled[1].product)
     return compiled[0]
 
 

@@ -78,9 +78,10 @@ def run(call: Call) -> tuple[Tensor, State]:
 
     def joined(tensors: list[Tensor]) -> Tensor:
         """Return the tensors of all directions as one; that of a single one without a copy."""
-        if len(tensors) == 1:
-            return tensors[0].to(dtype).contiguous()
-        return torch.stack([t.to(dtype) for t in tensors])
+        if len(tensors) > 1:
+            return torch.stack([t.to(dtype) for t in tensors])
+        (tensor,) = tensors
+        return tensor if tensor.dtype == dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
 
     def optional(name: str) -> Tensor | None:
         given = [getattr(d, name) for d in directions]
@@ -117,7 +118,8 @@ def run(call: Call) -> tuple[Tensor, State]:
         leaves = given.input, given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, given.start
         given.grad = any(t is not None and t.requires_grad for t in leaves)
     output, end = scan(given)
-    end = end.to(storage)
+    if dtype != storage:
+        end = end.to(storage)
     return output.to(storage), tuple(end.select(1, s) for s in range(end.shape[1]))
 
 

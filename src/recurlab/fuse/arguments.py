@@ -72,6 +72,10 @@ class Arguments:
         """Return where the steps from `start` to `until` - 1 lie in what is between input and output."""
         return slice(start, until) if self.rows is None else slice(int(self.rows[start]), int(self.rows[until]))
 
+    def some(self, tensor: Tensor, part: slice) -> Tensor:
+        """Return a part of the rows of a tensor: the tensor itself, which takes no time, where they are all."""
+        return tensor if part.start == 0 and part.stop == tensor.shape[0] else tensor[part]
+
     def between(self, steps: int) -> tuple[int, ...]:
         """Return the shape, but its features, of so many steps between input and output: (T, B), or (N,) at most."""
         batch = self.input.shape[1]
@@ -79,7 +83,9 @@ class Arguments:
 
     def matrix(self, tensor: Tensor) -> Tensor:
         """Return a tensor (T, B, F) that lies in memory as the input does as a matrix (T*B, F), in that order."""
-        return (tensor.transpose(0, 1) if self.batch_first else tensor).flatten(0, 1)
+        if self.batch_first:
+            tensor = tensor.transpose(0, 1)
+        return tensor.flatten(0, 1)
 
     def empty(self, features: int, dtype: torch.dtype, steps: int) -> Tensor:
         """Return an empty tensor (steps, B, features) in the memory order of the input."""

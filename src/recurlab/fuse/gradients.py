@@ -1,7 +1,5 @@
 """The gradients of a scan: the kernels' backward, and the products that give those of the weights."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -73,16 +71,18 @@ def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple
     for until in range(steps, 0, -size):
         start = max(0, until - size)
         part = given.part(start, until)
-        whole.steps, whole.d_x = (start, until), d_x[: part.stop - part.start]
-        whole.d_recur = None if d_recur is None else d_recur[:, : part.stop - part.start]
+        whole.steps, whole.d_x = (start, until), given.some(d_x, slice(0, part.stop - part.start))
+        whole.d_recur = d_recur
+        if d_recur is not None and whole.d_x is not d_x:
+            whole.d_recur = d_recur[:, : part.stop - part.start]
         made.backward(whole)
         flat, add = whole.d_x.flatten(0, -2).to(given.input.dtype), until < steps
         if given.places is None:
-            made.multiply(d_weight, flat.t(), inputs[part].flatten(0, 1), add=add)
+            made.multiply(d_weight, flat.t(), given.some(inputs, part).flatten(0, 1), add=add)
             if d_input is not None:
-                made.multiply(d_input[part].flatten(0, 1), flat, given.weight_ih)
+                made.multiply(given.some(d_input, part).flatten(0, 1), flat, given.weight_ih)
         else:
-            places = given.places[part]
+            places = given.some(given.places, part)
             made.multiply(d_weight, flat.t(), given.matrix(inputs), add=add, right_rows=places)
             if d_input is not None:
                 made.multiply(given.matrix(d_input), flat, given.weight_ih, out_rows=places)
@@ -102,32 +102,21 @@ def _empty_gradient(given: Arguments) -> Tensor:
 def _add_recurrent(made: Kernel, given: Arguments, whole: Work, d: int, result: Tensor, *, add: bool) -> None:
     """Set the gradient of one direction's recurrent weight (G*H, width) to that of some steps, or add it."""
     phases, units = made.cell.phases, whole.units
-    for k, phase in enumerate(phases):
+    for k in range(len(phases)):
         entered = _entered(given, whole, d, k - len(phases))
-        for first, last, gradient in _runs(made, whole, d, phase):
-            rows = result[first * units : last * units]
+        for first, last, column, own in made.runs[k]:
+            if own:
+                assert whole.d_recur is not None
+                source = whole.d_recur[d]
+            else:
+                assert whole.d_x is not None
+                source, column = whole.d_x, column + d * len(made.cell.gates)
+            gradient, rows = source, result
+            if last - first < len(made.cell.gates) or whole.directions > 1:
+                gradient = source[..., column * units : (column + last - first) * units]
+                rows = result[first * units : last * units]
             for i, (steps, operand, picked) in enumerate(entered):
                 _multiply(made, rows, gradient[steps], operand, picked, add=add or i > 0)
-
-
-def _runs(made: Kernel, whole: Work, d: int, phase: tuple[str, ...]) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield the gates of a phase that lie side by side: first, last + 1, and their gradient (..., n*H)."""
-    units, gates = whole.units, made.cell.gates
-    sources: list[tuple[Tensor | None, tuple[str, ...], int]] = [
-        (whole.d_x, gates, d * len(gates)),
-        (None if whole.d_recur is None else whole.d_recur[d], made.own_gates, 0),
-    ]
-    for (source, names, begin), own in zip(sources, (False, True), strict=True):
-        pairs = [(gates.index(g), names.index(g)) for g in phase if (g in made.own_gates) == own]
-        while pairs:
-            assert source is not None
-            row, column = pairs[0]
-            count = 1
-            while count < len(pairs) and pairs[count] == (row + count, column + count):
-                count += 1
-            column += begin
-            yield row, row + count, source[..., column * units : (column + count) * units]
-            pairs = pairs[count:]
 
 
 def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[tuple[slice, Tensor, Tensor | None]]:
@@ -140,7 +129,9 @@ def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[tuple[slice,
     if whole.entering is not None and -k <= whole.entering.shape[1]:
         return [(slice(None), whole.entering[d, k, part], None)]
     # It was the state itself: the output of the step before.
-    output = whole.output[..., d * whole.units : (d + 1) * whole.units]
+    output = whole.output
+    if whole.directions > 1:
+        output = output[..., d * whole.units : (d + 1) * whole.units]
     if given.places is not None:
         return _entered_packed(given, whole, part)
     if d == 1:
@@ -149,15 +140,17 @@ def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[tuple[slice,
     else:
         first, later, before = slice(0, 1), slice(1, None), slice(start, until - 1)
         earlier = output[start - 1 : start] if start else output[:0]
-    pairs = [(first, earlier if len(earlier) else whole.start[d, :1], None)]
-    return [(later, output[before], None), *pairs] if until - start > 1 else pairs
+    begin: list[tuple[slice, Tensor, Tensor | None]] = [
+        (first, earlier if earlier.shape[0] else whole.start[d, :1], None)
+    ]
+    return [(later, output[before], None), *begin] if until - start > 1 else begin
 
 
 def _entered_packed(given: Arguments, whole: Work, part: slice) -> list[tuple[slice, Tensor, Tensor | None]]:
     """Return the same of a packed batch of one direction, where it was the state."""
     assert given.places is not None
     assert given.order is not None
-    steps, batch = given.input.shape[:2]
+    batch = given.input.shape[1]
     first = batch if part.start == 0 else 0  # all samples have the first step
     before = given.places[part][first:] - (1 if given.batch_first else batch)
     later = (slice(first, None), given.matrix(whole.output), before)

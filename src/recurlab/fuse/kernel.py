@@ -90,6 +90,8 @@ class Kernel(ABC):
             `generate`.
         same: the ranges of gates, as first and last + 1, of which the two biases have the same
             gradient.
+        runs: for each phase, its gates that lie side by side in the weight and in a gradient: first,
+            last + 1, the first one's index in the gradient, and whether that is d_recur, not d_x.
     """
 
     keeps_origins = False
@@ -100,10 +102,17 @@ class Kernel(ABC):
         self.operand_is_state, self.own_gates = operand_is_state(step), own_gates(step)
         self.kept_gates = kept_gates(step)
         self.text = generate(step)
-        # The ranges of gates whose W x and R h have the same gradient.
+        gates, own = cell.gates, self.own_gates
         recurrent = [gate for phase in cell.phases for gate in phase]
-        same = [i for i, gate in enumerate(cell.gates) if gate in recurrent and gate not in self.own_gates]
-        self.same = [(run[0], run[-1] + 1) for run in _runs(same)]
+        same = [i for i, gate in enumerate(gates) if gate in recurrent and gate not in own]
+        self.same = [(first, last) for first, last, _ in _side_by_side([(i, i) for i in same])]
+        self.runs = [
+            [
+                *((*run, False) for run in _side_by_side([(gates.index(g),) * 2 for g in phase if g not in own])),
+                *((*run, True) for run in _side_by_side([(gates.index(g), own.index(g)) for g in phase if g in own])),
+            ]
+            for phase in cell.phases
+        ]
 
     @abstractmethod
     def forward(self, work: Work) -> None:
@@ -167,12 +176,17 @@ def _strides(tensor: Tensor) -> tuple[int, int]:
     return steps[0] if steps else 0, samples
 
 
-def _runs(numbers: Sequence[int]) -> list[list[int]]:
-    """Return increasing numbers in groups of those that follow on each other."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
+def _side_by_side(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return the runs of pairs of which each number is one more than in the pair before.
+
+    Of each run: its first number, the one after its last, and the number that the first is paired
+    with.
+    """
+    runs: list[tuple[int, int, int]] = []
+    for row, column in pairs:
+        first, last, begin = runs[-1] if runs else (0, -1, 0)
+        if row == last and column == begin + row - first:
+            runs[-1] = first, row + 1, begin
         else:
-            runs.append([number])
+            runs.append((row, row + 1, column))
     return runs

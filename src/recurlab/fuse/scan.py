@@ -61,15 +61,16 @@ def _run(made: Kernel, given: Arguments, *, keep: bool = True) -> Results:
     size = steps if whole else made.steps_at_a_time(given.start, steps)
     results = allocate(made, given, steps if keep else size)
     part, inputs = work(given, results), aligned(given.input)
+    weight = given.weight_ih.t()
     for start in range(0, steps, size):
         until = min(start + size, steps)
         part.steps, part.x_from = (start, until), 0 if keep else start
         here = given.part(start, until)
-        x = results.x[here if keep else slice(0, here.stop - here.start)]
+        x = given.some(results.x, here if keep else slice(0, here.stop - here.start))
         if given.places is None:
-            made.multiply(given.matrix(x), given.matrix(inputs[here]), given.weight_ih.t())
+            made.multiply(given.matrix(x), given.matrix(given.some(inputs, here)), weight)
         else:
-            made.multiply(x, given.matrix(inputs), given.weight_ih.t(), left_rows=given.places[here])
+            made.multiply(x, given.matrix(inputs), weight, left_rows=given.some(given.places, here))
         made.forward(part)
         part.start = results.end
     return results

@@ -30,7 +30,7 @@ class CpuKernel(Kernel):
         super().__init__(cell, kind, dtype, dtype)
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
         self.library = load(cpu_source(self.text, self.structs.text, kind, dtype))
-        product.library(dtype)  # compiled now, not in the middle of a step
+        product.compiled(dtype)  # compiled now, not in the middle of a step
 
     @cached_property
     def step(self) -> Any:

@@ -2,33 +2,26 @@
 
 import ctypes
 import functools
+import struct
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurlab.fuse.abi import address
 from recurlab.fuse.cpu.compiler import load
-from recurlab.fuse.cpu.source import REALS, product_source
+from recurlab.fuse.cpu.source import product_source
 
-POINTERS = ("out", "left", "right", "out_rows", "left_rows", "right_rows")
-SIZES = ("rows", "terms", "columns", "out_row", "left_row", "left_term", "right_term", "right_column")
-
-
-class Product(ctypes.Structure):
-    """What the compiled function is called with, see `product.h`."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in POINTERS),
-        *((name, ctypes.c_long) for name in SIZES),
-        ("add", ctypes.c_int),
-        ("threads", ctypes.c_int),
-    ]
+# The struct `Product` of product.h: six addresses, eight sizes and strides, whether to add, and the threads.
+PRODUCT = struct.Struct("6P8l2i")
 
 
 @functools.cache
-def library(dtype: torch.dtype) -> ctypes.CDLL:
-    """Return the compiled function, `product`."""
-    return load(product_source(dtype))
+def compiled(dtype: torch.dtype) -> Any:
+    """Return the compiled function; it takes the bytes of its struct."""
+    function = load(product_source(dtype)).product
+    function.argtypes, function.restype = [ctypes.c_char_p], None
+    return function
 
 
 def multiply(
@@ -51,21 +44,27 @@ def multiply(
         out_rows, left_rows, right_rows: int64, (M,), (M,) and (K,), which rows of a larger matrix
             are meant; None for all. Those of left and right have their numbers side by side then.
     """
-    assert out.dtype == left.dtype == right.dtype
-    assert out.dtype in REALS
-    assert out.stride(1) == 1 or out.shape[1] == 1
-    if not left.numel() or not right.numel():
+    rows, terms = left.shape
+    columns = right.shape[1]
+    if left_rows is not None:
+        rows = left_rows.shape[0]
+    if not (rows and terms and columns and right.shape[0]):
         if not add:
             out.zero_()
         return
-    left, right = _one_side_by_side(left), _one_side_by_side(right)
-    rows = len(left if left_rows is None else left_rows)
-    call = Product(
+    by_row, (left_row, left_term), (right_term, right_column) = out.stride(), left.stride(), right.stride()
+    assert by_row[1] == 1 or columns == 1
+    if left_row != 1 and left_term != 1:
+        left = _one_side_by_side(left)
+        left_row, left_term = _strides(left)
+    if right_term != 1 and right_column != 1:
+        right = _one_side_by_side(right)
+        right_term, right_column = _strides(right)
+    call = PRODUCT.pack(
         out.data_ptr(), left.data_ptr(), right.data_ptr(), address(out_rows), address(left_rows), address(right_rows),
-        rows, left.shape[1], right.shape[1], out.stride(0),
-        *_strides(left), *_strides(right), add, torch.get_num_threads(),
+        rows, terms, columns, by_row[0], left_row, left_term, right_term, right_column, add, torch.get_num_threads(),
     )  # fmt: skip
-    library(out.dtype).product(ctypes.byref(call))
+    compiled(out.dtype)(call)
 
 
 def _one_side_by_side(matrix: Tensor) -> Tensor:
