@@ -13,7 +13,7 @@ from recurlab.fuse.cpu.product import multiply
 pytestmark = pytest.mark.usefixtures("able")
 
 # Rows, terms and columns: single ones, about the sizes of vectors, tiles, bands and panels, and beyond each.
-SHAPES = [(1, 1, 1), (1, 700, 33), (5, 3, 1), (7, 16, 64), (8, 513, 65), (97, 130, 28), (200, 64, 130)]
+SHAPES = [(1, 1, 1), (1, 700, 33), (5, 3, 1), (7, 16, 64), (70, 80, 9), (8, 513, 65), (97, 130, 28), (200, 64, 130)]
 CPUS = ("native", "haswell", "x86-64")
 LAYOUTS = ["plain", "transposed", "part", "spread"]
 

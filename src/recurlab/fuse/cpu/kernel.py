@@ -17,6 +17,7 @@ from recurlab.fuse.kernel import Kernel, Work
 
 TEAMWORK = 1 << 18  # weights times samples and one from which on it pays to share a step of the dense kernel
 LEAST = 16  # steps of the dense kernel at a time, since it packs its weights each time
+LARGE, FEW = 1 << 17, 8  # weights that do not fit into a core's caches, and samples that do not make up for it
 CHUNK = 8 << 20  # bytes of the projected input, or its gradient, that are worked on at a time, to stay in the caches
 
 
@@ -68,8 +69,11 @@ class CpuKernel(Kernel):
             share = -(-batch * directions // threads)
             if work.rows is not None and share > GROUP // 2:
                 share //= 2  # the kernel varies the size of a packed batch's groups, to no more than GROUP
+            weights = work.weight.numel() // directions
+            if PART <= share <= FEW and weights >= LARGE and work.rows is None:
+                share *= 2  # two threads share twice the samples, and each reads half of the weights
             samples = min(-(-share // PART) * PART, GROUP)
-            items, weights = directions * -(-batch // samples), work.weight.numel() // directions
+            items = directions * -(-batch // samples)
             if items < threads:  # those that share an item wait for each other at each step
                 shared = (min(samples, batch) + 1) * weights >= TEAMWORK
                 threads = max(items, min(threads, openmp.cores())) if shared else items

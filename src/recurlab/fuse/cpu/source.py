@@ -10,7 +10,7 @@ LOOPS = {"diagonal": "diagonal", "dense": "dense_run"}  # the header of the loop
 # The kernels and their callers agree on these.
 SAMPLES = 8  # of an item of the diagonal kernel: they share what they load, and their sums
 BLOCKS = 8  # the most vectors of units of such an item
-GROUP = 32  # the most samples that a thread of the dense kernel takes through the sequence together
+GROUP = 64  # the most samples that a thread of the dense kernel takes through the sequence together
 PART = 4  # samples of the dense kernel that share a sum; fixed as SAMPLES is, for this orders the sums
 REALS = {torch.float32: "float", torch.float64: "double"}
 

@@ -3,4 +3,4 @@
 typedef float real, Store;  // of numbers, and of sequences in memory
 #define REAL_IS_FLOAT 1
 #define INLINE inline __attribute__((always_inline))
-static constexpr int SAMPLES = 8, BLOCKS = 8, GROUP = 32, PART = 4;
+static constexpr int SAMPLES = 8, BLOCKS = 8, GROUP = 64, PART = 4;

@@ -14,6 +14,12 @@ struct Product {
     int threads;
 };
 
+// The product of the transposed matrices, right by left, is the transpose of it.
+static Product transposed(const Product &p) {
+    return {p.out, p.right, p.left, nullptr, nullptr, nullptr, p.columns, p.terms, p.rows, p.out_row, p.right_column,
+        p.right_term, p.left_term, p.left_row, p.add, p.threads};
+}
+
 // A panel is a tile's columns over all terms of a sum, packed in the order in which tiles read them. A band of rows goes
 // through one panel after the other.
 constexpr int PANEL = TILE == 24 ? 4 : 2;  // vectors of columns
@@ -46,8 +52,11 @@ static void gather_band(const Product &p, long row, int band, long from, long te
     }
 }
 
+static INLINE void give(real *to, vec v, long n, bool add) { store_some(to, add ? load_some(to, n) + v : v, n); }
+
 // Multiplies a band of rows by a panel of C vectors; `copy` is the band where it had to be packed or gathered, or null.
-template <int C>
+// FLIPPED: the columns of the product are the rows of `out`.
+template <int C, bool FLIPPED>
 static void multiply_band(const Product &p, long row, int band, const real *copy, long column, const real *panel,
     long from, long terms) {
     constexpr int M = rows(C);
@@ -63,11 +72,17 @@ static void multiply_band(const Product &p, long row, int band, const real *copy
                 else multiply<M, C, false>(acc + m, at, {1, M}, part, least(TERMS, terms - k));
             }
     const bool add = p.add || from > 0;
-    for (int m = 0; m < band; m++)
+    for (int m = 0; m < band; m += FLIPPED ? W : 1)
         for (int c = 0; c < C; c++) {
-            real *const to = p.out + (p.out_rows ? p.out_rows[row + m] : row + m) * p.out_row + column + c * W;
-            const long n = p.columns - column - c * W;
-            store_some(to, add ? load_some(to, n) + acc[m][c] : acc[m][c], n);
+            const long at = column + c * W, here = FLIPPED || !p.out_rows ? row + m : p.out_rows[row + m];
+            if constexpr (!FLIPPED) give(p.out + here * p.out_row + at, acc[m][c], p.columns - at, add);
+            else {
+                vec square[W] = {};
+                for (int i = 0; i < W && m + i < band; i++) square[i] = acc[m + i][c];
+                transpose(square);
+                for (int i = 0; i < W && at + i < p.columns; i++)
+                    give(p.out + (at + i) * p.out_row + here, square[i], band - m, add);
+            }
         }
 }
 
@@ -78,6 +93,7 @@ template <int C = PANEL, class F> static INLINE void with_vectors(int wide, cons
     f(Count<C>{});
 }
 
+template <bool FLIPPED>
 static void multiply_region(const Product &p, const Region &r, real *left, real *panels) {
     const bool side_by_side = p.left_term == 1, copied = copies_left(p);
     for (long from = 0; from < p.terms; from += SUM) {
@@ -99,7 +115,7 @@ static void multiply_region(const Product &p, const Region &r, real *left, real 
                 with_vectors(wide, [&](auto count) {
                     constexpr int C = decltype(count)::value, M = rows(C);
                     if (!side_by_side && packed != M) pack_band<M>(p, i, band, from, terms, left), packed = M;
-                    multiply_band<C>(p, i, band, copied ? left : nullptr, j, panel, from, terms);
+                    multiply_band<C, FLIPPED>(p, i, band, copied ? left : nullptr, j, panel, from, terms);
                 });
             });
         }
@@ -108,7 +124,7 @@ static void multiply_region(const Product &p, const Region &r, real *left, real 
 
 // What is packed is divided among the threads: columns, or rows if they are packed too and are more; the other where
 // there are threads left.
-static void run_product(const Product &p) {
+template <bool FLIPPED> static void divide(const Product &p) {
     const long panels = (p.columns + PANEL * W - 1) / (PANEL * W), bands = (p.rows + 7) / 8;
     const auto rest = [&](long parts, long most) { return least((p.threads + parts - 1) / parts, most); };
     const bool by_rows = p.left_term != 1 && p.rows > p.columns;
@@ -121,6 +137,15 @@ static void run_product(const Product &p) {
     parallel(across * down, p.threads, [&](long i) {
         const long row = i / across * high, column = i % across * wide;
         const Region r = {row, least(row + high, p.rows), column, least(column + wide, p.columns)};
-        if (r.from_row < r.until_row && r.from_column < r.until_column) multiply_region(p, r, memory.at + i * size, memory.at + i * size + left);
+        real *const at = memory.at + i * size;
+        if (r.from_row < r.until_row && r.from_column < r.until_column) multiply_region<FLIPPED>(p, r, at, at + left);
     });
+}
+
+// Where both matrices are to be packed, the one with more rows or columns makes the panels, which costs less; but what
+// the tiles give is then turned, which pays where they add up many terms.
+static void run_product(const Product &p) {
+    if (p.left_term != 1 && p.rows > p.columns && p.terms > 64 && !p.right_rows && !p.out_rows)
+        divide<true>(transposed(p));
+    else divide<false>(p);
 }

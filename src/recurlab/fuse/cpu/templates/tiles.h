@@ -19,6 +19,7 @@ static INLINE void multiply(vec (*acc)[C], const real *from, Strides by, const r
     vec sum[M][C];  // in registers, since nothing refers to it
     for (int m = 0; m < M; m++)
         for (int c = 0; c < C; c++) sum[m][c] = FIRST ? splat(0) : acc[m][c];
+#pragma GCC unroll 2  // a small tile's terms are too short for a loop each
     for (long k = 0; k < terms; k++) {
         vec w[C];
         for (int c = 0; c < C; c++) w[c] = load(pack + (k * C + c) * W);
