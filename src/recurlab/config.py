@@ -25,7 +25,7 @@ from recurlab.errors import (
     shown,
     unknown,
 )
-from recurlab.layers import MASKED_OUTPUTS
+from recurlab.layers import MASKED_OUTPUTS, check_layer_norm
 from recurlab.models import ENCODERS, STACKS
 from recurlab.plugins import import_plugins
 from recurlab.problems.loss import Loss
@@ -83,7 +83,7 @@ class ModelConfig:
     num_layers: int = 1
     bias: bool = True
     bidirectional: bool = False
-    layer_norm: bool = False
+    layer_norm: Any = False
     embedding_dropout: float = 0.0
     input_dropout: float = 0.0
     dropout: float = 0.0
@@ -104,6 +104,7 @@ class ModelConfig:
             raise unknown("model.encoder", self.encoder, ["auto", *ENCODERS])
         STACKS.check("model.stack", self.stack)
         check_choice("model.masked_output", self.masked_output, MASKED_OUTPUTS)
+        check_layer_norm("model.layer_norm", self.layer_norm)
         check_integer("model.hidden_size", self.hidden_size, high=SIZE)
         check_integer("model.num_layers", self.num_layers, high=MOST_LAYERS)
         if self.encoder_size is not None:

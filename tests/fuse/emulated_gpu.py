@@ -23,9 +23,9 @@ GPUS = {"h100": H100, "a100": A100, "ada": ADA, "blackwell": BLACKWELL}
 _traced = cache(trace)
 
 
-def traced(cell, dtype):
+def traced(cell, dtype, norm):
     """Return a step, which is the same on every GPU, traced once."""
-    return (_traced if isinstance(cell, Hashable) else trace)(cell, dtype)
+    return (_traced if isinstance(cell, Hashable) else trace)(cell, dtype, norm)
 
 
 @dataclass

@@ -12,6 +12,8 @@ VARIANTS = {
     "lstm": {"cell": "lstm"},
     "indy_lstm": {"cell": "indy_lstm"},
     "block": {"recurrence": "block", "heads": 5},
+    "normalized": {"cell": "lstm", "layer_norm": True},
+    "normalized_diagonal": {"cell": "gru", "reset": "before", "recurrence": "diagonal", "layer_norm": True},
 }
 NOISE = {"zoneout": 0.3, "dropconnect": 0.2, "recurrent_dropout": 0.2}
 

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import recurlab
 from cell_forms import forms
 from recurlab.errors import RecurlabError
+from recurlab.layers import LAYER_NORMS
 
 T, B, FEATURES, H, HEADS = 7, 3, 5, 6, 2
 CELLS = forms(activations=False)
@@ -22,10 +23,10 @@ RECURRENCES = {
 LENGTHS = [7, 1, 4]
 
 
-def layer_of(features=FEATURES, units=H, dtype=torch.float64, **options):
+def layer_of(features=FEATURES, units=H, dtype=torch.float64, norm=True, **options):
     """Return a layer whose gains and biases are all its own."""
     torch.manual_seed(3)
-    layer = recurlab.RNN(features, units, layer_norm=True, dtype=torch.float64, **options)
+    layer = recurlab.RNN(features, units, layer_norm=norm, dtype=torch.float64, **options)
     with torch.no_grad():
         for name, p in layer.named_parameters():
             if name.startswith(("gain", "bias_state")):
@@ -129,7 +130,7 @@ def test_the_size_of_the_weights_does_not_matter():
 
 def differentiable(options, noise=False):
     """Return a function of input and weights, and the point to differentiate it at."""
-    layer = layer_of(2, 4, bidirectional=True, **options).train(noise)
+    layer = layer_of(2, 4, bidirectional=True, backend="eager", **options).train(noise)
     names, weights = zip(*((name, p.detach().requires_grad_()) for name, p in layer.named_parameters()), strict=True)
     x = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
     flags = {"lengths": [3, 2], "resets": torch.tensor([[0, 0], [0, 1], [1, 0]]).bool()}
@@ -182,7 +183,8 @@ def test_a_boundary_parts_two_sequences(cell):
 @pytest.mark.parametrize("batch", [1, 17])
 @pytest.mark.parametrize("cell", CELLS)
 def test_steps_are_the_sequence_bit_for_bit(cell, batch):
-    layer, x, state = layer_of(7, 33, torch.float32, **CELLS[cell]).eval(), torch.randn(6, batch, 7), None
+    layer = layer_of(7, 33, torch.float32, backend="eager", **CELLS[cell]).eval()
+    x, state = torch.randn(6, batch, 7), None
     with torch.no_grad():
         wanted, final = layer(x)
         for t in range(len(x)):
@@ -216,15 +218,42 @@ def test_the_layer_compiles_as_one_graph():
     assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_only_the_reference_serves_it_and_the_others_say_why():
-    layer = layer_of(cell="gru", backend="fused")
-    with pytest.raises(RecurlabError) as caught:
-        layer(inputs())
-    assert str(caught.value) == "backend='fused': its kernels have no layer normalisation; eager can"
-    layer = layer_of(cell="gru")
+@pytest.mark.parametrize("cell", CELLS)
+def test_auto_takes_the_kernels_on_a_cpu(cell, fastest):
+    layer = layer_of(**CELLS[cell])
     layer(inputs())
-    assert layer.backends_used == {0: "eager"}
-    assert "\n  not fused: its kernels have no layer normalisation" in layer.explain()
+    assert layer.backends_used == {0: fastest}
+
+
+@pytest.mark.parametrize("norm", LAYER_NORMS)
+@pytest.mark.parametrize("cell", ["gru_before", "lstm"])
+def test_other_choices_are_exact_and_differ(cell, norm):
+    layer, x = layer_of(norm=norm, **CELLS[cell]), inputs()
+    names = {name.removesuffix("_l0") for name, _ in layer.named_parameters() if name.startswith(("gain", "bias_st"))}
+    state = {"gain_state", "bias_state"} if cell == "lstm" else set()
+    assert names == ({"gain_ih"} if norm == "input" else {"gain_ih", "gain_hh", *state})
+    again = layer_of(norm=norm, backend="eager", **CELLS[cell])
+    again.load_state_dict(layer.state_dict())
+    assert_close(layer(x)[0], again(x)[0], rtol=1e-10, atol=1e-10)
+    assert (layer(x)[0] - layer_of(**CELLS[cell])(x)[0]).abs().max() > 0.01
+    run, point = differentiable({**CELLS[cell], "norm": norm})
+    assert gradgradcheck(run, point, fast_mode=True)
+
+
+def test_an_indrnn_whose_input_alone_is_normalised_is_that_of_haste():
+    layer, x = layer_of(norm="input", cell="indrnn", activation="tanh", bias=False), inputs(2)
+    w = {name.removesuffix("_l0"): p.detach().numpy() for name, p in layer.named_parameters()}
+    h = np.zeros((B, H))
+    for t in range(2):
+        rows = np.stack([normal(w["weight_ih"] @ x[t, b].numpy(), w["gain_ih"]) for b in range(B)])
+        h = np.tanh(rows + w["weight_hh"] * h)
+        assert_close(layer(x)[0][t].detach().numpy(), h, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("given", ["gates", "True", 1.0, None])
+def test_another_choice_is_refused(given):
+    with pytest.raises(RecurlabError, match=r"^layer_norm=.*: allowed are True, False, gate, input, rms"):
+        recurlab.RNN(FEATURES, H, layer_norm=given)
 
 
 class Normalized(recurlab.Cell):

@@ -33,8 +33,6 @@ def backend(request, skip_unless_able):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_an_input_of_another_dtype_is_refused_as_torch_refuses_it(backend, dtype, options):
-    if backend == "fused" and "layer_norm" in options:
-        pytest.skip("no such kernels")
     layer = recurlab.RNN(FEATURES, H, dtype=dtype, backend=backend, **options)
     for other in set(DTYPES + OTHERS[: 2 if "recurrent_dropout" in options else 3]) - {dtype}:
         x = torch.ones(T, B, FEATURES).to(other)

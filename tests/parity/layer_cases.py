@@ -29,7 +29,7 @@ class Case:
 
 
 @st.composite
-def cases(draw, *, noisy=False):
+def cases(draw, *, noisy=False, norms=(False,)):
     cell = draw(st.sampled_from(list(CELLS)))
     states = len(recurlab.RNN(1, 1, **CELLS[cell]).cell.states)
     rates = [st.sampled_from([0.3, 1.0] if noisy else [0.0, 0.0, 0.3]), *[st.sampled_from([0.0, 0.4])] * (states - 1)]
@@ -43,6 +43,7 @@ def cases(draw, *, noisy=False):
         **{name: draw(st.sampled_from([0.0, 0.3])) for name in ("dropconnect", "recurrent_dropout", "dropout")},
         "variational": draw(st.booleans()),
         "recurrence": draw(st.sampled_from(["dense", "diagonal", "block"])),
+        "layer_norm": draw(st.sampled_from(norms)),
     }
     layers = draw(st.integers(1, 2))
     if layers == 1 or (options["batch_first"] and not options["variational"]):
@@ -93,6 +94,8 @@ def run(case, backend, dtype, *, device="cpu", values=None):
     with torch.no_grad():  # so that nothing unbounded explodes
         for name, weight in layer.named_parameters():
             weight.mul_(0.5 if "weight_hh" in name and "relu" in case.cell else 1)
+            if name.startswith(("gain", "bias_state")):
+                weight += 0.3 * torch.randn_like(weight)
     layer.to(device=device, dtype=dtype)
 
     def draw(*shape):

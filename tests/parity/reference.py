@@ -27,6 +27,7 @@ class Setting:
     zoneout: tuple[float, ...]
     hold: bool
     training: bool = False
+    layer_norm: bool | str = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Weights:
     bias_hh: Tensor | None = None
     recurrent_dropout: Tensor | None = None  # (H,)
     keep: tuple[Tensor | None, ...] = (None, None)  # (T, H) each
+    gain_ih: Tensor | None = None  # of layer normalisation
+    gain_hh: Tensor | None = None
+    gain_state: Tensor | None = None
+    bias_state: Tensor | None = None
 
 
 def full_matrices(setting: Setting, weight: Tensor) -> list[Tensor]:
@@ -54,28 +59,45 @@ def full_matrices(setting: Setting, weight: Tensor) -> list[Tensor]:
 
 def step(setting: Setting, weights: Weights, matrices: list[Tensor], x: Tensor, state: list[Tensor]) -> list[Tensor]:
     """Return the states of one sample after one step, before zoneout."""
-    size, phi = setting.hidden_size, PHI[setting.activation]
+    phi = PHI[setting.activation]
 
-    def into(gate: int) -> Tensor:
-        rows = slice(gate * size, (gate + 1) * size)
-        product = weights.weight_ih[rows] @ x
-        return product if weights.bias_ih is None else product + weights.bias_ih[rows]
+    def affine(gates: list[int], products: list[Tensor], gain: Tensor | None, bias: Tensor | None) -> list[Tensor]:
+        row = torch.cat(products)
+        if setting.layer_norm and gain is not None:
+            parts = products if setting.layer_norm == "gate" else [row]
+            row = torch.cat([normalized(setting, part) for part in parts]) * _rows(setting, gain, gates)
+        return [*(row if bias is None else row + _rows(setting, bias, gates)).chunk(len(gates))]
 
-    def back(gate: int, vector: Tensor) -> Tensor:
+    def back(gates: list[int], vector: Tensor) -> list[Tensor]:
         entering = vector if weights.recurrent_dropout is None else vector * weights.recurrent_dropout
-        product = matrices[gate] @ entering
-        return product if weights.bias_hh is None else product + weights.bias_hh[gate * size : (gate + 1) * size]
+        return affine(gates, [matrices[gate] @ entering for gate in gates], weights.gain_hh, weights.bias_hh)
 
+    every = [*range(GATES[setting.cell])]
+    into = affine(every, [*(weights.weight_ih @ x).chunk(len(every))], weights.gain_ih, weights.bias_ih)
     h = state[0]
     if setting.cell == "rnn":
-        return [phi(into(0) + back(0, h))]
+        return [phi(into[0] + back([0], h)[0])]
     if setting.cell == "gru":
-        r, z = (sigmoid(into(gate) + back(gate, h)) for gate in (0, 1))
-        n = phi(into(2) + (r * back(2, h) if setting.reset == "after" else back(2, r * h)))
+        results = back(every if setting.reset == "after" else [0, 1], h)
+        r, z = (sigmoid(into[gate] + results[gate]) for gate in (0, 1))
+        n = phi(into[2] + (r * results[2] if setting.reset == "after" else back([2], r * h)[0]))
         return [(1 - z) * n + z * h]
-    i, f, o = (sigmoid(into(gate) + back(gate, h)) for gate in (0, 1, 3))
-    c = f * state[1] + i * phi(into(2) + back(2, h))
-    return [o * phi(c), c]
+    i, f, g, o = (a + b for a, b in zip(into, back(every, h), strict=True))
+    c = sigmoid(f) * state[1] + sigmoid(i) * phi(g)
+    if weights.gain_state is None:
+        return [sigmoid(o) * phi(c), c]
+    row = normalized(setting, c) * weights.gain_state
+    return [sigmoid(o) * phi(row if weights.bias_state is None else row + weights.bias_state), c]
+
+
+def normalized(setting: Setting, row: Tensor) -> Tensor:
+    """Return a vector brought to variance 1 and, but with "rms", to mean 0."""
+    off = row if setting.layer_norm == "rms" else row - row.mean()
+    return off / torch.sqrt((off * off).mean() + 1e-5)
+
+
+def _rows(setting: Setting, vector: Any, gates: list[int]) -> Tensor:
+    return torch.cat([vector[gate * setting.hidden_size : (gate + 1) * setting.hidden_size] for gate in gates])
 
 
 def scan(
@@ -142,12 +164,14 @@ def run_stack(
     """Run layers with torch's parameter names over x (T, B, I) from states (layers * directions, B, H) each."""
     batch = x.shape[1]
     suffixes = ("", "_reverse") if "weight_ih_l0_reverse" in parameters else ("",)
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    names = [f"{kind}_{of}" for kind in ("weight", "bias", "gain") for of in ("ih", "hh")]
+    names += ["gain_state", "bias_state"]
     collected: list[list[list[Tensor]]] = []
     for layer in range(layers):
         places = [layer * len(suffixes) + d for d in range(len(suffixes))]
         directions = [
-            [Weights(*(parameters.get(f"{name}_l{layer}{suffix}") for name in names))] * batch for suffix in suffixes
+            [Weights(**{name: parameters.get(f"{name}_l{layer}{suffix}") for name in names})] * batch
+            for suffix in suffixes
         ]
         starts = [[[s[place, b] for s in states] for b in range(batch)] for place in places]
         x, finals = run_layer(setting, directions, x, starts, mask, resets)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import recurlab
+from compiling import compiled_with
 from recurlab.backends import BACKENDS
+from recurlab.layers import LAYER_NORMS
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Case:
     resets: bool
     initial: bool
     hold: bool
+    layer_norm: bool | str
     seed: int
 
 
@@ -61,12 +64,13 @@ def cases(draw):
         resets=draw(st.booleans()),
         initial=draw(st.booleans()),
         hold=draw(st.booleans()),
+        layer_norm=draw(st.sampled_from([False, True, *LAYER_NORMS])),
         seed=draw(st.integers(0, 2**31 - 1)),
     )
 
 
 def build(case, backend):
-    return recurlab.RNN(
+    layer = recurlab.RNN(
         case.features,
         case.hidden_size,
         case.layers,
@@ -80,8 +84,14 @@ def build(case, backend):
         backend=backend,
         zoneout=case.zoneout,
         masked_output="hold" if case.hold else "zero",
+        layer_norm=case.layer_norm,
         **case.options,
-    ).eval()
+    )
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            if name.startswith(("gain", "bias_state")):
+                weight += 0.3 * torch.randn_like(weight)
+    return layer.eval()
 
 
 def draw_tensors(case):
@@ -132,6 +142,7 @@ def setting_of(reference, case):
         activation=case.options["activation"],
         zoneout=case.zoneout,
         hold=case.hold,
+        layer_norm=case.layer_norm,
     )
 
 
@@ -145,7 +156,8 @@ def test_a_backend_agrees_with_the_plain_loop_or_refuses_by_name(reference, back
     def check(case):
         assert_agrees_or_refuses(reference, backend, case)
 
-    check()
+    with compiled_with("-O0"):  # the kernels of a hundred kinds of layers
+        check()
 
 
 def assert_agrees_or_refuses(reference, backend, case):

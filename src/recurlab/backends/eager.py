@@ -11,7 +11,6 @@ from recurlab.backends import exported
 from recurlab.backends.call import Call, Direction, autocasts
 from recurlab.backends.scan import exporting
 from recurlab.cells.cell import State
-from recurlab.cells.layer_norm import normalized
 from recurlab.cells.recur import bind
 from recurlab.cells.zoneout import keep_mask
 from recurlab.fuse.memory import LINE
@@ -73,7 +72,7 @@ def _loop(call: Call, direction: Direction, projected: list[Tensor], reverse: bo
     norm = None if direction.norm is None else direction.norm.to(dtype)
     if norm is not None:
         shift = None if direction.bias_ih is None else direction.bias_ih.to(dtype)
-        projected = [normalized(x, norm.gain_ih, shift) for x in projected]
+        projected = [norm.normalized(x, norm.gain_ih, shift, len(cell.gates)) for x in projected]
     recur = bind(call.recurrence, cell, direction.weight_hh.to(dtype), bias, dropout, norm)
     mask, cuts = _by_step(call.mask, length), _by_step(call.cuts(reverse=reverse), length)
     keeps = [_by_step(mask, length, columns=False) for mask in _keep_masks(call, direction.seed)]

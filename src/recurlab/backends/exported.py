@@ -86,12 +86,12 @@ def _opened(direction: Direction) -> tuple[list[Tensor], Callable[[Tensors], Dir
     optional = ("bias_ih", "bias_hh", "recurrent_dropout")
     names = ["weight_hh", *(name for name in optional if getattr(direction, name) is not None)]
     norm = direction.norm
-    gains = [] if norm is None else [each.name for each in fields(norm) if getattr(norm, each.name) is not None]
+    gains = [] if norm is None else [f.name for f in fields(norm) if isinstance(getattr(norm, f.name), Tensor)]
 
     def rebuilt(tensors: Tensors) -> Direction:
         own: dict[str, Any] = dict(zip(names, tensors[: len(names)], strict=True))
-        scales = None if norm is None else replace(norm, **dict(zip(gains, tensors[len(names) :], strict=True)))
-        return replace(direction, **own, norm=scales)
+        scales: dict[str, Any] = dict(zip(gains, tensors[len(names) :], strict=True))
+        return replace(direction, **own, norm=None if norm is None else replace(norm, **scales))
 
     return [getattr(direction, name) for name in names] + [getattr(norm, name) for name in gains], rebuilt
 

@@ -1,22 +1,23 @@
 """The cell's step as one compiled kernel that runs the whole sequence, forward and backward; on a CPU or a GPU."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from recurlab.backends.call import Call, transformed
 from recurlab.cells.cell import State
+from recurlab.cells.layer_norm import LayerNorm
 from recurlab.errors import RecurlabError
 from recurlab.fuse.arguments import Arguments
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.registry import STORAGES, kernel, storage_of
-from recurlab.fuse.scan import scan
+from recurlab.fuse.scan import LEAVES, scan
 
 
 def supports(call: Call) -> str | None:
     """Return None, or why no kernel can serve the call."""
-    if call.directions[0].norm is not None:
-        return "its kernels have no layer normalisation"
     device = call.input.device
     if device.type not in STORAGES:
         return f"its kernels run on the CPU and on CUDA devices, the input is on {device.type}"
@@ -26,11 +27,13 @@ def supports(call: Call) -> str | None:
         return f"its kernels on {device.type} compute in {', '.join(names)}, the input is {call.input.dtype}"
     units = call.directions[0].state[0].shape[1]
     width = call.recurrence.fan_in(units)
-    reason: str | None = _missing(call.cell.token, call.recurrence.kind, str(storage), str(device), units, width)
+    reason: str | None = _missing(
+        call.cell.token, call.recurrence.kind, str(storage), str(device), units, width, _norm(call)
+    )
     return reason
 
 
-def _missing(token: str, recurrence: str, storage: str, device: str, units: int, width: int) -> str | None:
+def _missing(token: str, recurrence: str, storage: str, device: str, units: int, width: int, norm: str) -> str | None:
     """Return None for a kernel that compiles and fits, or why it does not; the kernel is compiled here."""
     if transformed():
         return "its kernels have no rules for torch.func and forward-mode derivatives"
@@ -39,7 +42,7 @@ def _missing(token: str, recurrence: str, storage: str, device: str, units: int,
     if reason is not None:
         return reason
     try:
-        return kernel(token, recurrence, dtype, on).unfit(units, width)
+        return kernel(token, recurrence, dtype, on, norm).unfit(units, width)
     except RecurlabError as error:
         return str(error)
 
@@ -51,7 +54,7 @@ _missing = torch.compiler.assume_constant_result(_missing)  # type: ignore[no-un
 def source(call: Call) -> str | None:
     """Return the code that was generated for the arithmetic of the cell's step."""
     storage = storage_of(call.dtype, call.input.device)
-    return kernel(call.cell.token, call.recurrence.kind, storage, call.input.device).text
+    return kernel(call.cell.token, call.recurrence.kind, storage, call.input.device, _norm(call)).text
 
 
 def sources(call: Call, device: torch.device) -> list[str]:
@@ -64,7 +67,7 @@ def sources(call: Call, device: torch.device) -> list[str]:
     units = first.state[0].shape[1]
     flags = (call.mask, call.resets, first.recurrent_dropout)
     noisy = any(call.zoneout) or any(flag is not None for flag in flags)
-    made = kernel(call.cell.token, call.recurrence.kind, storage_of(call.input.dtype, device), device)
+    made = kernel(call.cell.token, call.recurrence.kind, storage_of(call.input.dtype, device), device, _norm(call))
     assert isinstance(made, cuda.CudaKernel)
     sizes = (*call.input.shape[:2], units, call.recurrence.fan_in(units), len(call.directions))
     return made.sources(*sizes, noisy=noisy)
@@ -111,11 +114,16 @@ def run(call: Call) -> tuple[Tensor, State]:
         hold=call.hold,
         training=call.training,
         grad=False,
+        norm=_norm(call),
+        gain_ih=None,
+        gain_hh=None,
     )
     if packing is not None:
         given.places = packing.places(batch_first=given.batch_first)
+    if given.norm:
+        _add_gains(given, [d.norm for d in directions if d.norm is not None], joined)
     if torch.is_grad_enabled():
-        leaves = given.input, given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, given.start
+        leaves = (getattr(given, name) for name in LEAVES)
         given.grad = any(t is not None and t.requires_grad for t in leaves)
     output, end = scan(given)
     if dtype != storage:
@@ -135,3 +143,21 @@ def _start(call: Call) -> Tensor:
 def _dtype(storage: torch.dtype) -> torch.dtype:
     """Return the dtype of the arithmetic: half precision is for storage only, state and sums are float32."""
     return torch.float32 if storage in (torch.float16, torch.bfloat16) else storage
+
+
+def _norm(call: Call) -> str:
+    norm = call.directions[0].norm
+    return "" if norm is None else norm.kind
+
+
+def _add_gains(given: Arguments, norms: list[LayerNorm], joined: Callable[[list[Tensor]], Tensor]) -> None:
+    """Give a scan the gains of its directions; those of a state, and its biases, come after those of the gates."""
+    given.gain_ih = joined([norm.gain_ih for norm in norms])
+    recurrent = [norm.gain_hh for norm in norms if norm.gain_hh is not None]
+    given.gain_hh = joined(recurrent) if recurrent else None
+    gains = [norm.gain_state for norm in norms if norm.gain_state is not None]
+    biases = [norm.bias_state for norm in norms if norm.bias_state is not None]
+    if gains and given.gain_hh is not None:
+        given.gain_hh = torch.cat([given.gain_hh, joined(gains)], dim=-1)
+    if biases and given.bias_hh is not None:
+        given.bias_hh = torch.cat([given.bias_hh, joined(biases)], dim=-1)

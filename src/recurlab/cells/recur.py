@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recurlab.cells.cell import Cell
-from recurlab.cells.layer_norm import LayerNorm, normalized
+from recurlab.cells.layer_norm import LayerNorm
 from recurlab.cells.recurrence import Recurrence
 
 Product = Callable[[Tensor], tuple[Tensor, ...]]
@@ -36,15 +36,15 @@ def bind(
     gates = len(cell.gates)
     weights = weight.view(gates, -1, *weight.shape[1:])
     biases = None if bias is None else bias.view(gates, -1)
-    gains = None if norm is None else norm.gain_hh.view(gates, -1)
+    gains = None if norm is None or norm.gain_hh is None else norm.gain_hh.view(gates, -1)
     make = {"dense": _dense, "diagonal": _diagonal, "block": _block}[recurrence.kind]
     by_gate: dict[str, Any] = dict.fromkeys(cell.gates)  # None for a gate without a recurrence
     for phase in cell.phases:
         rows = [cell.gates.index(gate) for gate in phase]
         shift = None if biases is None else _pick(biases, rows)
         product = make(_pick(weights, rows), shift if gains is None else None)
-        if gains is not None:
-            product = _normalized(product, _pick(gains, rows), shift)
+        if norm is not None and gains is not None:
+            product = _normalized(product, norm, _pick(gains, rows), shift)
         shared = _Shared(product, dropout)
         for place, gate in enumerate(phase):
             by_gate[gate] = partial(shared, place)
@@ -77,11 +77,11 @@ def _pick(rows: Tensor, wanted: list[int]) -> Tensor:
     return torch.stack([rows[i] for i in wanted])
 
 
-def _normalized(product: Product, gain: Tensor, bias: Tensor | None) -> Product:
-    """Return a product without a bias followed by layer normalisation over all its gates, both (n, H)."""
+def _normalized(product: Product, norm: LayerNorm, gain: Tensor, bias: Tensor | None) -> Product:
+    """Return a product without a bias followed by layer normalisation, gain and bias being (n, H)."""
     gates, scale = gain.shape[0], gain.flatten()
     shift = None if bias is None else bias.flatten()
-    return lambda h: normalized(torch.cat(product(h), dim=1), scale, shift).chunk(gates, dim=1)
+    return lambda h: norm.normalized(torch.cat(product(h), dim=1), scale, shift, gates).chunk(gates, dim=1)
 
 
 def _dense(weight: Tensor, bias: Tensor | None) -> Product:

@@ -61,6 +61,10 @@ DIRECTION = (
     Field("Store *", "output", "(T, B, H), see at_h"),
     Field("Store *", "saved", "(T, B, H): the states after each step, but the first; null: not kept", STATES),
     Field("Store *", "recur", "(T, B, KEPT*H): dense products of the gates not merged; null: not kept"),
+    Field("const real *", "gain_ih", "(G*H,), of layer normalisation: of the projected input", device="cpu"),
+    Field("const real *", "gain_hh", "(N*H,), N results: of the recurrences' results; bias_hh then has that shape too",
+          device="cpu"),
+    Field("Store *", "moments", "(T, B, ROWS, 2): of each row, see normalized.h; null: not kept", device="cpu"),
     Field("Store *", "entering", "(T, B, H): what enters the recurrence; null: not kept", PHASES),
     Field("int *", "origin", "(T, B), see Origin; null: not kept, as where nothing is masked or cut", device="cuda"),
     # of the backward
@@ -74,6 +78,8 @@ DIRECTION = (
     Field("real *", "d_weight", "(parts, G*H), as the next two; the caller sums up the parts"),
     Field("real *", "d_bias_ih", ""),
     Field("real *", "d_bias_hh", ""),
+    Field("real *", "d_gain_ih", "(parts, N*H), as all sums are with layer normalisation", device="cpu"),
+    Field("real *", "d_gain_hh", "", device="cpu"),
     Field("real *", "transfer", "(chunks, (VARS + 1) * VARS, B, H), see diagonal_chunks.h", device="cuda"),
     Field("real *", "carry", "(chunks, VARS, B, H): the gradient that enters each chunk", device="cuda"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from recurlab.fuse.memory import empty
 SCHEMA = (
     "str cell, str kind, Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
     "Tensor start, Tensor? dropout, Tensor? seed, Tensor? mask, Tensor? rows, Tensor? order, Tensor? places, "
-    "Tensor? cuts, float[] zoneout, bool hold, bool training, bool grad"
+    "Tensor? cuts, float[] zoneout, bool hold, bool training, bool grad, str norm, Tensor? gain_ih, Tensor? gain_hh"
 )
 
 
@@ -41,6 +41,11 @@ class Arguments:
         hold: whether a masked step repeats the last output instead of giving 0.
         training: whether zoneout uses random numbers, or the expectation.
         grad: whether to keep what the gradient needs.
+        norm: the kind of layer normalisation, see `LayerNorm`; empty without it.
+        gain_ih: (D, G*H), of layer normalisation: of the projected input; None without it.
+        gain_hh: (D, N*H), of the recurrences, the G gates first; where the step normalises a state,
+            N is G + 1, and the last H gains are that state's. `bias_hh` then has that shape too.
+            None if they are not normalised.
     """
 
     cell: str
@@ -62,6 +67,9 @@ class Arguments:
     hold: bool
     training: bool
     grad: bool
+    norm: str
+    gain_ih: Tensor | None
+    gain_hh: Tensor | None
 
     @property
     def batch_first(self) -> bool:
@@ -109,6 +117,8 @@ class Results:
         origin: int32, (D, T, B), where the state before each step came from, see `Origin` in
             cuda/templates/problem.h; None for kernels that need none, and where nothing is masked
             or cut.
+        moments: (D, T, B, n), of layer normalisation: mean and scale of the n / 2 rows of each
+            step, or None.
     """
 
     output: Tensor
@@ -118,6 +128,7 @@ class Results:
     recur: Tensor | None
     entering: Tensor | None
     origin: Tensor | None
+    moments: Tensor | None
 
 
 def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
@@ -128,7 +139,7 @@ def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
     output = given.empty(directions * units, storage, steps)
     x = given.empty(gates, storage, x_steps) if len(shape) > 1 else empty(given.start, *shape, gates, dtype=storage)
     shape = given.between(steps)
-    results = Results(output, torch.empty_like(given.start), x, None, None, None, None)
+    results = Results(output, torch.empty_like(given.start), x, None, None, None, None, None)
     if not given.grad:
         return results
     whole = given.mask is None and given.cuts is None and (given.rows is None or directions == 1)
@@ -142,6 +153,8 @@ def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
         phases = len(cell.phases) - int(plain)
         if phases > 0:
             results.entering = empty(given.start, directions, phases, *shape, units, dtype=storage)
+    if made.normalized:
+        results.moments = empty(given.start, directions, *shape, made.moments, dtype=storage)
     if made.keeps_origins and not whole:
         results.origin = given.start.new_empty(directions, steps, batch, dtype=torch.int32)
     return results
@@ -173,4 +186,7 @@ def work(given: Arguments, results: Results) -> Work:
         recur=results.recur,
         entering=results.entering,
         origin=results.origin,
+        gain_ih=given.gain_ih,
+        gain_hh=given.gain_hh,
+        moments=results.moments,
     )

@@ -11,7 +11,7 @@ from recurlab.fuse.memory import aligned, empty
 def gradients(
     made: Kernel, given: Arguments, results: Results, d_output: Tensor | None, d_end: Tensor | None, input_grad: bool
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of input, weight_ih, weight_hh, bias_ih, bias_hh and start; some may share memory.
+    """Return the gradients of input, weight_ih, weight_hh, bias_ih, bias_hh, start and gains; some may share memory.
 
     Args:
         made: the kernels.
@@ -30,24 +30,35 @@ def gradients(
     d_input, d_weight, d_recurrent = _run(made, given, whole, input_grad)
     d_bias_ih, d_bias_hh, *rest = sums.sum(2).unbind(0)
     units = whole.units
+    rows = len(made.cell.gates) * units
+    d_bias_ih = d_bias_ih[:, :rows]
     for first, last in made.same:
         d_bias_hh[:, first * units : last * units] = d_bias_ih[:, first * units : last * units]
-    if rest:
-        d_recurrent = rest[0].view_as(given.weight_hh)
-    d_biases = [
-        None if bias is None else gradient.view_as(bias)
-        for bias, gradient in ((given.bias_ih, d_bias_ih), (given.bias_hh, d_bias_hh))
-    ]
-    return d_input, d_weight, d_recurrent, *d_biases, d_state
+    if made.kind == "diagonal" and made.cell.phases:
+        d_recurrent = rest[-1][:, :rows].reshape(given.weight_hh.shape)
+
+    def shaped(gradient: Tensor, like: Tensor | None) -> Tensor | None:
+        return None if like is None else gradient.reshape(like.shape)
+
+    d_biases = shaped(d_bias_ih, given.bias_ih), shaped(d_bias_hh, given.bias_hh)
+    if not made.normalized:
+        return d_input, d_weight, d_recurrent, *d_biases, d_state, None, None
+    d_gains = shaped(rest[0][:, :rows], given.gain_ih), shaped(rest[1], given.gain_hh)
+    return d_input, d_weight, d_recurrent, *d_biases, d_state, *d_gains
 
 
 def _prepare_sums(made: Kernel, whole: Work) -> Tensor:
-    """Give a call the sums over time that its backward adds to, and return them: (2 or 3, D, parts, G*H)."""
-    batch, rows = whole.output.shape[1], whole.x.shape[-1]
-    diagonal = made.kind == "diagonal"
-    parts = made.parts(whole), rows // whole.directions
-    sums = whole.start.new_zeros(3 if diagonal and made.cell.phases else 2, whole.directions, *parts)
+    """Give a call the sums over time that its backward adds to, and return them: (2 to 5, D, parts, results * H).
+
+    They are the gradients of the biases, the gains if there are any, and a diagonal weight.
+    """
+    batch, diagonal = whole.output.shape[1], made.kind == "diagonal"
+    parts = made.parts(whole), made.results * whole.units
+    count = 2 + 2 * made.normalized + int(diagonal and bool(made.cell.phases))
+    sums = whole.start.new_zeros(count, whole.directions, *parts)
     whole.d_bias_ih, whole.d_bias_hh, *rest = sums.unbind(0)
+    if made.normalized:
+        whole.d_gain_ih, whole.d_gain_hh, *rest = rest
     if diagonal:
         whole.d_weight = rest[0] if rest else whole.start.new_zeros(whole.directions, *parts)
     whole.d_held = whole.start.new_zeros(whole.directions, batch, whole.units) if whole.hold else None

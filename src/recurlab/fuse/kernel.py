@@ -54,6 +54,9 @@ class Work:
     recur: Tensor | None = None
     entering: Tensor | None = None
     origin: Tensor | None = None
+    gain_ih: Tensor | None = None
+    gain_hh: Tensor | None = None
+    moments: Tensor | None = None
     d_output: Tensor | None = None
     d_end: Tensor | None = None
     d_x: Tensor | None = None
@@ -63,6 +66,8 @@ class Work:
     d_weight: Tensor | None = None
     d_bias_ih: Tensor | None = None
     d_bias_hh: Tensor | None = None
+    d_gain_ih: Tensor | None = None
+    d_gain_hh: Tensor | None = None
     transfer: Tensor | None = None
     carry: Tensor | None = None
 
@@ -84,6 +89,9 @@ class Kernel(ABC):
         cell: the cell.
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         storage: the type of the sequences in memory.
+        normalized: whether with layer normalisation.
+        results: what `recur` gives at a step: G, and one more for a state that is normalised.
+        moments: two for each row that layer normalisation has at a step of a sample.
         keeps_origins: whether the backward is to be told where the states before masked and cut
             steps came from.
         operand_is_state, own_gates, kept_gates, text: what is known of the cell's step, see
@@ -96,9 +104,12 @@ class Kernel(ABC):
 
     keeps_origins = False
 
-    def __init__(self, cell: Cell, kind: str, storage: torch.dtype, dtype: torch.dtype) -> None:
-        self.cell, self.kind, self.storage = cell, kind, storage
-        step = trace(cell, dtype)
+    def __init__(self, cell: Cell, kind: str, storage: torch.dtype, dtype: torch.dtype, norm: str = "") -> None:
+        self.cell, self.kind, self.storage, self.normalized = cell, kind, storage, bool(norm)
+        step = trace(cell, dtype, norm)
+        self.results = len(step.results)
+        slots = sum(len(phase) for phase in cell.phases)
+        self.moments = 2 * (len(cell.gates) + slots + 1 if norm == "gate" else 1 + len(step.phases))
         self.operand_is_state, self.own_gates = operand_is_state(step), own_gates(step)
         self.kept_gates = kept_gates(step)
         self.text = generate(step)

@@ -22,7 +22,8 @@ from recurlab.fuse.registry import kernel, storage_of
 
 NAMES = tuple(field.name for field in fields(Arguments))
 TENSORS = tuple(field.name for field in fields(Arguments) if "Tensor" in str(field.type))
-LEAVES = ("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "start")  # that may have a gradient
+# Those that may have a gradient.
+LEAVES = ("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "start", "gain_ih", "gain_hh")
 GIVEN, FILLED = len(NAMES), len(fields(Results))
 RESULTS = ", ".join(f"Tensor {field.name}" for field in fields(Results))
 GRADIENTS = f"({', '.join('Tensor' for _ in LEAVES)})"
@@ -51,7 +52,8 @@ def _seen(tensors: tuple[Tensor | None, ...]) -> bool:
 
 def _kernel_of(given: Arguments) -> Kernel:
     device = given.input.device
-    return kernel(given.cell, given.kind, storage_of(given.input.dtype, device), device)
+    storage = storage_of(given.input.dtype, device)
+    return kernel(given.cell, given.kind, storage, device, given.norm)
 
 
 def _run(made: Kernel, given: Arguments, *, keep: bool = True) -> Results:

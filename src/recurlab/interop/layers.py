@@ -228,6 +228,8 @@ def _layout_of(layer: RNN, format: str) -> Layout:
         found = (layout.cell, recurrence, dict(layout.options), layout.normalized)
         if found == (name, kind, reset, layer.layer_norm):
             return layout
-    said = f"{'layer-normalised ' * layer.layer_norm}{f'{kind} ' * (kind != 'dense')}{name}"
+    norm = layer.layer_norm
+    normalized = f"layer_norm={norm} " if isinstance(norm, str) else "layer-normalised " * norm
+    said = f"{normalized}{f'{kind} ' * (kind != 'dense')}{name}"
     said = " ".join([said, *(f"reset={value}" for value in reset.values())])
     raise RecurlabError(f"format={format!r} has no {said}; it has {_listed(format)}")

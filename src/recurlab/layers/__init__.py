@@ -2,15 +2,25 @@
 
 from typing import TYPE_CHECKING
 
+from recurlab.errors import unknown
 from recurlab.lazy import importer
 from recurlab.table import Table
 
 if TYPE_CHECKING:
     from recurlab.layers.options import Weights
 
-__all__ = ["CONSTRAINTS", "INITIALIZERS", "MASKED_OUTPUTS", "REGULARIZERS", "Weights"]
+__all__ = [
+    "CONSTRAINTS",
+    "INITIALIZERS",
+    "LAYER_NORMS",
+    "MASKED_OUTPUTS",
+    "REGULARIZERS",
+    "Weights",
+    "check_layer_norm",
+]
 
 MASKED_OUTPUTS = ("zero", "hold")  # what a layer gives at a masked step: 0, or its last output
+LAYER_NORMS = ("gate", "input", "rms")  # beside True and False
 
 INITIALIZERS = Table(
     "initializer",
@@ -45,5 +55,12 @@ REGULARIZERS = Table(
         "orthogonal": "recurlab.layers.regularizers:Orthogonal",
     },
 )
+
+
+def check_layer_norm(key: str, value: object) -> None:
+    """Raise unless `value` is a choice of layer normalisation."""
+    if not isinstance(value, bool) and value not in LAYER_NORMS:
+        raise unknown(key, value, ["True", "False", *LAYER_NORMS])
+
 
 __getattr__ = importer(__name__, {"Weights": "recurlab.layers.options"})

@@ -13,7 +13,7 @@ from recurlab.backends.call import Call, Direction
 from recurlab.cells.build import build_cell
 from recurlab.cells.cell import Cell, State
 from recurlab.errors import check_choice, check_instance, check_integer
-from recurlab.layers import MASKED_OUTPUTS
+from recurlab.layers import MASKED_OUTPUTS, check_layer_norm
 from recurlab.layers.explain import explain, probe, summary
 from recurlab.layers.noise import check_rates, dropout_factor, per_state, sequence_dropout, zoneout_seed
 from recurlab.layers.options import SINGLE, Weights, split_weights
@@ -45,7 +45,9 @@ class RNN(SteppingLayer):
         heads: blocks of a block recurrence.
         layer_norm: normalises each step's input projection and recurrence, and the LSTM's c (Ba et
             al., arXiv 1607.06450), each over all its gates together, before the biases; parameters
-            ``gain_ih``, ``gain_hh`` (G*H,) and, of c, ``gain_state``, ``bias_state`` (H,).
+            ``gain_ih``, ``gain_hh`` (G*H,) and, of c, ``gain_state``, ``bias_state`` (H,). "gate"
+            normalises each gate by itself, "input" the input projection alone, "rms" by the root
+            mean square, without a mean (Zhang and Sennrich, arXiv 1910.07467).
         backend: auto or a backend's name; a named one never falls back to another.
         variational: one dropout mask between layers for all steps (Gal and Ghahramani, arXiv
             1512.05287).
@@ -91,7 +93,7 @@ class RNN(SteppingLayer):
         cell: str | Cell = "gru",
         recurrence: str | None = None,
         heads: int = 1,
-        layer_norm: bool = False,
+        layer_norm: bool | str = False,
         backend: str = "auto",
         variational: bool = False,
         recurrent_dropout: float = 0.0,
@@ -109,6 +111,7 @@ class RNN(SteppingLayer):
     ) -> None:
         check_rates(num_layers, dropout=dropout, recurrent_dropout=recurrent_dropout, dropconnect=dropconnect)
         check_choice("masked_output", masked_output, MASKED_OUTPUTS)
+        check_layer_norm("layer_norm", layer_norm)
         check_instance("activity_regularizer", activity_regularizer, Regularizer)
         select.check(backend)
         options |= {"input_weights": input_weights, "recurrent_weights": recurrent_weights, "biases": biases}

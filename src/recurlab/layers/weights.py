@@ -44,7 +44,7 @@ class RecurrentWeights(nn.Module):
         bidirectional: bool,
         cell: Cell,
         recurrence: Recurrence,
-        layer_norm: bool,
+        layer_norm: bool | str,
         weights: Mapping[str, Weights],
         gate_bias: Mapping[str, float],
         device: torch.device | str | None,
@@ -156,6 +156,8 @@ class RecurrentWeights(nn.Module):
         """Return the fields of `LayerNorm` that this layer has."""
         if not self.layer_norm:
             return ()
+        if self.layer_norm == "input":
+            return ("gain_ih",)
         states = ("gain_state", "bias_state") if self.bias else ("gain_state",)
         return ("gain_ih", "gain_hh", *(states if self.cell.normalizes else ()))
 
@@ -164,9 +166,10 @@ class RecurrentWeights(nn.Module):
             return None
         return LayerNorm(
             gain_ih=getattr(self, "gain_ih" + suffix),
-            gain_hh=getattr(self, "gain_hh" + suffix),
+            gain_hh=getattr(self, "gain_hh" + suffix, None),
             gain_state=getattr(self, "gain_state" + suffix, None),
             bias_state=getattr(self, "bias_state" + suffix, None),
+            kind=self.layer_norm if isinstance(self.layer_norm, str) else "all",
         )
 
     def _kinds(self) -> Iterator[tuple[str, str]]:

@@ -27,10 +27,10 @@ openmp.prepare_forks()
 class CpuKernel(Kernel):
     """The kernels of one cell, recurrence and dtype, compiled at once."""
 
-    def __init__(self, cell: Cell, kind: str, dtype: torch.dtype) -> None:
-        super().__init__(cell, kind, dtype, dtype)
+    def __init__(self, cell: Cell, kind: str, dtype: torch.dtype, norm: str) -> None:
+        super().__init__(cell, kind, dtype, dtype, norm)
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
-        self.library = load(cpu_source(self.text, self.structs.text, kind, dtype))
+        self.library = load(cpu_source(self.text, self.structs.text, kind, dtype, norm))
         product.compiled(dtype)  # compiled now, not in the middle of a step
 
     @cached_property
@@ -39,6 +39,11 @@ class CpuKernel(Kernel):
         function = load(step_source(self.text, self.structs.text, self.storage)).step
         function.argtypes, function.restype = [ctypes.c_char_p], None
         return function
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a thread takes a group of samples through the sequence, with all their units."""
+        return self.kind == "dense" or self.normalized
 
     def forward(self, work: Work) -> None:
         self.library.forward(ctypes.byref(self._problem(work)))
@@ -53,7 +58,7 @@ class CpuKernel(Kernel):
             super().multiply(out, left, right, add=add, **picked)
 
     def parts(self, work: Work) -> int:
-        return -(-work.output.shape[1] // (PART if self.kind == "dense" else SAMPLES))
+        return -(-work.output.shape[1] // (PART if self.grouped else SAMPLES))
 
     def steps_at_a_time(self, start: Tensor, steps: int) -> int:
         directions, _, batch, units = start.shape
@@ -65,7 +70,7 @@ class CpuKernel(Kernel):
     def _items(self, work: Work) -> tuple[int, int, int]:
         """Return the samples of an item of work, its vectors of units, and the threads that are worth their while."""
         directions, batch, units, threads = work.directions, work.output.shape[1], work.units, torch.get_num_threads()
-        if self.kind == "dense":
+        if self.grouped:
             share = -(-batch * directions // threads)
             if work.rows is not None and share > GROUP // 2:
                 share //= 2  # the kernel varies the size of a packed batch's groups, to no more than GROUP

@@ -7,6 +7,7 @@ import torch
 from recurlab.fuse.headers import assemble
 
 LOOPS = {"diagonal": "diagonal", "dense": "dense_run"}  # the header of the loop over time
+NORMALIZED = "normalized_run"  # that of all loops with layer normalisation
 # The kernels and their callers agree on these.
 SAMPLES = 8  # of an item of the diagonal kernel: they share what they load, and their sums
 BLOCKS = 8  # the most vectors of units of such an item
@@ -15,7 +16,7 @@ PART = 4  # samples of the dense kernel that share a sum; fixed as SAMPLES is, f
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
-def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype) -> str:
+def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype, norm: str) -> str:
     """Return the C++ source of a cell's kernels for a CPU.
 
     Args:
@@ -23,9 +24,11 @@ def cpu_source(step: str, structs: str, kind: str, dtype: torch.dtype) -> str:
         structs: the definitions of what the kernels are called with, see `Structs`.
         kind: of the loop: diagonal, or dense, which a block recurrence runs in too.
         dtype: float32 or float64.
+        norm: the kind of layer normalisation, see `LayerNorm`; empty without it.
     """
-    generated = {"constants": constants(dtype), "generated": f"{step}\n{structs}"}
-    return _text(LOOPS[kind], generated, "Problem", ("forward", "backward"))
+    loop = NORMALIZED if norm else LOOPS[kind]
+    generated = {"constants": constants(dtype, kind, norm), "generated": f"{step}\n{structs}"}
+    return _text(loop, generated, "Problem", ("forward", "backward"))
 
 
 def step_source(step: str, structs: str, dtype: torch.dtype) -> str:
@@ -47,13 +50,18 @@ def _text(header: str, generated: Mapping[str, str], struct: str, entries: Seque
     return "\n".join([*first, *parts.values(), "}  // namespace", *last, ""])
 
 
-def constants(dtype: torch.dtype) -> str:
+def constants(dtype: torch.dtype, kind: str = "dense", norm: str = "") -> str:
     """Return what the headers take for granted: the type that is computed in, and the constants above."""
+    norms = {"CENTERED": norm != "rms", "BY_GATE": norm == "gate", "INPUT_ALONE": norm == "input"}
+    flags = [f"{name} = {str(value).lower()}" for name, value in norms.items()]
     lines = [
         f"typedef {REALS[dtype]} real, Store;  // of numbers, and of sequences in memory",
         f"#define REAL_IS_FLOAT {int(dtype == torch.float32)}",
         "#define INLINE inline __attribute__((always_inline))",
         f"static constexpr int SAMPLES = {SAMPLES}, BLOCKS = {BLOCKS}, GROUP = {GROUP}, PART = {PART};",
+        f"static constexpr bool DIAGONAL = {str(kind == 'diagonal').lower()};  // the recurrence",
+        "// What layer normalisation takes together, if there is any.",
+        f"static constexpr bool {', '.join(flags)};",
         "",
     ]
     return "\n".join(lines)

@@ -48,7 +48,9 @@ class CudaKernel(Kernel):
 
     keeps_origins = True
 
-    def __init__(self, cell: Cell, kind: str, storage: torch.dtype, device: torch.device) -> None:
+    def __init__(self, cell: Cell, kind: str, storage: torch.dtype, device: torch.device, norm: str = "") -> None:
+        if norm:
+            raise RecurlabError("its CUDA kernels have no layer normalisation")
         # Without a recurrence there is nothing to multiply.
         super().__init__(cell, kind if cell.phases else "diagonal", storage, torch.float32)
         self.device = device

@@ -19,15 +19,17 @@ def generate(step: Step) -> str:
 
 
 def _tables(step: Step) -> list[str]:
-    gates, phases = step.cell.gates, step.cell.phases
-    slots = [gates.index(gate) for phase in phases for gate in phase]
+    gates, phases, results = step.cell.gates, step.phases, step.results
+    slots = [results.index(gate) for phase in phases for gate in phase]
     starts = [sum(len(phase) for phase in phases[:k]) for k in range(len(phases) + 1)]
+    own_phases = len(step.cell.phases)
+    turns = [step.order.index(k) for k in range(len(phases))]
     stages = _stages(step)
     owner = {gate: k for k, phase in enumerate(phases) for gate in phase}
     effects = {
-        "X": _effects([stage.x for stage in stages], gates),
-        "RECUR": _effects([stage.recur for stage in stages], gates),
-        "STATE": _effects([stage.states for stage in stages], step.cell.states),
+        "X": _effects(step, [stage.x for stage in stages], gates),
+        "RECUR": _effects(step, [stage.recur for stage in stages], results),
+        "STATE": _effects(step, [stage.states for stage in stages], step.cell.states),
     }
     # The repr of a plain object holds its address: each instance would then have a kernel of its own.
     title = ascii(step.cell) if is_dataclass(step.cell) else type(step.cell).__name__
@@ -36,21 +38,25 @@ def _tables(step: Step) -> list[str]:
     return [
         f"// {title}",
         "struct Step {",
-        f"    static constexpr int GATES = {len(gates)}, STATES = {len(step.cell.states)}, PHASES = {len(phases)};",
+        f"    static constexpr int GATES = {len(gates)}, STATES = {len(step.cell.states)}, PHASES = {own_phases};",
         f"    // The gates are {', '.join(gates)}.",
         "    // Those of phase k, which share one operand, are SLOTS[START[k]] to SLOTS[START[k + 1] - 1].",
-        f"    static constexpr int RECURRENT = {len(slots)};",
+        f"    static constexpr int RECURRENT = {starts[own_phases]};",
         f"    static constexpr int SLOTS[] = {_list(slots or [-1])}, START[] = {_list(starts)};",
-        f"    static constexpr int PHASE[] = {_list(owner.get(gate, -1) for gate in gates)};",
+        f"    static constexpr int PHASE[] = {_list(owner.get(gate, -1) for gate in results)};",
+        "    // A state that is normalised is one more result beside the gates' ones, and a phase of its own, PHASES.",
+        "    // Turn i of the step is phase ORDER[i], and phase k has turn TURN[k].",
+        f"    static constexpr int RESULTS = {len(results)}, TURNS = {len(phases)};",
+        f"    static constexpr int ORDER[] = {_list(step.order or [-1])}, TURN[] = {_list(turns or [-1])};",
         f"    static constexpr bool OPERAND_IS_STATE = {'true' if operand_is_state(step) else 'false'};",
         "    // Whether a gate's projection W x and its recurrence R h have the same gradient.",
         f"    static constexpr bool SAME[] = {_list(int(_is_same(step, gate)) for gate in gates)};",
         "    // The gates for which they differ: how many, and the index of each among them, or -1.",
-        f"    static constexpr int OWN = {len(own)}, OWN_INDEX[] = {_indices(gates, own)};",
+        f"    static constexpr int OWN = {len(own)}, OWN_INDEX[] = {_indices(results, own)};",
         "    // The gates that use W x and R h separately, not just their sum; likewise.",
-        f"    static constexpr int KEPT = {len(kept)}, KEPT_INDEX[] = {_indices(gates, kept)};",
+        f"    static constexpr int KEPT = {len(kept)}, KEPT_INDEX[] = {_indices(results, kept)};",
         "    // What a stage of the backward does to a gradient. Stage 0 is advance_gradient, stage k + 1 is",
-        "    // operand_gradient of phase k; they run in the order 0, PHASES, ..., 1.",
+        "    // operand_gradient of phase k; after stage 0 they run in the order opposite to that of the step.",
         f"    enum Effect {_list(EFFECTS)};",
         *(
             f"    static constexpr Effect {name}_EFFECT[][{len(rows[0])}] = {_list(_list(row) for row in rows)};"
@@ -60,7 +66,12 @@ def _tables(step: Step) -> list[str]:
 
 
 def kept_gates(step: Step) -> tuple[str, ...]:
-    """Return the gates that use W x and R h separately, so that the backward needs both and not just their sum."""
+    """Return the gates of which the backward needs R h itself.
+
+    They are those that use W x and R h separately, not just their sum; with layer normalisation all.
+    """
+    if step.normalized:
+        return tuple(gate for phase in step.cell.phases for gate in phase)
     stages = _stages(step)
     outputs = [*step.operands, *step.states, *(v for s in stages for d in (s.x, s.recur, s.states) for v in d.values())]
     apart: set[str] = set()
@@ -90,7 +101,7 @@ def operand_is_state(step: Step) -> bool:
 
 
 def own_gates(step: Step) -> tuple[str, ...]:
-    """Return the gates for which W x and R h have different gradients."""
+    """Return the gates for which W x and R h have different gradients; with layer normalisation they are all."""
     return tuple(gate for phase in step.cell.phases for gate in phase if not _is_same(step, gate))
 
 
@@ -102,17 +113,17 @@ def _stages(step: Step) -> list[Gradients]:
         zero = Node("constant", (0.0,))
         return {name: zero for name in names if not any(name in getattr(stage, kind) for stage in stages)}
 
-    first, gates = stages[0], step.cell.gates
+    first = stages[0]
     stages[0] = Gradients(
-        {**first.x, **missing("x", gates)},
-        {**first.recur, **missing("recur", gates)},
+        {**first.x, **missing("x", step.cell.gates)},
+        {**first.recur, **missing("recur", step.results)},
         {**first.states, **missing("states", step.cell.states)},
     )
     return stages
 
 
-def _effects(given: list[dict[str, Node]], names: tuple[str, ...]) -> list[list[str]]:
-    order = [0, *range(len(given) - 1, 0, -1)]
+def _effects(step: Step, given: list[dict[str, Node]], names: tuple[str, ...]) -> list[list[str]]:
+    order = [0, *(k + 1 for k in reversed(step.order))]
     rows = [[NOTHING] * len(names) for _ in given]
     for column, name in enumerate(names):
         giving = [stage for stage in order if name in given[stage]]
@@ -122,6 +133,8 @@ def _effects(given: list[dict[str, Node]], names: tuple[str, ...]) -> list[list[
 
 
 def _is_same(step: Step, gate: str) -> bool:
+    if step.normalized:
+        return False
     stages = [step.state_gradients, *step.operand_gradients]
     return all(stage.x.get(gate) is stage.recur.get(gate) for stage in stages)
 
@@ -157,10 +170,10 @@ def _functions(step: Step) -> list[str]:
 
 
 def _targets(step: Step, stage: Gradients) -> dict[str, Node]:
-    gates, states = step.cell.gates, step.cell.states
+    gates, results, states = step.cell.gates, step.results, step.cell.states
     by_x = {f"d_x[{gates.index(gate)}] =": value for gate, value in stage.x.items()}
     own = {gate: value for gate, value in stage.recur.items() if not _is_same(step, gate)}
-    by_recur = {f"d_recur[{gates.index(gate)}] =": value for gate, value in own.items()}
+    by_recur = {f"d_recur[{results.index(gate)}] =": value for gate, value in own.items()}
     return {**by_x, **by_recur, **{f"d_state[{states.index(name)}] =": v for name, v in stage.states.items()}}
 
 
@@ -180,8 +193,8 @@ class _Writer:
         self.used: set[str] = set()
         # Of each input: the name it is given, and where it is read from.
         self.sources: dict[str, tuple[str, str]] = {}
-        for i, gate in enumerate(step.cell.gates):
-            self.sources |= {f"{kind}.{gate}": (f"{kind}_{gate}", f"{kind}[{i}]") for kind in ("x", "recur")}
+        for kind, names in {"x": step.cell.gates, "recur": step.results}.items():
+            self.sources |= {f"{kind}.{gate}": (f"{kind}_{gate}", f"{kind}[{i}]") for i, gate in enumerate(names)}
         for i, name in enumerate(step.cell.states):
             self.sources |= {f"state.{name}": (name, f"state[{i}]"), f"d_state.{name}": (f"d_{name}", f"d_next[{i}]")}
         self.uses: Counter[Node] = Counter()

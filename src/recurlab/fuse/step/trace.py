@@ -21,6 +21,7 @@ from recurlab.errors import RecurlabError, one_line
 from recurlab.fuse.step.expressions import Expressions, Node
 from recurlab.fuse.step.operations import OPERATIONS
 
+NORMALIZE = "normalize"  # the name in `recur` of the normalisation of a state
 SHAPE = (2, 3)  # of the values traced; nothing else in a step has this shape by chance
 
 
@@ -48,7 +49,11 @@ class Step:
 
     Attributes:
         cell: the cell traced.
-        operands: for each phase of the cell, what its recurrences are applied to.
+        normalized: whether it is that of a layer with layer normalisation. A state that it
+            normalises counts as one phase more, the last one, of one gate named `NORMALIZE`.
+        phases: the gates of each phase.
+        order: the phases in the order of the step.
+        operands: for each phase, what its recurrences are applied to.
         states: the states after the step.
         operand_gradients: for each phase, the gradients due to its operand, that of the operand
             being ``d.operand``.
@@ -57,21 +62,34 @@ class Step:
     """
 
     cell: Cell
+    normalized: bool
+    phases: tuple[tuple[str, ...], ...]
+    order: tuple[int, ...]
     operands: tuple[Node, ...]
     states: tuple[Node, ...]
     operand_gradients: tuple[Gradients, ...]
     state_gradients: Gradients
     names: dict[Node, str]
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The names of what `recur` gives: the gates, and `NORMALIZE` if that is a phase."""
+        return (*self.cell.gates, NORMALIZE) if len(self.phases) > len(self.cell.phases) else self.cell.gates
 
-def trace(cell: Cell, dtype: torch.dtype) -> Step:
+
+def trace(cell: Cell, dtype: torch.dtype, norm: str = "") -> Step:
     """Return the cell's step as expressions.
+
+    Args:
+        cell: the cell.
+        dtype: of the numbers.
+        norm: the kind of layer normalisation, see `LayerNorm`; empty without it.
 
     Raises:
         UnfusableError: naming the operation, and the line of the cell's source, for which there is
             no kernel.
     """
-    return _Tracer(cell, dtype).step()
+    return _Tracer(cell, dtype, norm).step()
 
 
 @cache
@@ -81,27 +99,36 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 class _Tracer:
-    def __init__(self, cell: Cell, dtype: torch.dtype) -> None:
-        self.cell, self.dtype = cell, dtype
+    def __init__(self, cell: Cell, dtype: torch.dtype, norm: str) -> None:
+        self.cell, self.dtype, self.normalized = cell, dtype, bool(norm)
         self.make = Expressions()
-        gates = [*(f"x.{g}" for g in cell.gates), *(f"recur.{g}" for g in cell.gates)]
-        self.inputs = [*gates, *(f"state.{s}" for s in cell.states)]
+        own = norm not in ("", "input") and cell.normalizes
+        self.phases = (*cell.phases, (NORMALIZE,)) if own else cell.phases
+        self.results = (*cell.gates, NORMALIZE) if own else cell.gates
+        self.inputs = [f"{kind}.{name}" for kind, names in self._kinds().items() for name in names]
+
+    def _kinds(self) -> dict[str, tuple[str, ...]]:
+        return {"x": self.cell.gates, "recur": self.results, "state": self.cell.states}
 
     def step(self) -> Step:
         local: dict[str, int] = {}
+        called: list[str] = []
 
         def forward(*inputs: Tensor) -> list[Tensor]:
             found: dict[str, Tensor] = {}
             with _locals_of(type(self.cell).step.__code__, found):
-                results = [*self._operands_and_states(inputs)]
+                results = [*self._operands_and_states(inputs, called)]
             local.update({name: index for index, name in enumerate(found, len(results))})
             return results + list(found.values())
 
         values = self._graph(forward, self.inputs)
-        phases = len(self.cell.phases)
+        phases = len(self.phases)
         names = {values[index]: name for name, index in local.items() if values[index].op not in ("input", "constant")}
         return Step(
             self.cell,
+            self.normalized,
+            self.phases,
+            tuple(sorted(range(phases), key=lambda k: min(called.index(gate) for gate in self.phases[k]))),
             tuple(values[:phases]),
             tuple(values[phases : phases + len(self.cell.states)]),
             tuple(self._gradients(slice(k, k + 1), ["d.operand"]) for k in range(phases)),
@@ -109,26 +136,30 @@ class _Tracer:
             names,
         )
 
-    def _operands_and_states(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        """Run the step on the inputs; return each phase's operand, then the new states."""
-        cell, count = self.cell, len(self.cell.gates)
-        results = dict(zip(cell.gates, inputs[count : 2 * count], strict=True))
+    def _operands_and_states(self, inputs: tuple[Tensor, ...], called: list[str]) -> list[Tensor]:
+        """Run the step on the inputs; return each phase's operand, then the new states; note what is `called`."""
+        cell, free = self.cell, iter(inputs)
+        x, given, state = ([next(free) for _ in names] for names in self._kinds().values())
+        results = dict(zip(self.results, given, strict=True))
         operands: dict[str, Tensor] = {}
 
         def recur(gate: str, operand: Tensor) -> Tensor:
             operands[gate] = operand
+            called.append(gate)
             return results[gate]
 
         recurrences = cell.recur_by_gate(*(partial(recur, gate) for gate in cell.gates))
-        states = cell.advance(cell.by_gate(*inputs[:count]), inputs[2 * count :], recurrences)
-        return [*(operands[phase[0]] for phase in cell.phases), *states]
+        if NORMALIZE in results:
+            recurrences.normalize = partial(recur, NORMALIZE)
+        states = cell.advance(cell.by_gate(*x), tuple(state), recurrences)
+        return [*(operands[phase[0]] for phase in self.phases), *states]
 
     def _gradients(self, wanted: slice, names: list[str]) -> Gradients:
         """Return the gradients of the inputs due to the outputs `wanted`, whose own gradients are called `names`."""
         size = len(self.inputs)
 
         def backward(*inputs: Tensor) -> tuple[Tensor, ...]:
-            pull = torch.func.vjp(lambda *x: tuple(self._operands_and_states(x)[wanted]), *inputs[:size])[1]
+            pull = torch.func.vjp(lambda *x: tuple(self._operands_and_states(x, [])[wanted]), *inputs[:size])[1]
             return tuple(pull(inputs[size:]))
 
         values = self._graph(backward, [*self.inputs, *names])
@@ -138,9 +169,10 @@ class _Tracer:
             if not (value.is_constant and value.args[0] == 0)
         }
         return Gradients(
-            {gate: given[f"x.{gate}"] for gate in self.cell.gates if f"x.{gate}" in given},
-            {gate: given[f"recur.{gate}"] for gate in self.cell.gates if f"recur.{gate}" in given},
-            {name: given[f"state.{name}"] for name in self.cell.states if f"state.{name}" in given},
+            *(
+                {name: given[f"{kind}.{name}"] for name in names if f"{kind}.{name}" in given}
+                for kind, names in self._kinds().items()
+            )
         )
 
     def _graph(self, function: Callable[..., Any], names: list[str]) -> list[Node]:
@@ -202,7 +234,7 @@ class _Tracer:
         recorder = _Lines(type(self.cell).step.__code__)
         inputs = tuple(torch.zeros(SHAPE, dtype=self.dtype) for _ in self.inputs)
         with recorder:
-            self._operands_and_states(inputs)
+            self._operands_and_states(inputs, [])
         code = recorder.code
         line = recorder.lines.get(operation)
         if line is None:  # it comes from the gradient or from a decomposition

@@ -3,11 +3,6 @@
 
 // The backward of a group of samples.
 
-// Sets a gradient in memory or adds to it, as the effect says.
-template <bool FULL> static INLINE void give(Step::Effect effect, real *to, vec v, int n) {
-    if (effect) put<FULL>(to, effect == Step::SET ? v : get<FULL>(to, n) + v, n);
-}
-
 // Sums of the gradients of the biases over the samples of a part.
 struct Sums {
     vec ih[G], hh[G];
@@ -131,17 +126,6 @@ template <int K> static INLINE void backward_phases(Group &group, long t) {
         group.meet();
         backward_phases<K - 1>(group, t);
     }
-}
-
-// Gathers the gradient of the outputs that are repeated where a step of a packed batch lacks samples.
-static void hold_back(Group &group, long t) {
-    const Problem &p = group.p;
-    if (!p.hold || !group.d.d_output) return;
-    each_vector(group, group.present, group.samples, [&](auto full, int m, long j, int n) {
-        constexpr bool FULL = decltype(full)::value;
-        const real *const d_output = group.d.d_output + at_d(p, t, group.sample + m) + j;
-        give<FULL>(Step::ADD, group.s.held + m * group.s.stride + j, get<FULL>(d_output, n), n);
-    });
 }
 
 static void backward_group(Group &group) {

@@ -84,19 +84,6 @@ template <int K> static INLINE void forward_phases(Group &group, const real *pac
     }
 }
 
-// What becomes of the samples that a step of a packed batch lacks: the state stays, and the output is padding.
-static void pad(Group &group, long t) {
-    const Problem &p = group.p;
-    Scratch &s = group.s;
-    each_vector(group, group.present, group.samples, [&](auto full, int m, long j, int n) {
-        constexpr bool FULL = decltype(full)::value;
-        const long at = m * s.stride + j;
-        for (int i = 0; i < S; i++) put<FULL>(s.next[i] + at, get<FULL>(s.now[i] + at, n), n);
-        const vec output = holds(p, group.d) ? get<FULL>(s.now[0] + at, n) : splat(0);
-        put<FULL>(group.d.output + at_h(p, t, group.sample + m) + j, output, n);
-    });
-}
-
 static void forward_step(Group &group, long t) {
     const Direction &d = group.d;
     Scratch &s = group.s;

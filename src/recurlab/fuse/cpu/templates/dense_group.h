@@ -9,6 +9,7 @@
 // through the step's arithmetic before the next one is begun.
 struct Scratch {
     real *now[S], *next[S], *entering[PHASES], *own_entering, *recur, *d_state[S], *held;
+    real *moments, *means, *normalized, *d_x, *d_result;  // of layer normalisation, see normalized.h
     real *drawn[S];  // the words that zoneout draws, at steps 4 * four to 4 * four + 3
     long four;
     long stride, recur_stride;  // of a sample
@@ -118,4 +119,33 @@ static bool draw_at(Group &group, long t) {
                 for (int k = 0; k < 4; k++) store(drawn_at(group, i, k, m, j), (vec)drawn.at[k]);
             });
     return true;
+}
+
+// What becomes of the samples that a step of a packed batch lacks: the state stays, and the output is padding.
+static void pad(Group &group, long t) {
+    const Problem &p = group.p;
+    Scratch &s = group.s;
+    each_vector(group, group.present, group.samples, [&](auto full, int m, long j, int n) {
+        constexpr bool FULL = decltype(full)::value;
+        const long at = m * s.stride + j;
+        for (int i = 0; i < S; i++) put<FULL>(s.next[i] + at, get<FULL>(s.now[i] + at, n), n);
+        const vec output = holds(p, group.d) ? get<FULL>(s.now[0] + at, n) : splat(0);
+        put<FULL>(group.d.output + at_h(p, t, group.sample + m) + j, output, n);
+    });
+}
+
+// Sets a gradient in memory or adds to it, as the effect says.
+template <bool FULL> static INLINE void give(Step::Effect effect, real *to, vec v, int n) {
+    if (effect) put<FULL>(to, effect == Step::SET ? v : get<FULL>(to, n) + v, n);
+}
+
+// Gathers the gradient of the outputs that are repeated where a step of a packed batch lacks samples.
+static void hold_back(Group &group, long t) {
+    const Problem &p = group.p;
+    if (!p.hold || !group.d.d_output) return;
+    each_vector(group, group.present, group.samples, [&](auto full, int m, long j, int n) {
+        constexpr bool FULL = decltype(full)::value;
+        const real *const d_output = group.d.d_output + at_d(p, t, group.sample + m) + j;
+        give<FULL>(Step::ADD, group.s.held + m * group.s.stride + j, get<FULL>(d_output, n), n);
+    });
 }

@@ -10,6 +10,10 @@ struct Step {
     static constexpr int RECURRENT = 3;
     static constexpr int SLOTS[] = {0, 1, 2}, START[] = {0, 3};
     static constexpr int PHASE[] = {0, 0, 0};
+    // A state that is normalised is one more result beside the gates' ones, and a phase of its own, PHASES.
+    // Turn i of the step is phase ORDER[i], and phase k has turn TURN[k].
+    static constexpr int RESULTS = 3, TURNS = 1;
+    static constexpr int ORDER[] = {0}, TURN[] = {0};
     static constexpr bool OPERAND_IS_STATE = true;
     // Whether a gate's projection W x and its recurrence R h have the same gradient.
     static constexpr bool SAME[] = {1, 1, 0};
@@ -18,7 +22,7 @@ struct Step {
     // The gates that use W x and R h separately, not just their sum; likewise.
     static constexpr int KEPT = 1, KEPT_INDEX[] = {-1, -1, 0};
     // What a stage of the backward does to a gradient. Stage 0 is advance_gradient, stage k + 1 is
-    // operand_gradient of phase k; they run in the order 0, PHASES, ..., 1.
+    // operand_gradient of phase k; after stage 0 they run in the order opposite to that of the step.
     enum Effect {NOTHING, SET, ADD};
     static constexpr Effect X_EFFECT[][3] = {{SET, SET, SET}, {NOTHING, NOTHING, NOTHING}};
     static constexpr Effect RECUR_EFFECT[][3] = {{SET, SET, SET}, {NOTHING, NOTHING, NOTHING}};
@@ -89,6 +93,9 @@ struct Direction {
     Store *output;                  // (T, B, H), see at_h
     Store *saved[S];                // (T, B, H): the states after each step, but the first; null: not kept
     Store *recur;                   // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
+    const real *gain_ih;            // (G*H,), of layer normalisation: of the projected input
+    const real *gain_hh;            // (N*H,), N results: of the recurrences' results; bias_hh then has that shape too
+    Store *moments;                 // (T, B, ROWS, 2): of each row, see normalized.h; null: not kept
     Store *entering[MORE];          // (T, B, H): what enters the recurrence; null: not kept
     const Store *d_output;          // (T, B, H) or null, see at_d
     const real *d_end[S];           // (B, H)
@@ -99,8 +106,10 @@ struct Direction {
     real *d_weight;                 // (parts, G*H), as the next two; the caller sums up the parts
     real *d_bias_ih;
     real *d_bias_hh;
+    real *d_gain_ih;                // (parts, N*H), as all sums are with layer normalisation
+    real *d_gain_hh;
 };
-static_assert(sizeof(Direction) == 176, "as Python fills it");
+static_assert(sizeof(Direction) == 216, "as Python fills it");
 static_assert(OFFSET_OF(Direction, x) == 0 && sizeof(Direction::x) == 8, "");
 static_assert(OFFSET_OF(Direction, weight) == 8 && sizeof(Direction::weight) == 8, "");
 static_assert(OFFSET_OF(Direction, bias_ih) == 16 && sizeof(Direction::bias_ih) == 8, "");
@@ -113,16 +122,21 @@ static_assert(OFFSET_OF(Direction, end) == 64 && sizeof(Direction::end) == 8, ""
 static_assert(OFFSET_OF(Direction, output) == 72 && sizeof(Direction::output) == 8, "");
 static_assert(OFFSET_OF(Direction, saved) == 80 && sizeof(Direction::saved) == 8, "");
 static_assert(OFFSET_OF(Direction, recur) == 88 && sizeof(Direction::recur) == 8, "");
-static_assert(OFFSET_OF(Direction, entering) == 96 && sizeof(Direction::entering) == 8, "");
-static_assert(OFFSET_OF(Direction, d_output) == 104 && sizeof(Direction::d_output) == 8, "");
-static_assert(OFFSET_OF(Direction, d_end) == 112 && sizeof(Direction::d_end) == 8, "");
-static_assert(OFFSET_OF(Direction, d_x) == 120 && sizeof(Direction::d_x) == 8, "");
-static_assert(OFFSET_OF(Direction, d_held) == 128 && sizeof(Direction::d_held) == 8, "");
-static_assert(OFFSET_OF(Direction, d_recur) == 136 && sizeof(Direction::d_recur) == 8, "");
-static_assert(OFFSET_OF(Direction, d_start) == 144 && sizeof(Direction::d_start) == 8, "");
-static_assert(OFFSET_OF(Direction, d_weight) == 152 && sizeof(Direction::d_weight) == 8, "");
-static_assert(OFFSET_OF(Direction, d_bias_ih) == 160 && sizeof(Direction::d_bias_ih) == 8, "");
-static_assert(OFFSET_OF(Direction, d_bias_hh) == 168 && sizeof(Direction::d_bias_hh) == 8, "");
+static_assert(OFFSET_OF(Direction, gain_ih) == 96 && sizeof(Direction::gain_ih) == 8, "");
+static_assert(OFFSET_OF(Direction, gain_hh) == 104 && sizeof(Direction::gain_hh) == 8, "");
+static_assert(OFFSET_OF(Direction, moments) == 112 && sizeof(Direction::moments) == 8, "");
+static_assert(OFFSET_OF(Direction, entering) == 120 && sizeof(Direction::entering) == 8, "");
+static_assert(OFFSET_OF(Direction, d_output) == 128 && sizeof(Direction::d_output) == 8, "");
+static_assert(OFFSET_OF(Direction, d_end) == 136 && sizeof(Direction::d_end) == 8, "");
+static_assert(OFFSET_OF(Direction, d_x) == 144 && sizeof(Direction::d_x) == 8, "");
+static_assert(OFFSET_OF(Direction, d_held) == 152 && sizeof(Direction::d_held) == 8, "");
+static_assert(OFFSET_OF(Direction, d_recur) == 160 && sizeof(Direction::d_recur) == 8, "");
+static_assert(OFFSET_OF(Direction, d_start) == 168 && sizeof(Direction::d_start) == 8, "");
+static_assert(OFFSET_OF(Direction, d_weight) == 176 && sizeof(Direction::d_weight) == 8, "");
+static_assert(OFFSET_OF(Direction, d_bias_ih) == 184 && sizeof(Direction::d_bias_ih) == 8, "");
+static_assert(OFFSET_OF(Direction, d_bias_hh) == 192 && sizeof(Direction::d_bias_hh) == 8, "");
+static_assert(OFFSET_OF(Direction, d_gain_ih) == 200 && sizeof(Direction::d_gain_ih) == 8, "");
+static_assert(OFFSET_OF(Direction, d_gain_hh) == 208 && sizeof(Direction::d_gain_hh) == 8, "");
 struct Problem {
     long steps;
     long batch;
@@ -153,7 +167,7 @@ struct Problem {
     long long limit[S];             // the largest word by which zoneout keeps a unit; -1: none
     Direction direction[2];
 };
-static_assert(sizeof(Problem) == 552, "as Python fills it");
+static_assert(sizeof(Problem) == 632, "as Python fills it");
 static_assert(OFFSET_OF(Problem, steps) == 0 && sizeof(Problem::steps) == 8, "");
 static_assert(OFFSET_OF(Problem, batch) == 8 && sizeof(Problem::batch) == 8, "");
 static_assert(OFFSET_OF(Problem, units) == 16 && sizeof(Problem::units) == 8, "");
@@ -181,4 +195,4 @@ static_assert(OFFSET_OF(Problem, rows) == 168 && sizeof(Problem::rows) == 8, "")
 static_assert(OFFSET_OF(Problem, order) == 176 && sizeof(Problem::order) == 8, "");
 static_assert(OFFSET_OF(Problem, zoneout) == 184 && sizeof(Problem::zoneout) == 4, "");
 static_assert(OFFSET_OF(Problem, limit) == 192 && sizeof(Problem::limit) == 8, "");
-static_assert(OFFSET_OF(Problem, direction) == 200 && sizeof(Problem::direction) == 352, "");
+static_assert(OFFSET_OF(Problem, direction) == 200 && sizeof(Problem::direction) == 432, "");

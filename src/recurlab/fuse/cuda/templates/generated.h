@@ -11,6 +11,10 @@ struct Step {
     static constexpr int RECURRENT = 3;
     static constexpr int SLOTS[] = {0, 1, 2}, START[] = {0, 3};
     static constexpr int PHASE[] = {0, 0, 0};
+    // A state that is normalised is one more result beside the gates' ones, and a phase of its own, PHASES.
+    // Turn i of the step is phase ORDER[i], and phase k has turn TURN[k].
+    static constexpr int RESULTS = 3, TURNS = 1;
+    static constexpr int ORDER[] = {0}, TURN[] = {0};
     static constexpr bool OPERAND_IS_STATE = true;
     // Whether a gate's projection W x and its recurrence R h have the same gradient.
     static constexpr bool SAME[] = {1, 1, 0};
@@ -19,7 +23,7 @@ struct Step {
     // The gates that use W x and R h separately, not just their sum; likewise.
     static constexpr int KEPT = 1, KEPT_INDEX[] = {-1, -1, 0};
     // What a stage of the backward does to a gradient. Stage 0 is advance_gradient, stage k + 1 is
-    // operand_gradient of phase k; they run in the order 0, PHASES, ..., 1.
+    // operand_gradient of phase k; after stage 0 they run in the order opposite to that of the step.
     enum Effect {NOTHING, SET, ADD};
     static constexpr Effect X_EFFECT[][3] = {{SET, SET, SET}, {NOTHING, NOTHING, NOTHING}};
     static constexpr Effect RECUR_EFFECT[][3] = {{SET, SET, SET}, {NOTHING, NOTHING, NOTHING}};
