@@ -9,6 +9,7 @@ import recurlab
 from cell_forms import forms
 
 CELLS = forms()
+LONGEST = {"lengths": lambda steps: steps, "short": lambda steps: max(1, steps // 2), "ones": lambda steps: 1}
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -60,7 +61,7 @@ def cases(draw, *, noisy=False, norms=(False,)):
         batch=draw(st.sampled_from([1, 2, 5, 8, 9, 16, 17, 33])),
         features=draw(st.sampled_from([1, 3, 20])),
         layers=layers,
-        padding=draw(st.sampled_from(["none", "lengths", "mask"])),
+        padding=draw(st.sampled_from(["none", "lengths", "short", "ones", "mask"])),
         resets=draw(st.booleans()),
         initial=draw(st.booleans()),
         training=noisy or draw(st.booleans()),
@@ -77,9 +78,18 @@ def flags_of(case):
         flags["resets"] = torch.rand(shape) < 0.3
     if case.options["batch_first"]:
         flags = {name: flag.t() for name, flag in flags.items()}
-    if case.padding == "lengths":
-        flags["lengths"] = torch.randint(1, case.steps + 1, (case.batch,))
+    if case.padding in LONGEST:
+        flags["lengths"] = torch.randint(1, LONGEST[case.padding](case.steps) + 1, (case.batch,))
     return flags
+
+
+def with_padding(x, flags, batch_first):
+    """Return an input that is NaN wherever a step is padding."""
+    if "lengths" not in flags:
+        return x
+    valid = torch.arange(x.shape[1 if batch_first else 0]) < flags["lengths"].unsqueeze(1)
+    valid = (valid if batch_first else valid.t()).unsqueeze(-1).to(x.device)
+    return x.where(valid, torch.nan)
 
 
 def run(case, backend, dtype, *, device="cpu", values=None):
@@ -113,7 +123,7 @@ def run(case, backend, dtype, *, device="cpu", values=None):
             leaves |= {f"start_{name}": s for name, s in zip(layer.cell.states, states, strict=True)}
             states = states if len(states) > 1 else states[0]
         flags = {name: flag if name == "lengths" else flag.to(device) for name, flag in flags_of(case).items()}
-        output, final = layer(x, states, **flags)
+        output, final = layer(with_padding(x, flags, case.options["batch_first"]), states, **flags)
         finals = final if isinstance(final, tuple) else (final,)
         parts = {"output": output, **dict(zip(layer.cell.states, finals, strict=True))}
         torch.manual_seed(case.seed + 1)  # how much noise was drawn is of no account

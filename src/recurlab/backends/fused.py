@@ -12,6 +12,7 @@ from recurlab.errors import RecurlabError
 from recurlab.fuse.arguments import Arguments
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda import kernel as cuda
+from recurlab.fuse.kernel import Kernel
 from recurlab.fuse.registry import STORAGES, kernel, storage_of
 from recurlab.fuse.scan import LEAVES, scan
 
@@ -53,8 +54,7 @@ _missing = torch.compiler.assume_constant_result(_missing)  # type: ignore[no-un
 
 def source(call: Call) -> str | None:
     """Return the code that was generated for the arithmetic of the cell's step."""
-    storage = storage_of(call.dtype, call.input.device)
-    return kernel(call.cell.token, call.recurrence.kind, storage, call.input.device, _norm(call)).text
+    return _kernel_of(call).text
 
 
 def sources(call: Call, device: torch.device) -> list[str]:
@@ -92,12 +92,14 @@ def run(call: Call) -> tuple[Tensor, State]:
 
     cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
     seeds = [d.seed for d in directions if d.seed is not None]
-    packing = call.packing
+    x, packing = call.input, call.packing
+    if packing is not None and not _kernel_of(call).packs:
+        x, packing = call.clean_input(), None
     weights = [d.weight_ih for d in directions]
     given = Arguments(
         cell=call.cell.token,
         kind=call.recurrence.kind,
-        input=call.input.to(storage),
+        input=x.to(storage),
         weight_ih=(weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
         weight_hh=joined([d.weight_hh for d in directions]),
         bias_ih=optional("bias_ih"),
@@ -129,6 +131,11 @@ def run(call: Call) -> tuple[Tensor, State]:
     if dtype != storage:
         end = end.to(storage)
     return output.to(storage), tuple(end.select(1, s) for s in range(end.shape[1]))
+
+
+def _kernel_of(call: Call) -> Kernel:
+    device = call.input.device
+    return kernel(call.cell.token, call.recurrence.kind, storage_of(call.dtype, device), device, _norm(call))
 
 
 def _start(call: Call) -> Tensor:

@@ -7,6 +7,8 @@ from recurlab.fuse.arguments import Arguments, Results, work
 from recurlab.fuse.kernel import Kernel, Work
 from recurlab.fuse.memory import aligned, empty
 
+Entered = tuple[slice, Tensor, Tensor | None]  # steps, or rows of a packed batch; values (..., H); which rows of these
+
 
 def gradients(
     made: Kernel, given: Arguments, results: Results, d_output: Tensor | None, d_end: Tensor | None, input_grad: bool
@@ -130,11 +132,8 @@ def _add_recurrent(made: Kernel, given: Arguments, whole: Work, d: int, result: 
                 _multiply(made, rows, gradient[steps], operand, picked, add=add or i > 0)
 
 
-def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[tuple[slice, Tensor, Tensor | None]]:
-    """Return what entered phase k, counted from behind: steps or rows of this call, values (..., H), and their rows.
-
-    The rows are None for all of them.
-    """
+def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[Entered]:
+    """Return what entered phase k, counted from behind, in the steps of this call."""
     start, until = whole.steps
     part = given.part(start, until)
     if whole.entering is not None and -k <= whole.entering.shape[1]:
@@ -151,13 +150,11 @@ def _entered(given: Arguments, whole: Work, d: int, k: int) -> list[tuple[slice,
     else:
         first, later, before = slice(0, 1), slice(1, None), slice(start, until - 1)
         earlier = output[start - 1 : start] if start else output[:0]
-    begin: list[tuple[slice, Tensor, Tensor | None]] = [
-        (first, earlier if earlier.shape[0] else whole.start[d, :1], None)
-    ]
+    begin: list[Entered] = [(first, earlier if earlier.shape[0] else whole.start[d, :1], None)]
     return [(later, output[before], None), *begin] if until - start > 1 else begin
 
 
-def _entered_packed(given: Arguments, whole: Work, part: slice) -> list[tuple[slice, Tensor, Tensor | None]]:
+def _entered_packed(given: Arguments, whole: Work, part: slice) -> list[Entered]:
     """Return the same of a packed batch of one direction, where it was the state."""
     assert given.places is not None
     assert given.order is not None

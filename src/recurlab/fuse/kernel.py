@@ -94,6 +94,7 @@ class Kernel(ABC):
         moments: two for each row that layer normalisation has at a step of a sample.
         keeps_origins: whether the backward is to be told where the states before masked and cut
             steps came from.
+        packs: whether it takes packed batches.
         operand_is_state, own_gates, kept_gates, text: what is known of the cell's step, see
             `generate`.
         same: the ranges of gates, as first and last + 1, of which the two biases have the same
@@ -103,6 +104,7 @@ class Kernel(ABC):
     """
 
     keeps_origins = False
+    packs = False
 
     def __init__(self, cell: Cell, kind: str, storage: torch.dtype, dtype: torch.dtype, norm: str = "") -> None:
         self.cell, self.kind, self.storage, self.normalized = cell, kind, storage, bool(norm)

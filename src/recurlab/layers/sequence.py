@@ -153,10 +153,9 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
             f"lengths={_shape(counts)} {counts.dtype}: must be whole numbers, one for each of B={batch}"
         )
     values = _values(counts)
-    if values is not None:
+    if values is not None and batch and not 1 <= int(values.min()) <= int(values.max()) <= steps:
         bad = values[(values < 1) | (values > steps)]
-        if len(bad):
-            raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
+        raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
     return torch.arange(steps, device=x.device).unsqueeze(1) < counts.to(x.device)
 
 

@@ -27,6 +27,8 @@ openmp.prepare_forks()
 class CpuKernel(Kernel):
     """The kernels of one cell, recurrence and dtype, compiled at once."""
 
+    packs = True
+
     def __init__(self, cell: Cell, kind: str, dtype: torch.dtype, norm: str) -> None:
         super().__init__(cell, kind, dtype, dtype, norm)
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)

@@ -49,7 +49,7 @@ def multiply(
     if left_rows is not None:
         rows = left_rows.shape[0]
     if not (rows and terms and columns and right.shape[0]):
-        if not add:
+        if not add and out_rows is None:
             out.zero_()
         return
     by_row, (left_row, left_term), (right_term, right_column) = out.stride(), left.stride(), right.stride()

@@ -127,7 +127,7 @@ static void multiply_region(const Product &p, const Region &r, real *left, real 
 template <bool FLIPPED> static void divide(const Product &p) {
     const long panels = (p.columns + PANEL * W - 1) / (PANEL * W), bands = (p.rows + 7) / 8;
     const auto rest = [&](long parts, long most) { return least((p.threads + parts - 1) / parts, most); };
-    const bool by_rows = p.left_term != 1 && p.rows > p.columns;
+    const bool by_rows = copies_left(p) && p.rows > p.columns;
     const long first = least(p.threads, by_rows ? bands : panels);
     const long across = by_rows ? rest(first, panels) : first, down = by_rows ? first : rest(first, bands);
     const long wide = (panels + across - 1) / across * PANEL * W, high = (bands + down - 1) / down * 8;
