@@ -14,8 +14,8 @@ import recurlab
 SOURCE = Path(recurlab.__file__).parent
 # From the ground up. A module may import its own floor and those below.
 FLOORS = [
-    ["errors", "former", "locks", "parents", "files", "foreign", "caches", "lazy", "plugins", "process", "schema"],
-    ["table"], ["cells"], ["fuse"], ["backends"], ["layers"], ["models"], ["interop", "deploy"], ["data"],
+    ["errors", "former", "locks", "parents", "files", "foreign", "caches", "lazy", "plugins", "process", "imports"],
+    ["schema", "table"], ["cells"], ["fuse"], ["backends"], ["layers"], ["models"], ["interop", "deploy"], ["data"],
     ["problems"],
     # `choices` knows the names of everything that can be chosen: loggers and launchers too, never their code.
     ["choices"], ["config"], ["sources"], ["compose"], ["completion"],

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.backends.cudnn.rnn import get_cudnn_mode
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from recurlab.backends.call import Call, transformed
+from recurlab.backends.constant import constant
 from recurlab.cells.cell import Cell, State
 from recurlab.cells.gru import GRU
 from recurlab.cells.lstm import LSTM
@@ -40,13 +42,13 @@ def tf32_allowed() -> bool:
     return bool(torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _present() -> bool:
     cudnn = torch.backends.cudnn
     return cudnn.is_available() and cudnn.enabled  # type: ignore[no-untyped-call]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _has_bfloat16(device: torch.device) -> bool:
     version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return (version or 0) >= 91300 and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -85,7 +87,7 @@ def supports(call: Call) -> str | None:
 
 
 # Not part of a compiled graph, like torch.nn.GRU: in a graph torch would unroll the loop over time.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo
 def run(call: Call) -> tuple[Tensor, State]:
     """Return the output (T, B, directions * H) and the states after the sequence, (directions, B, H) each."""
     directions, dtype = call.directions, call.dtype

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from recurlab.backends.call import Call, transformed
+from recurlab.backends.constant import constant
 from recurlab.cells.cell import State
 from recurlab.cells.layer_norm import LayerNorm
 from recurlab.errors import RecurlabError
@@ -49,7 +50,7 @@ def _missing(token: str, recurrence: str, storage: str, device: str, units: int,
 
 
 # In a compiled graph the answer is a constant: it does not change within a process.
-_missing = torch.compiler.assume_constant_result(_missing)  # type: ignore[no-untyped-call]
+_missing = constant(_missing)
 
 
 def source(call: Call) -> str | None:

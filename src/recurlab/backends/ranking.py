@@ -1,9 +1,11 @@
 """Which of cuDNN and the fused kernels is taken for a call that both serve, by what has been measured."""
 
 import torch
+from torch._compile import _disable_dynamo
 
 from recurlab.backends import cudnn
 from recurlab.backends.call import Call
+from recurlab.backends.constant import constant
 from recurlab.cells.cell import cell_of
 from recurlab.fuse import measured
 from recurlab.fuse.cuda import gpu
@@ -52,7 +54,7 @@ def _faster(token: str, recurrence: str, dtype: str, device: str, units: int) ->
 
 
 # In a compiled graph the answer is a constant: the table does not change within a process.
-_faster = torch.compiler.assume_constant_result(_faster)  # type: ignore[no-untyped-call]
+_faster = constant(_faster)
 
 
 def _in_reach(token: str, recurrence: str, dtype: str, device: str, units: int) -> tuple[Reach, ...]:
@@ -60,7 +62,7 @@ def _in_reach(token: str, recurrence: str, dtype: str, device: str, units: int) 
 
 
 # torch's TF32 settings can't be traced after a graph break.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo
 def _key(token: str, recurrence: str, dtype: str, device: str, units: int) -> tuple[str, str, str, str, int]:
     """Return the cell, recurrence, compute capability, precision and hidden size of the rows for a layer."""
     capability = gpu.dotted(gpu.properties(torch.device(device)).capability)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from recurlab.backends.constant import constant
+
 Tensors = Sequence[Tensor]
 
 
@@ -14,7 +16,7 @@ def exporting() -> bool:
 
 
 # In a compiled graph the answer is a constant.
-exporting = torch.compiler.assume_constant_result(exporting)  # type: ignore[no-untyped-call]
+exporting = constant(exporting)
 
 
 def scan(

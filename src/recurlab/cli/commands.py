@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recurlab.errors import Preempted, RecurlabError, say
+from recurlab.imports import importing
 
 
 def train(words: list[str], multirun: bool) -> int:
@@ -20,9 +21,10 @@ def train(words: list[str], multirun: bool) -> int:
         from recurlab.training.job import Identity
 
         return submit_jobs([(config, resolved, Identity.of(config, resolved))])
-    from recurlab.results.figures import draw_curves
-    from recurlab.results.summary import run_summary
-    from recurlab.training.run import train
+    with importing():
+        from recurlab.results.figures import draw_curves
+        from recurlab.results.summary import run_summary
+        from recurlab.training.run import train
 
     run = train(config, resolved)
     if run is not None:
@@ -95,7 +97,8 @@ def submit_jobs(jobs: list[tuple[Any, Any, Any]]) -> int:
 
 def evaluate(runs: list[str], overrides: list[str]) -> int:
     """Test runs once more, with other values under data or trainer."""
-    from recurlab.results.runs import evaluate
+    with importing():
+        from recurlab.results.runs import evaluate
 
     for run in runs:
         if len(runs) > 1:

@@ -3,6 +3,8 @@
 Nothing here imports torch before the config is valid.
 """
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -23,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `bench` returns 1 where a candidate's numbers are wrong or it fails.
     """
+    if argv is None:
+        atexit.register(gc.freeze)  # nothing is looked for in what ends with the process
     arguments = list(sys.argv[1:] if argv is None else argv)
     prepare_process()
     try:

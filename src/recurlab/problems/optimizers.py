@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 @cache
 def _light(kind: "type[Optimizer]") -> "type[Optimizer]":
-    """Return an optimiser of torch without what torch wraps its methods in.
+    """Return an optimiser of torch without what torch wraps its methods in, for its compiler and its profiler.
 
-    That is for its compiler, which it imports at the first call, and for its profiler; both would
-    take a second at the start of a run, and as long as half of a small model's update at each step.
+    At each step that takes as long as half of a small model's update.
     """
     import torch
 

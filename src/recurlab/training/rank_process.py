@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 
 from recurlab.errors import Preempted, RecurlabError, one_line
+from recurlab.imports import importing
 from recurlab.parents import die_with_parent, end_with
 from recurlab.training.processes import FAILED, STEP
 
@@ -29,7 +30,8 @@ def be_rank(path: str, pipe: int) -> int:
             os.write(pipe, STEP)
 
     try:
-        from recurlab.training.execute import follow  # here, so that what fails in it is told too
+        with importing():
+            from recurlab.training.execute import follow  # here, so that what fails in it is told too
 
         follow(path, int(os.environ["LOCAL_RANK"]), tell)
     except Preempted as stop:
