@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from recurlab.config import load
 from recurlab.errors import Preempted, Pruned, RecurlabError, one_line
+from recurlab.imports import importing
 from recurlab.launch.launchers import Local
 from recurlab.parents import end_with
 from recurlab.process import prepare_process
@@ -79,12 +80,13 @@ def _run(values: dict[Any, Any], threads: int, ask: Ask | None, tell: Callable[[
         config = load(resolved)
     except RecurlabError as error:
         return "failed", "", one_line(error)
-    import torch
+    with importing():
+        import torch
 
-    from recurlab.results.figures import draw_curves
-    from recurlab.training.job import Identity
-    from recurlab.training.resume import find_run
-    from recurlab.training.run import train
+        from recurlab.results.figures import draw_curves
+        from recurlab.training.job import Identity
+        from recurlab.training.resume import find_run
+        from recurlab.training.run import train
 
     if threads:
         torch.set_num_threads(threads)
