@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recurlab.fuse.kernel import Kernel, Work
-from recurlab.fuse.memory import empty
+from recurlab.fuse.memory import empty, reused
 
 SCHEMA = (
     "str cell, str kind, Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
@@ -137,24 +137,24 @@ def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
     steps, gates, shape = given.input.shape[0], directions * len(made.cell.gates) * units, given.between(x_steps)
     cell, storage = made.cell, made.storage
     output = given.empty(directions * units, storage, steps)
-    x = given.empty(gates, storage, x_steps) if len(shape) > 1 else empty(given.start, *shape, gates, dtype=storage)
+    x = reused(given.start, *shape, gates, dtype=storage, swapped=given.batch_first and len(shape) > 1)
     shape = given.between(steps)
     results = Results(output, torch.empty_like(given.start), x, None, None, None, None, None)
     if not given.grad:
         return results
     whole = given.mask is None and given.cuts is None and (given.rows is None or directions == 1)
     if states > 1:
-        results.saved = empty(given.start, directions, states - 1, *shape, units, dtype=storage)
+        results.saved = reused(given.start, directions, states - 1, *shape, units, dtype=storage)
     if made.kind == "dense":
         if made.kept_gates:
             kept = len(made.kept_gates) * units
-            results.recur = empty(given.start, directions, *shape, kept, dtype=storage)
+            results.recur = reused(given.start, directions, *shape, kept, dtype=storage)
         plain = made.operand_is_state and given.dropout is None and whole
         phases = len(cell.phases) - int(plain)
         if phases > 0:
-            results.entering = empty(given.start, directions, phases, *shape, units, dtype=storage)
+            results.entering = reused(given.start, directions, phases, *shape, units, dtype=storage)
     if made.normalized:
-        results.moments = empty(given.start, directions, *shape, made.moments, dtype=storage)
+        results.moments = reused(given.start, directions, *shape, made.moments, dtype=storage)
     if made.keeps_origins and not whole:
         results.origin = given.start.new_empty(directions, steps, batch, dtype=torch.int32)
     return results

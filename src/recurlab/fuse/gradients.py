@@ -5,7 +5,7 @@ from torch import Tensor
 
 from recurlab.fuse.arguments import Arguments, Results, work
 from recurlab.fuse.kernel import Kernel, Work
-from recurlab.fuse.memory import aligned, empty
+from recurlab.fuse.memory import aligned, empty, reused
 
 Entered = tuple[slice, Tensor, Tensor | None]  # steps, or rows of a packed batch; values (..., H); which rows of these
 
@@ -78,9 +78,9 @@ def _run(made: Kernel, given: Arguments, whole: Work, input_grad: bool) -> tuple
     d_recurrent = weight_hh.new_empty(weight_hh.shape) if recurrent else weight_hh.new_zeros(weight_hh.shape)
     by_direction = d_recurrent.view(whole.directions, -1, whole.width) if dense else ()
     inputs = aligned(given.input)
-    d_x = empty(whole.x, *given.between(size), rows)
+    d_x = reused(whole.x, *given.between(size), rows)
     own = len(made.own_gates) * whole.units if dense else 0
-    d_recur = empty(whole.x, whole.directions, *given.between(size), own) if own else None
+    d_recur = reused(whole.x, whole.directions, *given.between(size), own) if own else None
     for until in range(steps, 0, -size):
         start = max(0, until - size)
         part = given.part(start, until)
