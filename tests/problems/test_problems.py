@@ -96,29 +96,9 @@ def test_weight_decay_reaches_a_dense_recurrence():
 )  # fmt: skip
 def test_an_optimizer_is_torchs_with_its_options(spec, kind):
     optimizer = spec.build(nn.Linear(2, 2))
-    assert isinstance(optimizer, kind)
+    assert type(optimizer) is kind
     for name, value in vars(spec).items():
         assert optimizer.param_groups[0][name] == value
-
-
-@pytest.mark.parametrize("spec", [Adam(weight_decay=0.1), AdamW(), RMSprop(momentum=0.5), SGD(momentum=0.9)])
-def test_an_optimizer_steps_as_torchs_own_and_each_takes_up_the_others_state(spec):
-    def trained(order):
-        torch.manual_seed(0)
-        model, state = nn.Linear(3, 2), None
-        own = spec.build(model)
-        both = own, type(own).__base__(own.param_groups, **vars(spec))
-        for place in order:
-            if state is not None:
-                both[place].load_state_dict(state)
-            for _ in range(3):
-                both[place].step(lambda: (model.zero_grad(), model(torch.ones(4, 3)).sin().sum().backward()))
-            both[place].zero_grad()
-            assert model.bias.grad is None
-            state = both[place].state_dict()
-        return model.weight.tolist()
-
-    assert trained((0, 1)) == trained((1, 0)) == trained((1, 1))
 
 
 def rates(spec, steps):

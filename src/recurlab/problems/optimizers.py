@@ -1,8 +1,6 @@
 """The optimisers: torch's, as dataclasses of their options that are checked without importing torch."""
 
-import inspect
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from recurlab.errors import RecurlabError, check_number
@@ -10,30 +8,6 @@ from recurlab.errors import RecurlabError, check_number
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
-
-
-@cache
-def _light(kind: "type[Optimizer]") -> "type[Optimizer]":
-    """Return an optimiser of torch without what torch wraps its methods in, for its compiler and its profiler.
-
-    At each step that takes as long as half of a small model's update.
-    """
-    import torch
-
-    def zero_grad(self: "Optimizer", set_to_none: bool = True) -> None:
-        if not set_to_none:
-            return kind.zero_grad(self, set_to_none)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-        return None
-
-    names = ("add_param_group", "load_state_dict", "state_dict")
-    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
-    methods["zero_grad"] = zero_grad
-    step = methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
-    step.hooked = True  # else it would be wrapped anew
-    return type(kind.__name__, (kind,), methods)
 
 
 @dataclass(frozen=True)
@@ -63,7 +37,7 @@ class OptimizerSpec:
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
-        optimizer: Optimizer = _light(getattr(torch.optim, type(self).__name__))(groups, **options)
+        optimizer: Optimizer = getattr(torch.optim, type(self).__name__)(groups, **options)
         return optimizer
 
 
