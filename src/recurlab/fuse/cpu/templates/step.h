@@ -1,5 +1,6 @@
 #pragma once
 #include "tiles.h"
+#include "problem.h"
 #include "../../templates/stages.h"
 
 // One step of all layers, for few samples. The weights are read as they lie: a row of a matrix times a vector is a sum
