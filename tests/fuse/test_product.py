@@ -64,6 +64,22 @@ def test_it_is_the_product_and_nothing_beside_it_is_touched(shape, dtype):
         assert torch.all(room == 3)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 1, 1), (130, 5, 1)], ids=str)
+def test_rows_are_read_and_written_where_they_are_said_to_lie(shape, dtype):
+    rows, terms, columns = shape
+    places = torch.randperm(rows + 3)[:rows]
+    room, left, right = (torch.randn(rows + 3, size, dtype=dtype) for size in (columns, terms, columns))
+    out, weight, wanted = room.clone(), torch.randn(terms, columns, dtype=dtype), room.clone()
+    multiply(out, left[:rows], weight, out_rows=places)
+    wanted[places] = left[:rows] @ weight
+    assert_close(out, wanted, rtol=1e-5, atol=1e-5 * terms**0.5)
+    multiply(out[:rows], left, weight, left_rows=places)
+    assert_close(out[:rows], left[places] @ weight, rtol=1e-5, atol=1e-5 * terms**0.5)
+    product = torch.empty(terms, columns, dtype=dtype)
+    multiply(product, left[:rows].t(), right, right_rows=places)
+    assert_close(product, left[:rows].t() @ right[places], rtol=1e-5, atol=1e-5 * rows**0.5)
+
+
 @pytest.mark.parametrize("terms", [0, 1])
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("columns", [0, 1])
