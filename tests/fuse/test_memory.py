@@ -58,3 +58,11 @@ def test_a_forked_process_has_a_copy(pieces):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert tensor.eq(1).all()
+
+
+def test_a_profiler_can_see_all_memory(pieces):
+    with memory.visible(), torch.profiler.profile(profile_memory=True) as profiler:
+        reused(torch.empty(0), COUNT)
+    assert max(event.self_cpu_memory_usage for event in profiler.key_averages()) >= 4 * COUNT
+    assert pieces.on
+    assert not pieces._free

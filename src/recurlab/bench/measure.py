@@ -18,6 +18,7 @@ from recurlab.bench.parity import Gap, check_parity
 from recurlab.bench.program import Program, Runner, seconds
 from recurlab.bench.settings import BenchSettings, Shape
 from recurlab.errors import RecurlabError, one_line
+from recurlab.fuse.memory import visible
 
 UNSUPPORTED = "not supported: "
 WRONG = "parity failed"  # it is timed anyway, to show whether the kernel is worth repairing
@@ -192,7 +193,7 @@ def peak_bytes(work: Callable[[], object], device: str) -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints its start and stop
-    with profile(profile_memory=True) as profiler:
+    with visible(), profile(profile_memory=True) as profiler:
         work()
     assert profiler.kineto_results is not None
     events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -5,6 +5,8 @@ import math
 import mmap
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -43,11 +45,15 @@ class _Pieces:
     The C library gives large pieces back to the system at once. They are fresh memory the next time,
     which the system clears page by page: up to a fifth of a training step. Here a piece is given back
     when nobody has asked for it in `UNUSED` requests.
+
+    Attributes:
+        on: whether there are any; else all memory comes of torch's allocator.
     """
 
     UNUSED = 64
 
     def __init__(self) -> None:
+        self.on = True
         self._free: list[tuple[int, mmap.mmap]] = []  # each with the number of the request at which it became free
         self._requests = 0
 
@@ -77,6 +83,16 @@ class _Pieces:
 _pieces = _Pieces()
 
 
+@contextmanager
+def visible() -> Iterator[None]:
+    """Take all memory of torch's allocator meanwhile, so that a profiler sees it."""
+    _pieces.on, before = False, _pieces.on
+    try:
+        yield
+    finally:
+        _pieces.on = before
+
+
 def reused(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: bool = False) -> Tensor:
     """Return an empty tensor as `empty` does, if it is large in memory that an earlier one had.
 
@@ -84,7 +100,7 @@ def reused(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped:
     """
     kind = dtype or like.dtype
     size = math.prod(shape) * kind.itemsize
-    if size < GIVEN_BACK or type(like) not in (Tensor, torch.nn.Parameter) or not like.is_cpu:
+    if size < GIVEN_BACK or not _pieces.on or type(like) not in (Tensor, torch.nn.Parameter) or not like.is_cpu:
         return empty(like, *shape, dtype=dtype, swapped=swapped)
     tensor = torch.frombuffer(_pieces.take(size), dtype=kind)
     return tensor.view(shape[1], shape[0], *shape[2:]).transpose(0, 1) if swapped else tensor.view(shape)
