@@ -1,4 +1,4 @@
-"""Importing Lightning and torch in half the time."""
+"""Importing Lightning and torch in less time."""
 
 import gc
 import sys

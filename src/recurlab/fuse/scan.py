@@ -18,6 +18,7 @@ from recurlab.fuse.arguments import SCHEMA, Arguments, Results, allocate, work
 from recurlab.fuse.gradients import gradients
 from recurlab.fuse.kernel import Kernel
 from recurlab.fuse.memory import aligned
+from recurlab.fuse.observers import observed
 from recurlab.fuse.registry import kernel, storage_of
 
 NAMES = tuple(field.name for field in fields(Arguments))
@@ -45,9 +46,7 @@ def scan(given: Arguments) -> tuple[Tensor, Tensor]:
 
 def _seen(tensors: tuple[Tensor | None, ...]) -> bool:
     """Return whether a compiler, tracer, mode or class of tensors looks at each call; they know operators only."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_in_torch_dispatch_mode():
-        return True
-    return any(tensor is not None and type(tensor) not in PLAIN for tensor in tensors)
+    return observed() or any(tensor is not None and type(tensor) not in PLAIN for tensor in tensors)
 
 
 def _kernel_of(given: Arguments) -> Kernel:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from recurlab.errors import RecurlabError
+from recurlab.fuse.observers import observed
 from recurlab.fuse.packing import Packing
 
 
@@ -170,7 +170,7 @@ def _values(tensor: Tensor) -> Tensor | None:
 
 def _is_known(lengths: Tensor, x: Tensor) -> bool:
     """Return whether the lengths of a batch on the CPU can be read, and whoever looks at each call need not see how."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_in_torch_dispatch_mode():
+    if observed():
         return False
     return x.device.type == "cpu" and len(lengths) > 0 and _values(lengths) is lengths
 

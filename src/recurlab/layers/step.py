@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from recurlab.backends.call import transformed
 from recurlab.cells.cell import State
@@ -11,6 +10,7 @@ from recurlab.errors import RecurlabError
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cpu.kernel import CpuKernel
 from recurlab.fuse.cpu.step import SAMPLES, Stepper
+from recurlab.fuse.observers import observed
 from recurlab.fuse.registry import STORAGES, kernel
 from recurlab.layers.carried import CarryingLayer
 from recurlab.layers.regularizers import Regularizer
@@ -110,9 +110,8 @@ class SteppingLayer(CarryingLayer):
             bool(self._forward_hooks)
             or bool(self._forward_pre_hooks)
             or _has_any_global_hook()  # type: ignore[no-untyped-call]
-            or is_in_torch_dispatch_mode()
+            or observed()
             or torch.is_autocast_enabled("cpu")
-            or torch._C._get_tracing_state() is not None
             or transformed()
             or (self.stateful and repeated())
         )

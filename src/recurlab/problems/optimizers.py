@@ -33,7 +33,7 @@ class OptimizerSpec:
 
         parameters = [p for p in model.parameters() if p.requires_grad]
         options: dict[str, Any] = asdict(self)
-        groups: Any = [
+        groups = [
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]

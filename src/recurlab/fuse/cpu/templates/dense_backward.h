@@ -69,13 +69,7 @@ template <bool FULL> static INLINE void advance_back(Group &group, Sums &sums, l
     read_inputs<PHASES, FULL>(group, t, m, j, n, in);
     read_states_before<FULL>(group, t, m, j, n, in);
     vec d_next[S], kept[S], x[G], recur[G], state[S];
-    for (int i = 0; i < S; i++) d_next[i] = get<FULL>(s.d_state[i] + m * s.stride + j, n);
-    d_next[0] += d_output;
-    if (p.hold) {
-        d_next[0] += get<FULL>(held, n);
-        put<FULL>(held, splat(0), n);
-    }
-    zoneout_gradient(p, d, t, d_next, kept, [&](int i) { return (bits)load(drawn_at(group, i, t, m, j)); });
+    read_next_gradient<FULL>(group, d_output, t, m, j, n, d_next, kept);
     Step::advance_gradient(in.x, in.state, in.recur, d_next, x, recur, state);
     give_all<0, FULL>(group, x, recur, sums, t, m, j, n);
     for (int i = 0; i < S; i++)

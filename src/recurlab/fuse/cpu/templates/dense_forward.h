@@ -11,26 +11,6 @@ template <int K, bool FULL> static INLINE void enter(Group &group, const Inputs 
         put<FULL>(group.d.entering[K] + row_of(group.p, t, group.sample + m) * group.p.units + j, e, n);
 }
 
-// The end of a step for the units from j on: applies zoneout and mask, and writes state and output.
-template <bool FULL> static INLINE void finish(Group &group, const Inputs &in, long t, int m, long j, int n) {
-    const Problem &p = group.p;
-    const Direction &d = group.d;
-    const long b = group.sample + m, at = row_of(p, t, b) * p.units + j;
-    vec next[S], output;
-    if (counts(p, t, b)) {
-        Step::advance(in.x, in.state, in.recur, next);
-        zoneout(p, d, t, in.state, next, [&](int s) { return (bits)load(drawn_at(group, s, t, m, j)); });
-        output = next[0];
-        for (int s = 1; s < S; s++)
-            if (d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
-    } else {
-        for (int s = 0; s < S; s++) next[s] = in.state[s];
-        output = p.hold && group.s.begun[m] ? next[0] : splat(0);
-    }
-    for (int s = 0; s < S; s++) put<FULL>(group.s.next[s] + m * group.s.stride + j, next[s], n);
-    put<FULL>(d.output + at_h(p, t, b) + j, output, n);
-}
-
 // One tile of phase K: its products, then the operand of the next phase or the end of the step.
 template <int K> static INLINE void forward_tile(Group &group, const real *pack, long t, long head, long tile) {
     const Problem &p = group.p;
@@ -126,24 +106,13 @@ static void forward_group(Group &group) {
     const Problem &p = group.p;
     const Direction &d = group.d;
     Scratch &s = group.s;
-    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++)
-            store(s.now[i] + m * s.stride + j, load(d.start[i] + at_state(p, group.sample + m) + j, n), n);
-    });
-    for (int m = 0; m < group.samples; m++) s.begun[m] = previous_step(p, d, p.from, group.sample + m) >= 0;
+    begin_states(group);
     group.meet();
     for (long i = p.from; i < p.until; i++) {
         const long t = time_of(p, d, i);
         if (d.recur) s.recur = d.recur + row_of(p, t, group.sample) * s.recur_stride;
         forward_step(group, t);
-        for (int k = 0; k < S; k++) {
-            real *const before = s.now[k];
-            s.now[k] = s.next[k];
-            s.next[k] = before;
-        }
+        swap_states(group);
     }
-    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++)
-            store(d.end[i] + at_state(p, group.sample + m) + j, load(s.now[i] + m * s.stride + j, n), n);
-    });
+    end_states(group);
 }

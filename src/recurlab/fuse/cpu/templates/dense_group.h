@@ -149,3 +149,69 @@ static void hold_back(Group &group, long t) {
         give<FULL>(Step::ADD, group.s.held + m * group.s.stride + j, get<FULL>(d_output, n), n);
     });
 }
+
+// The end of a step for the units from j on: applies zoneout and mask, and writes state and output.
+template <bool FULL, class In>
+static INLINE void finish(Group &group, const In &in, long t, int m, long j, int n) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    const long b = group.sample + m, at = row_of(p, t, b) * p.units + j;
+    vec next[S], output;
+    if (counts(p, t, b)) {
+        Step::advance(in.x, in.state, in.recur, next);
+        zoneout(p, d, t, in.state, next, [&](int s) { return (bits)load(drawn_at(group, s, t, m, j)); });
+        output = next[0];
+        for (int s = 1; s < S; s++)
+            if (d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
+    } else {
+        for (int s = 0; s < S; s++) next[s] = in.state[s];
+        output = p.hold && group.s.begun[m] ? next[0] : splat(0);
+    }
+    for (int s = 0; s < S; s++) put<FULL>(group.s.next[s] + m * group.s.stride + j, next[s], n);
+    put<FULL>(d.output + at_h(p, t, b) + j, output, n);
+}
+
+// Before the first step, after each one and after the last: the states are taken, those after the step become those
+// before the next, and they are given back.
+static void begin_states(Group &group) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    Scratch &s = group.s;
+    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
+        for (int i = 0; i < S; i++)
+            store(s.now[i] + m * s.stride + j, load(d.start[i] + at_state(p, group.sample + m) + j, n), n);
+    });
+    for (int m = 0; m < group.samples; m++) s.begun[m] = previous_step(p, d, p.from, group.sample + m) >= 0;
+}
+static void swap_states(Group &group) {
+    Scratch &s = group.s;
+    for (int k = 0; k < S; k++) {
+        real *const before = s.now[k];
+        s.now[k] = s.next[k];
+        s.next[k] = before;
+    }
+}
+static void end_states(Group &group) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    Scratch &s = group.s;
+    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
+        for (int i = 0; i < S; i++)
+            store(d.end[i] + at_state(p, group.sample + m) + j, load(s.now[i] + m * s.stride + j, n), n);
+    });
+}
+
+// The gradient of the states after a step, and what zoneout keeps of it for those before.
+template <bool FULL>
+static INLINE void read_next_gradient(
+    const Group &group, vec d_output, long t, int m, long j, int n, vec *d_next, vec *kept) {
+    const Scratch &s = group.s;
+    real *const held = s.held + m * s.stride + j;
+    for (int i = 0; i < S; i++) d_next[i] = get<FULL>(s.d_state[i] + m * s.stride + j, n);
+    d_next[0] += d_output;
+    if (group.p.hold) {
+        d_next[0] += get<FULL>(held, n);
+        put<FULL>(held, splat(0), n);
+    }
+    zoneout_gradient(group.p, group.d, t, d_next, kept, [&](int i) { return (bits)load(drawn_at(group, i, t, m, j)); });
+}

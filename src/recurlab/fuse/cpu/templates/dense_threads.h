@@ -49,7 +49,8 @@ template <class Room, class Run>
 static void run(const Problem &p, bool back, const Room &room_for, const Run &run_group) {
     const Groups groups(p);
     const long items = p.directions * groups.count;
-    const long size = DIAGONAL ? 0 : packed_size<0>(p, back), room = room_for(p, groups.most()), places = least(items, p.threads);
+    const long size = DIAGONAL ? 0 : packed_size<0>(p, back);
+    const long room = room_for(p, groups.most()), places = least(items, p.threads);
     const long weights = p.directions * size, meetings = (places + 1) * sizeof(Meeting) / sizeof(real);
     const Block block(meetings + weights + places * room);
     Meeting *const meeting = (Meeting *)block.at;

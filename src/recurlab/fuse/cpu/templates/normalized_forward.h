@@ -3,26 +3,6 @@
 
 // The forward of a group of samples in a layer with layer normalisation.
 
-// The end of a step for the units from j on: applies zoneout and mask, and writes state and output.
-template <bool FULL> static INLINE void finish(Group &group, const Values &in, long t, int m, long j, int n) {
-    const Problem &p = group.p;
-    const Direction &d = group.d;
-    const long b = group.sample + m, at = row_of(p, t, b) * p.units + j;
-    vec next[S], output;
-    if (counts(p, t, b)) {
-        Step::advance(in.x, in.state, in.recur, next);
-        zoneout(p, d, t, in.state, next, [&](int s) { return (bits)load(drawn_at(group, s, t, m, j)); });
-        output = next[0];
-        for (int s = 1; s < S; s++)
-            if (d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
-    } else {
-        for (int s = 0; s < S; s++) next[s] = in.state[s];
-        output = p.hold && group.s.begun[m] ? next[0] : splat(0);
-    }
-    for (int s = 0; s < S; s++) put<FULL>(group.s.next[s] + m * group.s.stride + j, next[s], n);
-    put<FULL>(d.output + at_h(p, t, b) + j, output, n);
-}
-
 // The products of phase K, tile by tile.
 template <int K> static INLINE void multiply_phase(Group &group, long t) {
     const Problem &p = group.p;
@@ -101,23 +81,10 @@ static void forward_step(Group &group, long t) {
 
 static void forward_group(Group &group) {
     const Problem &p = group.p;
-    const Direction &d = group.d;
-    Scratch &s = group.s;
-    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++)
-            store(s.now[i] + m * s.stride + j, load(d.start[i] + at_state(p, group.sample + m) + j, n), n);
-    });
-    for (int m = 0; m < group.samples; m++) s.begun[m] = previous_step(p, d, p.from, group.sample + m) >= 0;
+    begin_states(group);
     for (long i = p.from; i < p.until; i++) {
-        forward_step(group, time_of(p, d, i));
-        for (int k = 0; k < S; k++) {
-            real *const before = s.now[k];
-            s.now[k] = s.next[k];
-            s.next[k] = before;
-        }
+        forward_step(group, time_of(p, group.d, i));
+        swap_states(group);
     }
-    each_vector(group, 0, group.samples, [&](auto, int m, long j, int n) {
-        for (int i = 0; i < S; i++)
-            store(d.end[i] + at_state(p, group.sample + m) + j, load(s.now[i] + m * s.stride + j, n), n);
-    });
+    end_states(group);
 }
