@@ -1,6 +1,7 @@
 """The cell's step as one compiled kernel that runs the whole sequence, forward and backward; on a CPU or a GPU."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,12 +11,12 @@ from recurlab.backends.constant import constant
 from recurlab.cells.cell import State
 from recurlab.cells.layer_norm import LayerNorm
 from recurlab.errors import RecurlabError
-from recurlab.fuse.arguments import Arguments
+from recurlab.fuse.arguments import LEAVES, Arguments, Setting
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.kernel import Kernel
 from recurlab.fuse.registry import STORAGES, kernel, storage_of
-from recurlab.fuse.scan import LEAVES, scan
+from recurlab.fuse.scan import scan
 
 
 def supports(call: Call) -> str | None:
@@ -77,6 +78,7 @@ def sources(call: Call, device: torch.device) -> list[str]:
 def run(call: Call) -> tuple[Tensor, State]:
     """Return the output (T, B, directions * H) and the states after the sequence, (directions, B, H) each."""
     directions = call.directions
+    starts = [direction.state for direction in directions]
     storage = call.dtype
     dtype = _dtype(storage)
 
@@ -91,61 +93,48 @@ def run(call: Call) -> tuple[Tensor, State]:
         given = [getattr(d, name) for d in directions]
         return None if given[0] is None else joined(given)
 
-    cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
-    seeds = [d.seed for d in directions if d.seed is not None]
     x, packing = call.input, call.packing
-    if packing is not None and not _kernel_of(call).packs:
+    if packing is not None and not _kernel_of(call).complete(storage):
         x, packing = call.clean_input(), None
     weights = [d.weight_ih for d in directions]
+    biases = optional("bias_ih"), optional("bias_hh")
+    gains: tuple[Tensor | None, Tensor | None] = None, None
+    norms = [d.norm for d in directions if d.norm is not None]
+    if norms:
+        gains, biases = _with_states(norms, biases, joined)
     given = Arguments(
-        cell=call.cell.token,
-        kind=call.recurrence.kind,
-        input=x.to(storage),
-        weight_ih=(weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
-        weight_hh=joined([d.weight_hh for d in directions]),
-        bias_ih=optional("bias_ih"),
-        bias_hh=optional("bias_hh"),
-        start=_start(call).to(dtype),
+        Setting(call.cell.token, call.recurrence.kind, call.zoneout, call.hold, call.training, False, _norm(call)),
+        [joined(list(states)).view(len(directions), *states[0].shape) for states in zip(*starts, strict=True)],
+        x.to(storage),
+        (weights[0] if len(weights) == 1 else torch.cat(weights)).to(storage),
+        joined([d.weight_hh for d in directions]),
+        *biases,
+        *gains,
         dropout=optional("recurrent_dropout"),
-        seed=torch.stack(seeds) if seeds else None,
-        mask=None if call.mask is None or packing is not None else call.mask.contiguous(),
-        rows=None if packing is None else packing.rows,
-        order=None if packing is None else packing.order,
-        places=None,
-        cuts=None if cuts[0] is None else torch.stack([c for c in cuts if c is not None]),
-        zoneout=list(call.zoneout),
-        hold=call.hold,
-        training=call.training,
-        grad=False,
-        norm=_norm(call),
-        gain_ih=None,
-        gain_hh=None,
     )
+    seeds = [d.seed for d in directions if d.seed is not None]
+    if seeds:
+        given.seed = torch.stack(seeds)
+    if call.resets is not None:
+        cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
+        given.cuts = torch.stack([c for c in cuts if c is not None])
     if packing is not None:
-        given.places = packing.places(batch_first=given.batch_first)
-    if given.norm:
-        _add_gains(given, [d.norm for d in directions if d.norm is not None], joined)
+        given.rows, given.order, given.places = packing.rows, packing.order, packing.places(batch_first=given.batch_first)
+    elif call.mask is not None:
+        given.mask = call.mask.contiguous()
     if torch.is_grad_enabled():
-        leaves = (getattr(given, name) for name in LEAVES)
-        given.grad = any(t is not None and t.requires_grad for t in leaves)
+        leaves = (*given.start, *(getattr(given, name) for name in LEAVES))
+        if any(t is not None and t.requires_grad for t in leaves):
+            given.setting = replace(given.setting, grad=True)
     output, end = scan(given)
     if dtype != storage:
-        end = end.to(storage)
-    return output.to(storage), tuple(end.select(1, s) for s in range(end.shape[1]))
+        end = tuple(state.to(storage) for state in end)
+    return output.to(storage), end
 
 
 def _kernel_of(call: Call) -> Kernel:
     device = call.input.device
     return kernel(call.cell.token, call.recurrence.kind, storage_of(call.dtype, device), device, _norm(call))
-
-
-def _start(call: Call) -> Tensor:
-    """Return the states before the sequence, (D, S, B, H)."""
-    states = [state for direction in call.directions for state in direction.state]
-    count = len(call.directions)
-    if len(states) == 1:
-        return states[0].contiguous().view(1, 1, *states[0].shape)
-    return torch.stack(states).view(count, len(states) // count, *states[0].shape)
 
 
 def _dtype(storage: torch.dtype) -> torch.dtype:
@@ -158,14 +147,17 @@ def _norm(call: Call) -> str:
     return "" if norm is None else norm.kind
 
 
-def _add_gains(given: Arguments, norms: list[LayerNorm], joined: Callable[[list[Tensor]], Tensor]) -> None:
-    """Give a scan the gains of its directions; those of a state, and its biases, come after those of the gates."""
-    given.gain_ih = joined([norm.gain_ih for norm in norms])
+def _with_states(
+    norms: list[LayerNorm], biases: tuple[Tensor | None, Tensor | None], joined: Callable[[list[Tensor]], Tensor]
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor | None, Tensor | None]]:
+    """Return the gains of all directions, and the biases; those of a state come after those of the gates."""
+    bias_ih, bias_hh = biases
     recurrent = [norm.gain_hh for norm in norms if norm.gain_hh is not None]
-    given.gain_hh = joined(recurrent) if recurrent else None
-    gains = [norm.gain_state for norm in norms if norm.gain_state is not None]
-    biases = [norm.bias_state for norm in norms if norm.bias_state is not None]
-    if gains and given.gain_hh is not None:
-        given.gain_hh = torch.cat([given.gain_hh, joined(gains)], dim=-1)
-    if biases and given.bias_hh is not None:
-        given.bias_hh = torch.cat([given.bias_hh, joined(biases)], dim=-1)
+    gain_hh = joined(recurrent) if recurrent else None
+    state_gains = [norm.gain_state for norm in norms if norm.gain_state is not None]
+    state_biases = [norm.bias_state for norm in norms if norm.bias_state is not None]
+    if state_gains and gain_hh is not None:
+        gain_hh = torch.cat([gain_hh, joined(state_gains)], dim=-1)
+    if state_biases and bias_hh is not None:
+        bias_hh = torch.cat([bias_hh, joined(state_biases)], dim=-1)
+    return (joined([norm.gain_ih for norm in norms]), gain_hh), (bias_ih, bias_hh)

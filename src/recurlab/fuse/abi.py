@@ -75,11 +75,14 @@ DIRECTION = (
     Field("real *", "d_held", "(B, H) or null: the gradient of outputs held, carried from call to call", device="cpu"),
     Field("Store *", "d_recur", "(T, B, OWN*H): dense gradients of the products that differ from d_x"),
     Field("real *", "d_start", "(B, H)", STATES),
-    Field("real *", "d_weight", "(parts, G*H), as the next two; the caller sums up the parts"),
-    Field("real *", "d_bias_ih", ""),
-    Field("real *", "d_bias_hh", ""),
-    Field("real *", "d_gain_ih", "(parts, N*H), as all sums are with layer normalisation", device="cpu"),
-    Field("real *", "d_gain_hh", "", device="cpu"),
+    Field("real *", "d_weight", "of a pass as `weight`; a diagonal loop has sums, (parts, G*H)", device="cpu"),
+    Field("real *", "d_bias_ih", "(G*H,), or null; a loop has sums, (parts, N*H)", device="cpu"),
+    Field("real *", "d_bias_hh", "(N*H,), or null; N is G without layer normalisation", device="cpu"),
+    Field("real *", "d_gain_ih", "(G*H,), or null", device="cpu"),
+    Field("real *", "d_gain_hh", "(N*H,), or null", device="cpu"),
+    Field("real *", "d_weight", "(parts, G*H), as the next two; the caller sums up the parts", device="cuda"),
+    Field("real *", "d_bias_ih", "", device="cuda"),
+    Field("real *", "d_bias_hh", "", device="cuda"),
     Field("real *", "transfer", "(chunks, (VARS + 1) * VARS, B, H), see diagonal_chunks.h", device="cuda"),
     Field("real *", "carry", "(chunks, VARS, B, H): the gradient that enters each chunk", device="cuda"),
 )  # fmt: skip
@@ -97,9 +100,10 @@ PROBLEM = (
     Field("long", "d_sample", ""),
     Field("long", "d_x_step", "of d_x"),
     Field("long", "d_x_sample", ""),
-    Field("long", "from", "of this call of the diagonal backward: its first step, as a direction counts them",
-          device="cpu"),
+    Field("long", "from", "of a loop over some steps: the first one, as a direction counts them", device="cpu"),
     Field("long", "until", "the step after its last one", device="cpu"),
+    Field("long", "chunk", "the most steps of a loop", device="cpu"),
+    Field("long", "features", "I, of the input", device="cpu"),
     Field("long", "samples", "of an item of work", device="cpu"),
     Field("long", "blocks", "vectors of units of an item of the diagonal kernel", device="cpu"),
     Field("long", "chunks", "of time, in the diagonal backward", device="cuda"),
@@ -110,7 +114,10 @@ PROBLEM = (
     Field("unsigned *", "counters", "one of each team, zero before the launch", device="cuda"),
     Field("Fault", "fault", "", device="cuda"),
     Field("int", "directions", ""),
-    Field("int", "threads", "", device="cpu"),
+    Field("int", "threads", "of a loop", device="cpu"),
+    Field("int", "workers", "threads of a product", device="cpu"),
+    Field("int", "by_sample", "whether the caller's matrices, of the input and the output, have the steps of a sample "
+          "side by side: (B, T), not (T, B)", device="cpu"),
     Field("int", "hold", "whether a masked step repeats the last output"),
     Field("int", "training", "whether zoneout uses what is drawn, or the expectation"),
     Field("int", "grad", "whether a backward follows"),
@@ -119,6 +126,13 @@ PROBLEM = (
           device="cpu"),
     Field("const long *", "order", "(B,) or null: the place of each sample of a packed batch in the caller's",
           device="cpu"),
+    Field("const long *", "places", "(N,) or null: where the rows of a packed batch lie in the caller's matrices",
+          device="cpu"),
+    Field("const Store *", "input", "(T*B, I), or null where x is given and d_x is wanted", device="cpu"),
+    Field("const Store *", "weight_ih", "(directions*G*H, I)", device="cpu"),
+    Field("Store *", "d_input", "(T*B, I) or null", device="cpu"),
+    Field("Store *", "d_weight_ih", "(directions*G*H, I)", device="cpu"),
+    Field("void *", "product", "the function that multiplies, see matrices.h", device="cpu"),
     Field("real", "zoneout", "probabilities", STATES),
     Field("long long", "limit", "the largest word by which zoneout keeps a unit; -1: none", STATES, device="cpu"),
     Field("unsigned", "limit", "a unit keeps its previous value where the word drawn is at most this", STATES,
@@ -177,8 +191,8 @@ class Structs:
         self._absent = [0] * (ctypes.sizeof(direction) // ctypes.sizeof(ctypes.c_void_p))
         self._packer = struct.Struct("".join(_codes(self.problem)))
 
-    def filled(self, numbers: Mapping[str, Any], work: object, directions: int) -> ctypes.Structure:
-        """Return the struct `Problem` of a call.
+    def packed(self, numbers: Mapping[str, Any], work: object, directions: int) -> bytes:
+        """Return the bytes of the struct `Problem` of a call.
 
         Args:
             numbers: the fields but the directions, by name: numbers, addresses (0 for null) and, of
@@ -195,21 +209,32 @@ class Structs:
             for tensor, (size, shared) in zip(tensors, self._layout, strict=True):
                 if tensor is None:
                     values += [0] * (size or 1)
-                    continue
-                at = tensor.data_ptr()
-                if d > 0:
-                    numbers_of_one = (tensor.shape[-1] if shared else tensor.numel()) // directions
-                    at += d * numbers_of_one * tensor.element_size()
-                if size == 0:
-                    values.append(at)
-                    continue
-                count = tensor.shape[1]
-                step = tensor.numel() // (directions * count) * tensor.element_size()
-                values += [0] * (size - count)
-                values += [at + i * step for i in range(count)]
+                elif size == 0:
+                    values.append(_part(tensor, d, directions, shared=shared))
+                elif isinstance(tensor, Tensor):
+                    count = tensor.shape[1]
+                    first = _part(tensor, d, directions, shared=False)
+                    step = tensor.numel() // (directions * count) * tensor.element_size()
+                    values += [0] * (size - count)
+                    values += [first + i * step for i in range(count)]
+                else:
+                    values += [0] * (size - len(tensor))
+                    values += [0 if one is None else _part(one, d, directions, shared=False) for one in tensor]
         values += self._absent * (DIRECTIONS - directions)
-        problem: ctypes.Structure = self.problem.from_buffer_copy(self._packer.pack(*values))
+        return self._packer.pack(*values)
+
+    def filled(self, numbers: Mapping[str, Any], work: object, directions: int) -> ctypes.Structure:
+        """Return the struct itself of a call, see `packed`."""
+        problem: ctypes.Structure = self.problem.from_buffer_copy(self.packed(numbers, work, directions))
         return problem
+
+
+def _part(tensor: Tensor, d: int, directions: int, *, shared: bool) -> int:
+    """Return the address of one direction's part of a tensor."""
+    at = tensor.data_ptr()
+    if d == 0:
+        return at
+    return at + d * (tensor.shape[-1] if shared else tensor.numel()) // directions * tensor.element_size()
 
 
 def enumeration(codes: type[IntEnum]) -> str:

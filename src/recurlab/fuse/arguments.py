@@ -1,7 +1,7 @@
-"""What the operators of a scan take, the tensors that they fill, and how both are handed to the kernels."""
+"""What a scan takes, the tensors that it fills, and how both are handed to the kernels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -9,11 +9,28 @@ from torch import Tensor
 from recurlab.fuse.kernel import Kernel, Work
 from recurlab.fuse.memory import empty, reused
 
-SCHEMA = (
-    "str cell, str kind, Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
-    "Tensor start, Tensor? dropout, Tensor? seed, Tensor? mask, Tensor? rows, Tensor? order, Tensor? places, "
-    "Tensor? cuts, float[] zoneout, bool hold, bool training, bool grad, str norm, Tensor? gain_ih, Tensor? gain_hh"
-)
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What of a scan is no tensor.
+
+    Attributes:
+        cell: the cell's token.
+        kind: of the recurrence: dense, diagonal or block.
+        zoneout: S probabilities.
+        hold: whether a masked step repeats the last output instead of giving 0.
+        training: whether zoneout uses random numbers, or the expectation.
+        grad: whether to keep what the gradient needs.
+        norm: the kind of layer normalisation, see `LayerNorm`; empty without it.
+    """
+
+    cell: str
+    kind: str
+    zoneout: tuple[float, ...]
+    hold: bool
+    training: bool
+    grad: bool
+    norm: str = ""
 
 
 @dataclass(slots=True)
@@ -21,14 +38,18 @@ class Arguments:
     """A cell over a sequence: T steps, B samples, D directions, I features, G gates, S states, H units.
 
     Attributes:
-        cell: the cell's token.
-        kind: of the recurrence: dense, diagonal or block.
+        setting: what is no tensor.
+        start: the states before the sequence: S of (D, B, H), float32 or float64 as all numbers here
+            but the input and its weight.
         input: (T, B, I), in the precision of the projection.
         weight_ih: (D*G*H, I), in the same.
-        weight_hh: (D, ...) with the recurrence's weight shape, float32 or float64 as all numbers
-            below; this tensor, the biases and `dropout` are without D where there is one direction.
+        weight_hh: (D, ...) with the recurrence's weight shape; this tensor, the biases, the gains
+            and `dropout` are without D where there is one direction.
         bias_ih, bias_hh: (D, G*H) or None.
-        start: (D, S, B, H), the states before the sequence.
+        gain_ih: (D, G*H), of layer normalisation: of the projected input; None without it.
+        gain_hh: (D, N*H), of the recurrences, the G gates first; where the step normalises a state,
+            N is G + 1, and the last H gains are that state's. `bias_hh` then has that shape too.
+            None if they are not normalised.
         dropout: (D, B, H), a factor on what enters the recurrence, or None.
         seed: int64, (D,), from which zoneout's random numbers are computed; None where it draws
             none.
@@ -37,67 +58,49 @@ class Arguments:
             of each step, the samples by their lengths, and of each row its place in the matrix of
             the input.
         cuts: boolean (D, T, B), True where a step is taken from a zero state, or None.
-        zoneout: S probabilities.
-        hold: whether a masked step repeats the last output instead of giving 0.
-        training: whether zoneout uses random numbers, or the expectation.
-        grad: whether to keep what the gradient needs.
-        norm: the kind of layer normalisation, see `LayerNorm`; empty without it.
-        gain_ih: (D, G*H), of layer normalisation: of the projected input; None without it.
-        gain_hh: (D, N*H), of the recurrences, the G gates first; where the step normalises a state,
-            N is G + 1, and the last H gains are that state's. `bias_hh` then has that shape too.
-            None if they are not normalised.
     """
 
-    cell: str
-    kind: str
+    setting: Setting
+    start: Sequence[Tensor]
     input: Tensor
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor | None
     bias_hh: Tensor | None
-    start: Tensor
-    dropout: Tensor | None
-    seed: Tensor | None
-    mask: Tensor | None
-    rows: Tensor | None
-    order: Tensor | None
-    places: Tensor | None
-    cuts: Tensor | None
-    zoneout: Sequence[float]
-    hold: bool
-    training: bool
-    grad: bool
-    norm: str
-    gain_ih: Tensor | None
-    gain_hh: Tensor | None
+    gain_ih: Tensor | None = None
+    gain_hh: Tensor | None = None
+    dropout: Tensor | None = None
+    seed: Tensor | None = None
+    mask: Tensor | None = None
+    rows: Tensor | None = None
+    order: Tensor | None = None
+    places: Tensor | None = None
+    cuts: Tensor | None = None
 
     @property
     def batch_first(self) -> bool:
-        """Whether the input lies in memory as (B, T, I); what is computed from it then does too."""
-        return self.input.stride(1) > self.input.stride(0)
-
-    def part(self, start: int, until: int) -> slice:
-        """Return where the steps from `start` to `until` - 1 lie in what is between input and output."""
-        return slice(start, until) if self.rows is None else slice(int(self.rows[start]), int(self.rows[until]))
-
-    def some(self, tensor: Tensor, part: slice) -> Tensor:
-        """Return a part of the rows of a tensor: the tensor itself, which takes no time, where they are all."""
-        return tensor if part.start == 0 and part.stop == tensor.shape[0] else tensor[part]
+        """Whether the input lies in memory as (B, T, I); the output and the input's gradient then do too."""
+        return not self.input.is_contiguous() and self.input.stride(1) > self.input.stride(0)
 
     def between(self, steps: int) -> tuple[int, ...]:
         """Return the shape, but its features, of so many steps between input and output: (T, B), or (N,) at most."""
         batch = self.input.shape[1]
         return (steps, batch) if self.places is None else (min(steps * batch, self.places.shape[0]),)
 
-    def matrix(self, tensor: Tensor) -> Tensor:
-        """Return a tensor (T, B, F) that lies in memory as the input does as a matrix (T*B, F), in that order."""
-        if self.batch_first:
-            tensor = tensor.transpose(0, 1)
-        return tensor.flatten(0, 1)
+    def matrix(self) -> Tensor:
+        """Return the input as it is, or a copy where its rows don't lie side by side in the order of `batch_first`."""
+        if self.input.is_contiguous():
+            return self.input
+        return self.input.transpose(0, 1).contiguous() if self.batch_first else self.input.contiguous()
 
-    def empty(self, features: int, dtype: torch.dtype, steps: int) -> Tensor:
-        """Return an empty tensor (steps, B, features) in the memory order of the input."""
-        return empty(self.start, steps, self.input.shape[1], features, dtype=dtype, swapped=self.batch_first)
+    def empty(self, features: int, dtype: torch.dtype) -> Tensor:
+        """Return an empty tensor (T, B, features) in the memory order of the input."""
+        return empty(self.start[0], *self.input.shape[:2], features, dtype=dtype, swapped=self.batch_first)
+
+
+TENSORS = tuple(field.name for field in fields(Arguments))[2:]
+# Those that may have a gradient, beside the states.
+LEAVES = ("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
 
 
 @dataclass(slots=True)
@@ -107,8 +110,8 @@ class Results:
     Where a batch is packed, x, saved, recur and entering have one dimension N instead of T, B.
 
     Attributes:
+        end: the states after the sequence: S of (D, B, H).
         output: (T, B, D*H).
-        end: (D, S, B, H), the states after the sequence.
         x: (T, B, D*G*H), the projected input, or what the gradient needs in its place.
         saved: (D, S-1, T, B, H), the other states after each step, or None.
         recur: (D, T, B, n*H), R h of the gates that use W x and R h separately, or None.
@@ -121,62 +124,68 @@ class Results:
             step, or None.
     """
 
+    end: Sequence[Tensor]
     output: Tensor
-    end: Tensor
     x: Tensor
-    saved: Tensor | None
-    recur: Tensor | None
-    entering: Tensor | None
-    origin: Tensor | None
-    moments: Tensor | None
+    saved: Tensor | None = None
+    recur: Tensor | None = None
+    entering: Tensor | None = None
+    origin: Tensor | None = None
+    moments: Tensor | None = None
+
+
+KEPT = tuple(field.name for field in fields(Results))[1:]
 
 
 def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
     """Return the empty tensors that a scan fills; x is for so many steps."""
-    directions, states, batch, units = given.start.shape
-    steps, gates, shape = given.input.shape[0], directions * len(made.cell.gates) * units, given.between(x_steps)
-    cell, storage = made.cell, made.storage
-    output = given.empty(directions * units, storage, steps)
-    x = reused(given.start, *shape, gates, dtype=storage, swapped=given.batch_first and len(shape) > 1)
-    shape = given.between(steps)
-    results = Results(output, torch.empty_like(given.start), x, None, None, None, None, None)
-    if not given.grad:
+    like, cell, storage = given.start[0], made.cell, made.storage
+    directions, batch, units = like.shape
+    shape, swapped = given.between(x_steps), given.batch_first and not made.complete(given.input.dtype)
+    results = Results(
+        [torch.empty_like(state) for state in given.start],
+        given.empty(directions * units, storage),
+        reused(like, *shape, directions * len(cell.gates) * units, dtype=storage, swapped=swapped),
+    )
+    if not given.setting.grad:
         return results
+    steps = given.input.shape[0]
+    shape = given.between(steps)
     whole = given.mask is None and given.cuts is None and (given.rows is None or directions == 1)
-    if states > 1:
-        results.saved = reused(given.start, directions, states - 1, *shape, units, dtype=storage)
+    if len(given.start) > 1:
+        results.saved = reused(like, directions, len(given.start) - 1, *shape, units, dtype=storage)
     if made.kind == "dense":
         if made.kept_gates:
-            kept = len(made.kept_gates) * units
-            results.recur = reused(given.start, directions, *shape, kept, dtype=storage)
+            results.recur = reused(like, directions, *shape, len(made.kept_gates) * units, dtype=storage)
         plain = made.operand_is_state and given.dropout is None and whole
         phases = len(cell.phases) - int(plain)
         if phases > 0:
-            results.entering = reused(given.start, directions, phases, *shape, units, dtype=storage)
+            results.entering = reused(like, directions, phases, *shape, units, dtype=storage)
     if made.normalized:
-        results.moments = reused(given.start, directions, *shape, made.moments, dtype=storage)
+        results.moments = reused(like, directions, *shape, made.moments, dtype=storage)
     if made.keeps_origins and not whole:
-        results.origin = given.start.new_empty(directions, steps, batch, dtype=torch.int32)
+        results.origin = like.new_empty(directions, steps, batch, dtype=torch.int32)
     return results
 
 
-def work(given: Arguments, results: Results) -> Work:
-    """Return the call of a kernel's forward."""
-    return Work(
+def work(made: Kernel, given: Arguments, results: Results, chunk: int) -> Work:
+    """Return the call of a kernel's forward, which takes so many steps at a time where it is complete."""
+    setting = given.setting
+    call = Work(
+        start=given.start,
+        end=results.end,
         x=results.x,
         weight=given.weight_hh,
         output=results.output,
-        start=given.start,
-        end=results.end,
-        steps=(0, given.input.shape[0]),
-        width=1 if given.kind == "diagonal" else given.weight_hh.shape[-1],
+        chunk=chunk,
+        width=1 if setting.kind == "diagonal" else given.weight_hh.shape[-1],
+        zoneout=setting.zoneout,
+        hold=setting.hold,
+        training=setting.training,
+        grad=setting.grad,
         mask=given.mask,
         rows=given.rows,
         order=given.order,
-        zoneout=given.zoneout,
-        hold=given.hold,
-        training=given.training,
-        grad=given.grad,
         bias_ih=given.bias_ih,
         bias_hh=given.bias_hh,
         dropout=given.dropout,
@@ -190,3 +199,7 @@ def work(given: Arguments, results: Results) -> Work:
         gain_hh=given.gain_hh,
         moments=results.moments,
     )
+    if made.complete(given.input.dtype):
+        call.input, call.weight_ih, call.places = given.matrix(), given.weight_ih.contiguous(), given.places
+        call.by_sample = given.batch_first
+    return call

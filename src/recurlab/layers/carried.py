@@ -57,13 +57,13 @@ class CarryingLayer(RecurrentWeights):
 
     def __getstate__(self) -> dict[str, Any]:
         # Of an autograd graph, and of these weights, which a copy is not part of and does not have.
-        return {**vars(self), "_activity": None, "_stepper": None}
+        return {**vars(self), "_activity": None, "_direct": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CarryingLayer":
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         # Not by `__getstate__`, which `torch.nn.utils.parametrize` replaces by one that refuses.
-        vars(twin).update(copy.deepcopy({**vars(self), "_activity": None, "_stepper": None}, memo))
+        vars(twin).update(copy.deepcopy({**vars(self), "_activity": None, "_direct": None}, memo))
         return twin
 
     def _initial_state(self, given: Tensor | State | None, sequence: Sequence) -> State:

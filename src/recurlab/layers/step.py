@@ -1,38 +1,18 @@
 """One step of a layer at a time, as for an agent or a stream."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.module import _has_any_global_hook
 
-from recurlab.backends.call import transformed
 from recurlab.cells.cell import State
 from recurlab.errors import RecurlabError
-from recurlab.fuse.cpu import compiler
-from recurlab.fuse.cpu.kernel import CpuKernel
-from recurlab.fuse.cpu.step import SAMPLES, Stepper
-from recurlab.fuse.observers import observed
-from recurlab.fuse.registry import STORAGES, kernel
-from recurlab.layers.carried import CarryingLayer
-from recurlab.layers.regularizers import Regularizer
+from recurlab.fuse.cpu.step import SAMPLES
+from recurlab.layers.direct import ENDLESS, DirectLayer
 from recurlab.layers.state import repeated
 
-ENDLESS = ("bidirectional", "go_backwards")  # options that need whole sequences
-Key = tuple[object, ...]
 
-
-class SteppingLayer(CarryingLayer):
-    """A layer that also runs step by step; its attributes are those of `recurlab.RNN`."""
-
-    go_backwards: bool
-    batch_first: bool
-    backend: str
-    zoneout: tuple[float, ...]
-    dropout: float
-    recurrent_dropout: float
-    dropconnect: float
-    activity_regularizer: Regularizer | None
-    backends_used: dict[int, str]
-    _stepper: tuple[Key, Stepper | None] | None = None
+class SteppingLayer(DirectLayer):
+    """A layer that also runs step by step."""
 
     def step(
         self, input: Tensor, hx: Tensor | State | None = None, *, resets: Tensor | None = None
@@ -90,38 +70,27 @@ class SteppingLayer(CarryingLayer):
             hx = self.carried_state
         start = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
         unbatched = input.dim() == 1
-        if self._is_seen() or self._is_noisy() or not self._fits(input, start, resets, unbatched):
+        if self._is_hooked() or self._is_seen() or self._is_noisy() or not self._fits(input, start, resets, unbatched):
             return None
-        stepper = self._stepper_for(input.dtype)
-        if stepper is None:
+        direct = self._direct_for(input.dtype)
+        if direct is None:
             return None
-        output, end = stepper.run(input.unsqueeze(0) if unbatched else input, start, resets)
-        if self.backends_used[0] != "fused":
-            self.backends_used.update(dict.fromkeys(self.backends_used, "fused"))
+        output, end = direct.stepper.run(input.unsqueeze(0) if unbatched else input, start, resets)
+        self._note_fused()
         if self.stateful:
             self._leave(tuple(end), [])
         if unbatched:
             output, end = output[0], [state[:, 0] for state in end]
         return output, end[0] if len(end) == 1 else tuple(end)
 
-    def _is_seen(self) -> bool:
-        """Return whether hooks, modes or transforms of torch are to see the call, or change it."""
+    def _is_hooked(self) -> bool:
+        """Return whether hooks are to see the call, or it repeats one whose state is gone."""
         return (
             bool(self._forward_hooks)
             or bool(self._forward_pre_hooks)
             or _has_any_global_hook()  # type: ignore[no-untyped-call]
-            or observed()
-            or torch.is_autocast_enabled("cpu")
-            or transformed()
             or (self.stateful and repeated())
         )
-
-    def _is_noisy(self) -> bool:
-        """Return whether a step draws masks, or adds to the penalty."""
-        if not self.training:
-            return False
-        rates = (*self.zoneout, self.dropout, self.recurrent_dropout, self.dropconnect)
-        return any(rates) or self.activity_regularizer is not None
 
     def _fits(self, input: Tensor, start: State | None, resets: Tensor | None, unbatched: bool) -> bool:
         """Return whether the shapes are right, and the tensors plain ones in the memory of the host."""
@@ -145,33 +114,3 @@ class SteppingLayer(CarryingLayer):
             and resets.is_contiguous()
             and resets.is_cpu
         )
-
-    def _stepper_for(self, dtype: torch.dtype) -> Stepper | None:
-        """Return the compiled step of the weights as they are, or None."""
-        weights = [*self._parameters.values()]
-        key = (self.backend, dtype, self.zoneout, *[weight.data_ptr() for weight in weights if weight is not None])
-        if self._stepper is None or self._stepper[0] != key:
-            self._stepper = key, self._made_stepper(dtype)
-        return self._stepper[1]
-
-    def _made_stepper(self, dtype: torch.dtype) -> Stepper | None:
-        names = self._names()
-        if any(getattr(self, key) for key in ENDLESS) or self.layer_norm or set(names) != set(self._parameters):
-            return None
-        for weight in self._parameters.values():
-            if type(weight) is not nn.Parameter or weight.dtype != dtype or not weight.is_contiguous():
-                return None
-            if not weight.is_cpu:
-                return None
-        if self.backend not in ("auto", "fused") or dtype not in STORAGES["cpu"] or compiler.unavailable() is not None:
-            return None
-        try:
-            made = kernel(self.cell.token, self.recurrence.kind, dtype, torch.device("cpu"))
-        except RecurlabError:
-            return None
-        assert isinstance(made, CpuKernel)
-        layers = [
-            tuple(getattr(self, name + suffix, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            for _, suffix in self._suffixes()
-        ]
-        return Stepper(made, layers, self.recurrence.fan_in(self.hidden_size), self.zoneout)

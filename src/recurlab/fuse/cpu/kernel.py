@@ -1,6 +1,7 @@
 """A cell's kernels on a CPU: from tensors to the C structs that the kernels read, and the call."""
 
 import ctypes
+from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,7 @@ from recurlab.fuse.kernel import Kernel, Work
 TEAMWORK = 1 << 18  # weights times samples and one from which on it pays to share a step of the dense kernel
 LEAST = 16  # steps of the dense kernel at a time, since it packs its weights each time
 LARGE, FEW = 1 << 17, 8  # weights that do not fit into a core's caches, and samples that do not make up for it
+MANY = 256  # kinds of calls of which the numbers are kept
 CHUNK = 8 << 20  # bytes of the projected input, or its gradient, that are worked on at a time, to stay in the caches
 
 
@@ -27,13 +29,14 @@ openmp.prepare_forks()
 class CpuKernel(Kernel):
     """The kernels of one cell, recurrence and dtype, compiled at once."""
 
-    packs = True
-
     def __init__(self, cell: Cell, kind: str, dtype: torch.dtype, norm: str) -> None:
         super().__init__(cell, kind, dtype, dtype, norm)
         self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
         self.library = load(cpu_source(self.text, self.structs.text, kind, dtype, norm))
-        product.compiled(dtype)  # compiled now, not in the middle of a step
+        self.library.forward.argtypes = self.library.backward.argtypes = [ctypes.c_char_p]
+        self.library.forward.restype = self.library.backward.restype = None
+        self.product = ctypes.cast(product.compiled(dtype), ctypes.c_void_p).value
+        self._known: dict[Hashable, dict[str, Any]] = {}  # the numbers of calls, by what they follow from
 
     @cached_property
     def step(self) -> Any:
@@ -48,23 +51,18 @@ class CpuKernel(Kernel):
         return self.kind == "dense" or self.normalized
 
     def forward(self, work: Work) -> None:
-        self.library.forward(ctypes.byref(self._problem(work)))
+        self.library.forward(self._problem(work))
 
     def backward(self, work: Work) -> None:
-        self.library.backward(ctypes.byref(self._problem(work)))
+        self.library.backward(self._problem(work))
 
-    def multiply(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False, **picked: Tensor | None) -> None:
-        if left.dtype == right.dtype == out.dtype == self.storage:
-            product.multiply(out, left, right, add=add, **picked)
-        else:
-            super().multiply(out, left, right, add=add, **picked)
+    def complete(self, projected: torch.dtype) -> bool:
+        return projected == self.storage
 
-    def parts(self, work: Work) -> int:
-        return -(-work.output.shape[1] // (PART if self.grouped else SAMPLES))
-
-    def steps_at_a_time(self, start: Tensor, steps: int) -> int:
-        directions, _, batch, units = start.shape
-        if directions > 1:  # they come from both ends
+    def chunk(self, projected: torch.dtype, start: Tensor, steps: int, *, back: bool) -> int:
+        directions, batch, units = start.shape
+        # The two directions come from both ends.
+        if directions > 1 or not self.complete(projected) or (self.kind == "diagonal" and not back):
             return steps
         least = LEAST if self.kind == "dense" else 1
         return min(steps, max(least, CHUNK // (max(1, batch) * len(self.cell.gates) * units * start.element_size())))
@@ -90,11 +88,33 @@ class CpuKernel(Kernel):
             blocks //= 2
         return SAMPLES, blocks, threads
 
-    def _problem(self, work: Work) -> ctypes.Structure:
-        samples, blocks, threads = self._items(work)
-        numbers = {
-            **self.numbers(work), "width": work.width, "x_from": work.x_from, "from": work.steps[0],
-            "until": work.steps[1], "samples": samples, "blocks": blocks, "threads": threads,
-            "limit": [limit(p) for p in work.zoneout], "rows": address(work.rows), "order": address(work.order),
+    def _problem(self, work: Work) -> bytes:
+        """Return the bytes of the struct `Problem` of a call."""
+        d_output, d_x = work.d_output, work.d_x
+        key = (
+            work.output.shape, work.output.stride(), work.x.stride(), d_output if d_output is None else d_output.stride(),
+            d_x if d_x is None else d_x.stride(), work.start[0].shape, work.width, work.hold, work.training, work.grad,
+            work.zoneout, work.chunk, work.rows is None, work.input if work.input is None else work.input.shape,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        numbers = self._known.get(key)
+        if numbers is None:
+            if len(self._known) >= MANY:
+                self._known.clear()
+            numbers = self._known[key] = self._numbers(work)
+        problem = {
+            **numbers, "by_sample": work.by_sample, "mask": address(work.mask), "rows": address(work.rows),
+            "order": address(work.order), "places": address(work.places), "input": address(work.input),
+            "weight_ih": address(work.weight_ih), "d_input": address(work.d_input),
+            "d_weight_ih": address(work.d_weight_ih),
         }  # fmt: skip
-        return self.structs.filled(numbers, work, work.directions)
+        return self.structs.packed(problem, work, work.directions)
+
+    def _numbers(self, work: Work) -> dict[str, Any]:
+        samples, blocks, threads = self._items(work)
+        return {
+            **self.numbers(work), "width": work.width, "x_from": 0, "from": 0, "until": len(work.output),
+            "chunk": work.chunk, "samples": samples, "blocks": blocks, "threads": threads, "workers": torch.get_num_threads(),
+            "features": 0 if work.input is None else work.input.shape[2], "product": self.product,
+            "limit": [limit(p) for p in work.zoneout],
+        }  # fmt: skip

@@ -3,6 +3,8 @@
 import ctypes
 import struct
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ class Stepper:
         width: int,
         zoneout: Sequence[float],
     ) -> None:
-        self._call = made.step
+        self._made = made
         first = layers[0][0]
         assert first is not None
         self._states, self.units = len(made.cell.states), first.shape[0] // len(made.cell.gates)
@@ -54,6 +56,10 @@ class Stepper:
         self._packer = struct.Struct(f"{4 + 2 * self._states}P5l{self._states}{CODES[made.storage]}")
         numbers = sum(tensor.numel() for layer in layers for tensor in layer if tensor is not None)
         self._shared = numbers >= SHARED
+
+    @cached_property
+    def _call(self) -> Any:
+        return self._made.step  # compiled when first needed
 
     def run(self, input: Tensor, start: Sequence[Tensor] | None, resets: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Return the output (B, H) and the states after the step, (layers, B, H) each.

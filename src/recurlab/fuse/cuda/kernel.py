@@ -11,7 +11,7 @@ from torch import Tensor
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
 from recurlab.errors import RecurlabError
-from recurlab.fuse import measured
+from recurlab.fuse import measured, products
 from recurlab.fuse.abi import Structs, address
 from recurlab.fuse.cuda import dense_plan, diagonal_plan, gpu, nvrtc
 from recurlab.fuse.cuda.faults import Fault, fault_of, watch
@@ -69,22 +69,48 @@ class CudaKernel(Kernel):
         if plan.chunks > 1:
             variables = len(self.cell.states) + int(_noisy(work))
             work.transfer, work.carry = (
-                work.start.new_empty(work.directions, plan.chunks, rows, *work.start.shape[2:])
+                work.start[0].new_empty(work.directions, plan.chunks, rows, *work.start[0].shape[1:])
                 for rows in ((variables + 1) * variables, variables)
             )
+        sums, totals = self._sums(work, plan)
         problem, kept = self._problem(work, plan)
         if plan.chunks > 1:
             self._launch(plan, "transfer", problem)
             self._launch(plan, "combine", problem)
         self._launch(plan, "backward", problem)
         del kept
-        work.transfer = work.carry = None
+        self._add_up(work, sums, totals)
+        if self.kind == "dense":
+            products.of_recurrence(self, work)
 
-    def parts(self, work: Work) -> int:
-        return self._plan(work, backward=True).parts
+    def _sums(self, work: Work, plan: Plan) -> tuple[Tensor, list[Tensor | None]]:
+        """Give a call sums over time, (D, parts, G*H) each; return them and the tensors for their totals."""
+        assert work.d_end is not None
+        assert work.d_start is not None
+        diagonal = self.kind == "diagonal"
+        totals = [work.d_bias_ih, work.d_bias_hh, *([work.d_weight if self.cell.phases else None] * diagonal)]
+        rows = len(self.cell.gates) * work.units
+        sums = work.start[0].new_zeros(len(totals), work.directions, plan.parts, rows)
+        work.d_bias_ih, work.d_bias_hh = sums[0], sums[1]
+        if diagonal:
+            work.d_weight = sums[2]
+        # The states' gradient starts as that of the last ones and ends as that of the first.
+        for gradient, given in zip(work.d_start, work.d_end, strict=True):
+            gradient.zero_() if given is None else gradient.copy_(given)
+        work.d_end = work.d_start
+        return sums, totals
 
-    def steps_at_a_time(self, start: Tensor, steps: int) -> int:
-        return steps
+    def _add_up(self, work: Work, sums: Tensor, totals: list[Tensor | None]) -> None:
+        """Set the totals, where they are wanted, to the sums of all parts."""
+        found = sums.sum(2)
+        recurrent = {gate for phase in self.cell.phases for gate in phase}
+        for g, gate in enumerate(self.cell.gates):
+            if gate in recurrent and gate not in self.own_gates:  # its two biases have one gradient
+                at = slice(g * work.units, (g + 1) * work.units)
+                found[1, :, at] = found[0, :, at]
+        for total, each in zip(totals, found, strict=True):
+            if total is not None:
+                total.copy_(each.view(total.shape))
 
     def unfit(self, units: int, width: int) -> str | None:
         if self.kind == "diagonal":
@@ -166,7 +192,7 @@ class CudaKernel(Kernel):
             kept.append(work.x.new_zeros(plan.teams, dtype=torch.int32))
         exchange, counters = map(address, kept or (None, None))
         numbers = {
-            **self.numbers(work), "chunks": plan.chunks, "chunk_steps": -(-len(work.output) // plan.chunks),
+            **self.numbers(work), "mask": address(work.mask), "chunks": plan.chunks, "chunk_steps": -(-len(work.output) // plan.chunks),
             "exchange": exchange, "exchange_size": plan.exchange // 16, "counters": counters,
             "limit": [max(0, limit(p)) for p in work.zoneout],
         }  # fmt: skip

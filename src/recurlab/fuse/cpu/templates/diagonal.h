@@ -1,4 +1,5 @@
 #pragma once
+#include "pass.h"
 #include "zoneout.h"
 #include "../../templates/stages.h"
 
@@ -255,14 +256,18 @@ template <class F> static void with_kind(const Problem &p, const F &f) {
 }
 
 void run_forward(const Problem &p) {
-    with_kind(p, [&](auto noisy, auto packed) {
-        parallel(items_of(p), p.threads,
-            [&](long i) { forward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(p, i)); });
+    pass_forward(p, [](const Problem &part) {
+        with_kind(part, [&](auto noisy, auto packed) {
+            parallel(items_of(part), part.threads,
+                [&](long i) { forward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(part, i)); });
+        });
     });
 }
 void run_backward(const Problem &p) {
-    with_kind(p, [&](auto noisy, auto packed) {
-        parallel(items_of(p), p.threads,
-            [&](long i) { backward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(p, i)); });
+    pass_backward(p, SAMPLES, [](const Problem &part) {
+        with_kind(part, [&](auto noisy, auto packed) {
+            parallel(items_of(part), part.threads,
+                [&](long i) { backward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(part, i)); });
+        });
     });
 }

@@ -103,11 +103,11 @@ struct Direction {
     real *d_held;                   // (B, H) or null: the gradient of outputs held, carried from call to call
     Store *d_recur;                 // (T, B, OWN*H): dense gradients of the products that differ from d_x
     real *d_start[S];               // (B, H)
-    real *d_weight;                 // (parts, G*H), as the next two; the caller sums up the parts
-    real *d_bias_ih;
-    real *d_bias_hh;
-    real *d_gain_ih;                // (parts, N*H), as all sums are with layer normalisation
-    real *d_gain_hh;
+    real *d_weight;                 // of a pass as `weight`; a diagonal loop has sums, (parts, G*H)
+    real *d_bias_ih;                // (G*H,), or null; a loop has sums, (parts, N*H)
+    real *d_bias_hh;                // (N*H,), or null; N is G without layer normalisation
+    real *d_gain_ih;                // (G*H,), or null
+    real *d_gain_hh;                // (N*H,), or null
 };
 static_assert(sizeof(Direction) == 216, "as Python fills it");
 static_assert(OFFSET_OF(Direction, x) == 0 && sizeof(Direction::x) == 8, "");
@@ -151,23 +151,35 @@ struct Problem {
     long d_sample;
     long d_x_step;                  // of d_x
     long d_x_sample;
-    long from;                      // of this call of the diagonal backward: its first step, as a direction counts them
+    long from;                      // of a loop over some steps: the first one, as a direction counts them
     long until;                     // the step after its last one
+    long chunk;                     // the most steps of a loop
+    long features;                  // I, of the input
     long samples;                   // of an item of work
     long blocks;                    // vectors of units of an item of the diagonal kernel
     int directions;
-    int threads;
+    int threads;                    // of a loop
+    int workers;                    // threads of a product
+    // whether the caller's matrices, of the input and the output, have the steps of a sample side by side: (B, T), not
+    // (T, B)
+    int by_sample;
     int hold;                       // whether a masked step repeats the last output
     int training;                   // whether zoneout uses what is drawn, or the expectation
     int grad;                       // whether a backward follows
     const unsigned char *mask;      // (T, B) or null: steps that count
     const long *rows;               // (T + 1,) or null: the first row of each step in a packed batch, see problem.h
     const long *order;              // (B,) or null: the place of each sample of a packed batch in the caller's
+    const long *places;             // (N,) or null: where the rows of a packed batch lie in the caller's matrices
+    const Store *input;             // (T*B, I), or null where x is given and d_x is wanted
+    const Store *weight_ih;         // (directions*G*H, I)
+    Store *d_input;                 // (T*B, I) or null
+    Store *d_weight_ih;             // (directions*G*H, I)
+    void *product;                  // the function that multiplies, see matrices.h
     real zoneout[S];                // probabilities
     long long limit[S];             // the largest word by which zoneout keeps a unit; -1: none
     Direction direction[2];
 };
-static_assert(sizeof(Problem) == 632, "as Python fills it");
+static_assert(sizeof(Problem) == 704, "as Python fills it");
 static_assert(OFFSET_OF(Problem, steps) == 0 && sizeof(Problem::steps) == 8, "");
 static_assert(OFFSET_OF(Problem, batch) == 8 && sizeof(Problem::batch) == 8, "");
 static_assert(OFFSET_OF(Problem, units) == 16 && sizeof(Problem::units) == 8, "");
@@ -183,16 +195,26 @@ static_assert(OFFSET_OF(Problem, d_x_step) == 88 && sizeof(Problem::d_x_step) ==
 static_assert(OFFSET_OF(Problem, d_x_sample) == 96 && sizeof(Problem::d_x_sample) == 8, "");
 static_assert(OFFSET_OF(Problem, from) == 104 && sizeof(Problem::from) == 8, "");
 static_assert(OFFSET_OF(Problem, until) == 112 && sizeof(Problem::until) == 8, "");
-static_assert(OFFSET_OF(Problem, samples) == 120 && sizeof(Problem::samples) == 8, "");
-static_assert(OFFSET_OF(Problem, blocks) == 128 && sizeof(Problem::blocks) == 8, "");
-static_assert(OFFSET_OF(Problem, directions) == 136 && sizeof(Problem::directions) == 4, "");
-static_assert(OFFSET_OF(Problem, threads) == 140 && sizeof(Problem::threads) == 4, "");
-static_assert(OFFSET_OF(Problem, hold) == 144 && sizeof(Problem::hold) == 4, "");
-static_assert(OFFSET_OF(Problem, training) == 148 && sizeof(Problem::training) == 4, "");
-static_assert(OFFSET_OF(Problem, grad) == 152 && sizeof(Problem::grad) == 4, "");
-static_assert(OFFSET_OF(Problem, mask) == 160 && sizeof(Problem::mask) == 8, "");
-static_assert(OFFSET_OF(Problem, rows) == 168 && sizeof(Problem::rows) == 8, "");
-static_assert(OFFSET_OF(Problem, order) == 176 && sizeof(Problem::order) == 8, "");
-static_assert(OFFSET_OF(Problem, zoneout) == 184 && sizeof(Problem::zoneout) == 4, "");
-static_assert(OFFSET_OF(Problem, limit) == 192 && sizeof(Problem::limit) == 8, "");
-static_assert(OFFSET_OF(Problem, direction) == 200 && sizeof(Problem::direction) == 432, "");
+static_assert(OFFSET_OF(Problem, chunk) == 120 && sizeof(Problem::chunk) == 8, "");
+static_assert(OFFSET_OF(Problem, features) == 128 && sizeof(Problem::features) == 8, "");
+static_assert(OFFSET_OF(Problem, samples) == 136 && sizeof(Problem::samples) == 8, "");
+static_assert(OFFSET_OF(Problem, blocks) == 144 && sizeof(Problem::blocks) == 8, "");
+static_assert(OFFSET_OF(Problem, directions) == 152 && sizeof(Problem::directions) == 4, "");
+static_assert(OFFSET_OF(Problem, threads) == 156 && sizeof(Problem::threads) == 4, "");
+static_assert(OFFSET_OF(Problem, workers) == 160 && sizeof(Problem::workers) == 4, "");
+static_assert(OFFSET_OF(Problem, by_sample) == 164 && sizeof(Problem::by_sample) == 4, "");
+static_assert(OFFSET_OF(Problem, hold) == 168 && sizeof(Problem::hold) == 4, "");
+static_assert(OFFSET_OF(Problem, training) == 172 && sizeof(Problem::training) == 4, "");
+static_assert(OFFSET_OF(Problem, grad) == 176 && sizeof(Problem::grad) == 4, "");
+static_assert(OFFSET_OF(Problem, mask) == 184 && sizeof(Problem::mask) == 8, "");
+static_assert(OFFSET_OF(Problem, rows) == 192 && sizeof(Problem::rows) == 8, "");
+static_assert(OFFSET_OF(Problem, order) == 200 && sizeof(Problem::order) == 8, "");
+static_assert(OFFSET_OF(Problem, places) == 208 && sizeof(Problem::places) == 8, "");
+static_assert(OFFSET_OF(Problem, input) == 216 && sizeof(Problem::input) == 8, "");
+static_assert(OFFSET_OF(Problem, weight_ih) == 224 && sizeof(Problem::weight_ih) == 8, "");
+static_assert(OFFSET_OF(Problem, d_input) == 232 && sizeof(Problem::d_input) == 8, "");
+static_assert(OFFSET_OF(Problem, d_weight_ih) == 240 && sizeof(Problem::d_weight_ih) == 8, "");
+static_assert(OFFSET_OF(Problem, product) == 248 && sizeof(Problem::product) == 8, "");
+static_assert(OFFSET_OF(Problem, zoneout) == 256 && sizeof(Problem::zoneout) == 4, "");
+static_assert(OFFSET_OF(Problem, limit) == 264 && sizeof(Problem::limit) == 8, "");
+static_assert(OFFSET_OF(Problem, direction) == 272 && sizeof(Problem::direction) == 432, "");

@@ -2,6 +2,7 @@
 #include "normalized_forward.h"
 #include "normalized_backward.h"
 #include "dense_threads.h"
+#include "pass.h"
 
 // Memory for the groups of a layer with layer normalisation, and their run.
 
@@ -38,5 +39,9 @@ static void run_group(const Problem &p, const Groups &groups, const real *packed
     back ? backward_group(group) : forward_group(group);
 }
 
-void run_forward(const Problem &p) { run(p, false, room_for, run_group); }
-void run_backward(const Problem &p) { run(p, true, room_for, run_group); }
+void run_forward(const Problem &p) {
+    pass_forward(p, [](const Problem &part) { run(part, false, room_for, run_group); });
+}
+void run_backward(const Problem &p) {
+    pass_backward(p, PART, [](const Problem &part) { run(part, true, room_for, run_group); });
+}
