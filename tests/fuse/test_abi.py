@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recurlab.errors import RecurlabError
-from recurlab.fuse.abi import DIRECTION, PHASES, PROBLEM, SIDE_BY_SIDE, STATES, Structs
+from recurlab.fuse.abi import CALL, DIRECTION, PHASES, PROBLEM, SIDE_BY_SIDE, STATES, Structs
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cuda.faults import Fault
 from recurlab.fuse.kernel import Work
@@ -33,27 +33,33 @@ def structs(device, real, states, phases):
 
 
 def test_a_call_has_the_tensors_of_the_table():
-    assert {field.name for field in DIRECTION} <= {field.name for field in fields(Work)}
+    assert {field.name for field in (*CALL, *DIRECTION)} <= {field.name for field in fields(Work)}
 
 
 @cases
 @pytest.mark.parametrize("directions", [1, 2])
 def test_each_value_is_in_the_field_of_its_name(device, real, states, phases, directions):
     sizes, numbered = {STATES: states, PHASES: max(1, phases)}, count(1)
-    own = [[f for f in table if f.device in ("", device) and f.type != "Fault"] for table in (DIRECTION, PROBLEM)]
+    tables = (DIRECTION, PROBLEM, CALL)
+    own = [[f for f in table if f.device in ("", device) and f.type != "Fault"] for table in tables]
     numbers = {f.name: [next(numbered) for _ in range(sizes[f.size])] if f.size else next(numbered) for f in own[1]}
     # Of an array of tensors all but the first are given, if it has more than one; the cuts are null.
-    tensors = {}
+    tensors = {f.name: torch.empty(3) for f in own[2]}
     for f in own[0]:
         count_given = max(1, sizes[f.size] - 1) if f.size else 0
         shape = (2, 3, 4 * directions) if f.name in SIDE_BY_SIDE else (directions, *[count_given] * bool(f.size), 5)
         tensors[f.name] = torch.empty(shape)
-    tensors["cuts"] = None
+    tensors["cuts"] = tensors["mask"] = None
 
-    filled = structs(device, real, states, phases).filled(numbers, SimpleNamespace(**tensors), directions)
+    as_list = {"start": list(tensors["start"].unbind(1))} if directions == 1 else {}
+    work = SimpleNamespace(**{**tensors, **as_list})
+    filled = structs(device, real, states, phases).filled(numbers, work, directions)
     for name, value in numbers.items():
         found = getattr(filled, name)
         assert (list(found) if isinstance(found, ctypes.Array) else found or 0) == value, name
+    for f in own[2]:
+        given = tensors[f.name]
+        assert getattr(filled, f.name) == (None if given is None else given.data_ptr()), f.name
     for d in range(2):
         for f in own[0]:
             found, tensor = getattr(filled.direction[d], f.name), tensors[f.name]

@@ -6,6 +6,7 @@ import torch._dynamo.testing
 import torch.utils.checkpoint
 from torch.testing import assert_close
 
+from recurlab.fuse.scan import NAMES
 from variants import FEATURES, NOISE, VARIANTS, Model, draw, everything, make
 
 pytestmark = pytest.mark.usefixtures("able")
@@ -36,8 +37,9 @@ def operator_arguments(variant, full, grad, batch_first=False):
     kept = [
         a.detach().clone().requires_grad_(a.is_floating_point() and grad) if torch.is_tensor(a) else a for a in args
     ]
-    if kept[8] is not None:
-        kept[8] = kept[8].detach()  # masks take no gradient
+    dropout = NAMES.index("dropout")
+    if kept[dropout] is not None:
+        kept[dropout] = kept[dropout].detach()  # masks take no gradient
     return layer, tuple(kept)  # the layer keeps its cell known
 
 
@@ -56,9 +58,9 @@ def test_the_operator_of_the_gradient_keeps_the_rules_of_torch(name):
     alive, args = operator_arguments(VARIANTS[name], True, True)
     results = torch.ops.recurlab.scan.default(*args)
     args = tuple(a.detach() if torch.is_tensor(a) else a for a in args)
-    results = tuple(r.detach() for r in results)
+    end, *results = (r.detach() for r in results)
     checks = ("test_schema", "test_faketensor")
-    for d_end in (None, torch.ones_like(results[1])):
+    for d_end in (None, torch.ones_like(end)):
         rest = (torch.ones_like(results[0]), d_end, True)
         torch.library.opcheck(torch.ops.recurlab.scan_backward.default, (*args, *results, *rest), test_utils=checks)
     assert alive.cell is not None

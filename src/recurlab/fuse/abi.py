@@ -86,7 +86,32 @@ DIRECTION = (
     Field("real *", "transfer", "(chunks, (VARS + 1) * VARS, B, H), see diagonal_chunks.h", device="cuda"),
     Field("real *", "carry", "(chunks, VARS, B, H): the gradient that enters each chunk", device="cuda"),
 )  # fmt: skip
-PROBLEM = (
+CALL = (  # what all directions share: tensors
+    Field("const unsigned char *", "mask", "(T, B) or null: steps that count"),
+    Field(
+        "const long *",
+        "rows",
+        "(T + 1,) or null: the first row of each step in a packed batch, see problem.h",
+        device="cpu",
+    ),
+    Field(
+        "const long *",
+        "order",
+        "(B,) or null: the place of each sample of a packed batch in the caller's",
+        device="cpu",
+    ),
+    Field(
+        "const long *",
+        "places",
+        "(N,) or null: where the rows of a packed batch lie in the caller's matrices",
+        device="cpu",
+    ),
+    Field("const Store *", "input", "(T*B, I), or null where x is given and d_x is wanted", device="cpu"),
+    Field("const Store *", "weight_ih", "(directions*G*H, I)", device="cpu"),
+    Field("Store *", "d_input", "(T*B, I) or null", device="cpu"),
+    Field("Store *", "d_weight_ih", "(directions*G*H, I)", device="cpu"),
+)
+PROBLEM = (  # numbers
     Field("long", "steps", ""),
     Field("long", "batch", ""),
     Field("long", "units", ""),
@@ -121,17 +146,6 @@ PROBLEM = (
     Field("int", "hold", "whether a masked step repeats the last output"),
     Field("int", "training", "whether zoneout uses what is drawn, or the expectation"),
     Field("int", "grad", "whether a backward follows"),
-    Field("const unsigned char *", "mask", "(T, B) or null: steps that count"),
-    Field("const long *", "rows", "(T + 1,) or null: the first row of each step in a packed batch, see problem.h",
-          device="cpu"),
-    Field("const long *", "order", "(B,) or null: the place of each sample of a packed batch in the caller's",
-          device="cpu"),
-    Field("const long *", "places", "(N,) or null: where the rows of a packed batch lie in the caller's matrices",
-          device="cpu"),
-    Field("const Store *", "input", "(T*B, I), or null where x is given and d_x is wanted", device="cpu"),
-    Field("const Store *", "weight_ih", "(directions*G*H, I)", device="cpu"),
-    Field("Store *", "d_input", "(T*B, I) or null", device="cpu"),
-    Field("Store *", "d_weight_ih", "(directions*G*H, I)", device="cpu"),
     Field("void *", "product", "the function that multiplies, see matrices.h", device="cpu"),
     Field("real", "zoneout", "probabilities", STATES),
     Field("long long", "limit", "the largest word by which zoneout keeps a unit; -1: none", STATES, device="cpu"),
@@ -172,60 +186,69 @@ class Structs:
                 (f.name, type_ * sizes[f.size] if f.size else type_) for f, type_ in zip(fields, found, strict=True)
             ]
 
-        tensors, numbers = (
-            [field for field in table if field.device in ("", device)] for table in (DIRECTION, PROBLEM)
+        numbers, call, tensors = (
+            [field for field in table if field.device in ("", device)] for table in (PROBLEM, CALL, DIRECTION)
         )
         direction: Any = type("Direction", (ctypes.Structure,), {"_fields_": laid_out(tensors)})
-        layout = [*laid_out(numbers), ("direction", direction * DIRECTIONS)]
+        layout = [*laid_out(numbers), *laid_out(call), ("direction", direction * DIRECTIONS)]
         self.problem: Any = type("Problem", (ctypes.Structure,), {"_fields_": layout})
         last = Field("Direction", "direction", "", str(DIRECTIONS))
         self.text = "\n".join(
-            [HEAD, *_definition(direction, tensors), *_definition(self.problem, [*numbers, last]), ""]
+            [HEAD, *_definition(direction, tensors), *_definition(self.problem, [*numbers, *call, last]), ""]
         )
 
         # What a call does with the tables: the tensors; of each, the size of its array and whether directions share it.
+        self._call = attrgetter(*(field.name for field in call))
         self._tensors = attrgetter(*(field.name for field in tensors))
         self._layout = [(sizes[field.size] if field.size else 0, field.name in SIDE_BY_SIDE) for field in tensors]
         self._scalars = itemgetter(*(f.name for f in numbers if not f.size and f.type not in (others or {})))
         self._arrays = [field.name for field in numbers if field.size]
-        self._absent = [0] * (ctypes.sizeof(direction) // ctypes.sizeof(ctypes.c_void_p))
-        self._packer = struct.Struct("".join(_codes(self.problem)))
+        self._numbers = struct.Struct("".join([*_codes(laid_out(numbers)), "0P"]))
+        size = ctypes.sizeof(direction)
+        each = size // ctypes.sizeof(ctypes.c_void_p)
+        self._addresses = [
+            struct.Struct(f"{len(call) + d * each}P{(DIRECTIONS - d) * size}x") for d in range(DIRECTIONS + 1)
+        ]
 
-    def packed(self, numbers: Mapping[str, Any], work: object, directions: int) -> bytes:
-        """Return the bytes of the struct `Problem` of a call.
+    def numbers(self, values: Mapping[str, Any]) -> bytes:
+        """Return the beginning of the struct `Problem` of a call, its numbers.
 
         Args:
-            numbers: the fields but the directions, by name: numbers, addresses (0 for null) and, of
-                an array, a sequence. A field that is a struct itself is left zero.
-            work: an object with the tensors of all directions, see `recurlab.fuse.kernel.Work`;
-                None for null.
+            values: by name: of an array, a sequence; of an address, 0 for null. A field that is a
+                struct itself is left zero.
+        """
+        arrays = [value for name in self._arrays for value in values[name]]
+        return self._numbers.pack(*self._scalars(values), *arrays)
+
+    def addresses(self, work: object, directions: int) -> bytes:
+        """Return the rest of it: where the tensors of a call are.
+
+        Args:
+            work: an object with the tensors, see `recurlab.fuse.kernel.Work`; None for null.
             directions: how many there are.
         """
-        values = [*self._scalars(numbers)]
-        for name in self._arrays:
-            values += numbers[name]
+        values = [0 if tensor is None else tensor.data_ptr() for tensor in self._call(work)]
         tensors = self._tensors(work)
         for d in range(directions):
             for tensor, (size, shared) in zip(tensors, self._layout, strict=True):
                 if tensor is None:
-                    values += [0] * (size or 1)
+                    values += (0,) * (size or 1)
                 elif size == 0:
-                    values.append(_part(tensor, d, directions, shared=shared))
+                    values.append(tensor.data_ptr() if d == 0 else _part(tensor, d, directions, shared=shared))
                 elif isinstance(tensor, Tensor):
-                    count = tensor.shape[1]
-                    first = _part(tensor, d, directions, shared=False)
+                    count, first = tensor.shape[1], _part(tensor, d, directions, shared=False)
                     step = tensor.numel() // (directions * count) * tensor.element_size()
-                    values += [0] * (size - count)
+                    values += (0,) * (size - count)
                     values += [first + i * step for i in range(count)]
                 else:
-                    values += [0] * (size - len(tensor))
+                    values += (0,) * (size - len(tensor))
                     values += [0 if one is None else _part(one, d, directions, shared=False) for one in tensor]
-        values += self._absent * (DIRECTIONS - directions)
-        return self._packer.pack(*values)
+        return self._addresses[directions].pack(*values)
 
     def filled(self, numbers: Mapping[str, Any], work: object, directions: int) -> ctypes.Structure:
-        """Return the struct itself of a call, see `packed`."""
-        problem: ctypes.Structure = self.problem.from_buffer_copy(self.packed(numbers, work, directions))
+        """Return the struct of a call: its numbers and its tensors."""
+        whole = self.numbers(numbers) + self.addresses(work, directions)
+        problem: ctypes.Structure = self.problem.from_buffer_copy(whole)
         return problem
 
 
@@ -267,14 +290,12 @@ def _definition(layout: type[ctypes.Structure], fields: Sequence[Field]) -> list
     return [f"struct {name} {{", *lines, "};", size, *checks]
 
 
-def _codes(type_: Any) -> Iterator[str]:
-    """Give the codes of `struct.pack` for a type of ctypes, a struct inside that is no array being left zero."""
-    for _, part in type_._fields_:
+def _codes(fields: Sequence[tuple[str, Any]]) -> Iterator[str]:
+    """Give the codes of `struct.pack` for fields of ctypes, a struct inside being left zero."""
+    for _, part in fields:
         if issubclass(part, ctypes.Structure):
             yield f"0P{ctypes.sizeof(part)}x"
-        elif not issubclass(part, ctypes.Array):
-            yield part._type_
-        elif issubclass(part._type_, ctypes.Structure):
-            yield "".join(_codes(part._type_)) * part._length_
-        else:
+        elif issubclass(part, ctypes.Array):
             yield f"{part._length_}{part._type_._type_}"
+        else:
+            yield part._type_

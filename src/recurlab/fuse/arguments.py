@@ -141,7 +141,7 @@ def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
     """Return the empty tensors that a scan fills; x is for so many steps."""
     like, cell, storage = given.start[0], made.cell, made.storage
     directions, batch, units = like.shape
-    shape, swapped = given.between(x_steps), given.batch_first and not made.complete(given.input.dtype)
+    shape, swapped = given.between(x_steps), not made.complete(given.input.dtype) and given.batch_first
     results = Results(
         [torch.empty_like(state) for state in given.start],
         given.empty(directions * units, storage),

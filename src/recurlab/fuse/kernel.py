@@ -149,7 +149,7 @@ class Kernel(ABC):
         return None
 
     def numbers(self, work: Work) -> dict[str, Any]:
-        """Return those numbers of a struct `Problem`, no addresses, that the kernels of every device are called with."""
+        """Return those numbers of a struct `Problem` that the kernels of every device are called with."""
         steps, batch, _ = work.output.shape
         x_step, x_sample = _strides(work.x)
         h_step, h_sample, _ = work.output.stride()

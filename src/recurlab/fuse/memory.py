@@ -30,9 +30,9 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: 
         tensor = like.new_empty_strided(shape, (features, rows * features, 1), dtype=dtype)
     else:
         tensor = like.new_empty(shape, dtype=dtype)
-    size = tensor.numel() * tensor.element_size()
+    size = tensor.nbytes
     # A fake tensor has no memory.
-    if _libc is not None and size >= 2 * HUGE and type(tensor) is Tensor and tensor.device.type == "cpu":
+    if size >= 2 * HUGE and _libc is not None and type(tensor) is Tensor and tensor.device.type == "cpu":
         start = -(-tensor.data_ptr() // HUGE) * HUGE
         end = (tensor.data_ptr() + size) // HUGE * HUGE
         _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ADVISE_HUGE)

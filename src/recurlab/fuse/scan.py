@@ -22,7 +22,8 @@ from recurlab.fuse.observers import observed
 from recurlab.fuse.registry import kernel, storage_of
 
 SETTING = {
-    "cell": "str", "kind": "str", "zoneout": "float[]", "hold": "bool", "training": "bool", "grad": "bool", "norm": "str",
+    "cell": "str", "kind": "str", "zoneout": "float[]", "hold": "bool", "training": "bool", "grad": "bool",
+    "norm": "str",
 }  # fmt: skip
 REQUIRED = ("start", "input", "weight_ih", "weight_hh")
 NAMES = (*SETTING, "start", *TENSORS)  # of what the operators take; the states are one tensor, (S, D, B, H)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recurlab.cells.cell import Cell
 from recurlab.cells.zoneout import limit
-from recurlab.fuse.abi import Structs, address
+from recurlab.fuse.abi import Structs
 from recurlab.fuse.cpu import openmp, product
 from recurlab.fuse.cpu.compiler import load
 from recurlab.fuse.cpu.source import BLOCKS, GROUP, PART, SAMPLES, cpu_source, step_source
@@ -36,7 +36,7 @@ class CpuKernel(Kernel):
         self.library.forward.argtypes = self.library.backward.argtypes = [ctypes.c_char_p]
         self.library.forward.restype = self.library.backward.restype = None
         self.product = ctypes.cast(product.compiled(dtype), ctypes.c_void_p).value
-        self._known: dict[Hashable, dict[str, Any]] = {}  # the numbers of calls, by what they follow from
+        self._known: dict[Hashable, bytes] = {}  # the numbers of calls, by what they follow from
 
     @cached_property
     def step(self) -> Any:
@@ -90,31 +90,25 @@ class CpuKernel(Kernel):
 
     def _problem(self, work: Work) -> bytes:
         """Return the bytes of the struct `Problem` of a call."""
-        d_output, d_x = work.d_output, work.d_x
+        output, d_output, d_x = work.output, work.d_output, work.d_x
         key = (
-            work.output.shape, work.output.stride(), work.x.stride(), d_output if d_output is None else d_output.stride(),
+            output.shape, output.stride(), work.x.stride(), d_output if d_output is None else d_output.stride(),
             d_x if d_x is None else d_x.stride(), work.start[0].shape, work.width, work.hold, work.training, work.grad,
             work.zoneout, work.chunk, work.rows is None, work.input if work.input is None else work.input.shape,
-            torch.get_num_threads(),
+            work.by_sample, torch.get_num_threads(),
         )  # fmt: skip
         numbers = self._known.get(key)
         if numbers is None:
             if len(self._known) >= MANY:
                 self._known.clear()
-            numbers = self._known[key] = self._numbers(work)
-        problem = {
-            **numbers, "by_sample": work.by_sample, "mask": address(work.mask), "rows": address(work.rows),
-            "order": address(work.order), "places": address(work.places), "input": address(work.input),
-            "weight_ih": address(work.weight_ih), "d_input": address(work.d_input),
-            "d_weight_ih": address(work.d_weight_ih),
-        }  # fmt: skip
-        return self.structs.packed(problem, work, work.directions)
+            numbers = self._known[key] = self.structs.numbers(self._numbers(work))
+        return numbers + self.structs.addresses(work, work.directions)
 
     def _numbers(self, work: Work) -> dict[str, Any]:
         samples, blocks, threads = self._items(work)
         return {
             **self.numbers(work), "width": work.width, "x_from": 0, "from": 0, "until": len(work.output),
-            "chunk": work.chunk, "samples": samples, "blocks": blocks, "threads": threads, "workers": torch.get_num_threads(),
-            "features": 0 if work.input is None else work.input.shape[2], "product": self.product,
-            "limit": [limit(p) for p in work.zoneout],
+            "chunk": work.chunk, "samples": samples, "blocks": blocks, "threads": threads,
+            "workers": torch.get_num_threads(), "features": 0 if work.input is None else work.input.shape[2],
+            "by_sample": work.by_sample, "product": self.product, "limit": [limit(p) for p in work.zoneout],
         }  # fmt: skip

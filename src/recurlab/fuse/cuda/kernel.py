@@ -192,7 +192,7 @@ class CudaKernel(Kernel):
             kept.append(work.x.new_zeros(plan.teams, dtype=torch.int32))
         exchange, counters = map(address, kept or (None, None))
         numbers = {
-            **self.numbers(work), "mask": address(work.mask), "chunks": plan.chunks, "chunk_steps": -(-len(work.output) // plan.chunks),
+            **self.numbers(work), "chunks": plan.chunks, "chunk_steps": -(-len(work.output) // plan.chunks),
             "exchange": exchange, "exchange_size": plan.exchange // 16, "counters": counters,
             "limit": [max(0, limit(p)) for p in work.zoneout],
         }  # fmt: skip

@@ -166,6 +166,9 @@ struct Problem {
     int hold;                       // whether a masked step repeats the last output
     int training;                   // whether zoneout uses what is drawn, or the expectation
     int grad;                       // whether a backward follows
+    void *product;                  // the function that multiplies, see matrices.h
+    real zoneout[S];                // probabilities
+    long long limit[S];             // the largest word by which zoneout keeps a unit; -1: none
     const unsigned char *mask;      // (T, B) or null: steps that count
     const long *rows;               // (T + 1,) or null: the first row of each step in a packed batch, see problem.h
     const long *order;              // (B,) or null: the place of each sample of a packed batch in the caller's
@@ -174,9 +177,6 @@ struct Problem {
     const Store *weight_ih;         // (directions*G*H, I)
     Store *d_input;                 // (T*B, I) or null
     Store *d_weight_ih;             // (directions*G*H, I)
-    void *product;                  // the function that multiplies, see matrices.h
-    real zoneout[S];                // probabilities
-    long long limit[S];             // the largest word by which zoneout keeps a unit; -1: none
     Direction direction[2];
 };
 static_assert(sizeof(Problem) == 704, "as Python fills it");
@@ -206,15 +206,15 @@ static_assert(OFFSET_OF(Problem, by_sample) == 164 && sizeof(Problem::by_sample)
 static_assert(OFFSET_OF(Problem, hold) == 168 && sizeof(Problem::hold) == 4, "");
 static_assert(OFFSET_OF(Problem, training) == 172 && sizeof(Problem::training) == 4, "");
 static_assert(OFFSET_OF(Problem, grad) == 176 && sizeof(Problem::grad) == 4, "");
-static_assert(OFFSET_OF(Problem, mask) == 184 && sizeof(Problem::mask) == 8, "");
-static_assert(OFFSET_OF(Problem, rows) == 192 && sizeof(Problem::rows) == 8, "");
-static_assert(OFFSET_OF(Problem, order) == 200 && sizeof(Problem::order) == 8, "");
-static_assert(OFFSET_OF(Problem, places) == 208 && sizeof(Problem::places) == 8, "");
-static_assert(OFFSET_OF(Problem, input) == 216 && sizeof(Problem::input) == 8, "");
-static_assert(OFFSET_OF(Problem, weight_ih) == 224 && sizeof(Problem::weight_ih) == 8, "");
-static_assert(OFFSET_OF(Problem, d_input) == 232 && sizeof(Problem::d_input) == 8, "");
-static_assert(OFFSET_OF(Problem, d_weight_ih) == 240 && sizeof(Problem::d_weight_ih) == 8, "");
-static_assert(OFFSET_OF(Problem, product) == 248 && sizeof(Problem::product) == 8, "");
-static_assert(OFFSET_OF(Problem, zoneout) == 256 && sizeof(Problem::zoneout) == 4, "");
-static_assert(OFFSET_OF(Problem, limit) == 264 && sizeof(Problem::limit) == 8, "");
+static_assert(OFFSET_OF(Problem, product) == 184 && sizeof(Problem::product) == 8, "");
+static_assert(OFFSET_OF(Problem, zoneout) == 192 && sizeof(Problem::zoneout) == 4, "");
+static_assert(OFFSET_OF(Problem, limit) == 200 && sizeof(Problem::limit) == 8, "");
+static_assert(OFFSET_OF(Problem, mask) == 208 && sizeof(Problem::mask) == 8, "");
+static_assert(OFFSET_OF(Problem, rows) == 216 && sizeof(Problem::rows) == 8, "");
+static_assert(OFFSET_OF(Problem, order) == 224 && sizeof(Problem::order) == 8, "");
+static_assert(OFFSET_OF(Problem, places) == 232 && sizeof(Problem::places) == 8, "");
+static_assert(OFFSET_OF(Problem, input) == 240 && sizeof(Problem::input) == 8, "");
+static_assert(OFFSET_OF(Problem, weight_ih) == 248 && sizeof(Problem::weight_ih) == 8, "");
+static_assert(OFFSET_OF(Problem, d_input) == 256 && sizeof(Problem::d_input) == 8, "");
+static_assert(OFFSET_OF(Problem, d_weight_ih) == 264 && sizeof(Problem::d_weight_ih) == 8, "");
 static_assert(OFFSET_OF(Problem, direction) == 272 && sizeof(Problem::direction) == 432, "");

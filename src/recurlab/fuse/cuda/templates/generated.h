@@ -154,9 +154,9 @@ struct Problem {
     int hold;                       // whether a masked step repeats the last output
     int training;                   // whether zoneout uses what is drawn, or the expectation
     int grad;                       // whether a backward follows
-    const unsigned char *mask;      // (T, B) or null: steps that count
     real zoneout[S];                // probabilities
     unsigned limit[S];              // a unit keeps its previous value where the word drawn is at most this
+    const unsigned char *mask;      // (T, B) or null: steps that count
     Direction direction[2];
 };
 static_assert(sizeof(Problem) == 568, "as Python fills it");
@@ -181,7 +181,7 @@ static_assert(OFFSET_OF(Problem, directions) == 152 && sizeof(Problem::direction
 static_assert(OFFSET_OF(Problem, hold) == 156 && sizeof(Problem::hold) == 4, "");
 static_assert(OFFSET_OF(Problem, training) == 160 && sizeof(Problem::training) == 4, "");
 static_assert(OFFSET_OF(Problem, grad) == 164 && sizeof(Problem::grad) == 4, "");
-static_assert(OFFSET_OF(Problem, mask) == 168 && sizeof(Problem::mask) == 8, "");
-static_assert(OFFSET_OF(Problem, zoneout) == 176 && sizeof(Problem::zoneout) == 4, "");
-static_assert(OFFSET_OF(Problem, limit) == 180 && sizeof(Problem::limit) == 4, "");
+static_assert(OFFSET_OF(Problem, zoneout) == 168 && sizeof(Problem::zoneout) == 4, "");
+static_assert(OFFSET_OF(Problem, limit) == 172 && sizeof(Problem::limit) == 4, "");
+static_assert(OFFSET_OF(Problem, mask) == 176 && sizeof(Problem::mask) == 8, "");
 static_assert(OFFSET_OF(Problem, direction) == 184 && sizeof(Problem::direction) == 384, "");
