@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from recurlab.fuse import registry
 from recurlab.fuse.cpu import compiler
 from recurlab.fuse.cpu import kernel as cpu
+from recurlab.fuse.cpu.source import product_source
 from recurlab.fuse.kernel import Work
 
 DRIVER = Path(__file__).with_name("foreign_cpu.cpp")
@@ -23,9 +25,12 @@ class Program:
 
     def __init__(self, source: str, compile: list[str], emulator: list[str], folder: Path) -> None:
         folder.mkdir()
+        dtype = torch.float32 if "typedef float real" in source else torch.float64
         (folder / "kernel.cpp").write_text(source)
+        (folder / "product.cpp").write_text(product_source(dtype))
         self.command = [*emulator, str(folder / "kernel")]
-        flags = [*compiler.FLAGS, "-fopenmp", "-static", "kernel.cpp", str(DRIVER), "-o", "kernel"]
+        self.forward, self.backward = SimpleNamespace(), SimpleNamespace()  # of a library, which are not called
+        flags = [*compiler.FLAGS, "-fopenmp", "-static", "kernel.cpp", "product.cpp", str(DRIVER), "-o", "kernel"]
         subprocess.run([*compile, *flags], cwd=folder, check=True)
 
     def call(self, backward: bool, problem: ctypes.Structure, work: Work) -> None:
@@ -36,7 +41,7 @@ class Program:
         for place, address in _pointers(problem):
             (block,) = (i for i, b in enumerate(begins) if b <= address < b + max(1, len(blocks[b])))
             pointers += [place, block, address - begins[block]]
-        head = [backward, ctypes.sizeof(problem), len(begins), len(pointers) // 3]
+        head = [backward, ctypes.sizeof(problem), type(problem).product.offset, len(begins), len(pointers) // 3]
         numbers = [np.array(n, np.int64).tobytes() for n in (head, [len(blocks[b]) for b in begins], pointers)]
         sent = [numbers[0], bytes(problem), *numbers[1:], *(blocks[b] for b in begins)]
         told = subprocess.run(self.command, input=b"".join(sent), stdout=subprocess.PIPE, check=True).stdout
@@ -55,7 +60,11 @@ def install(monkeypatch, compile: list[str], emulator: list[str], folder: Path) 
         return made[-1]
 
     def run(backward: bool):
-        return lambda self, work: self.library.call(backward, self._problem(work), work)
+        def call(self, work):
+            problem = self.structs.problem.from_buffer_copy(self._problem(work))
+            self.library.call(backward, problem, work)
+
+        return call
 
     monkeypatch.setattr(cpu, "load", load)
     monkeypatch.setattr(cpu.CpuKernel, "forward", run(False))
@@ -67,8 +76,9 @@ def install(monkeypatch, compile: list[str], emulator: list[str], folder: Path) 
 def _storages(work: Work) -> Iterator[torch.UntypedStorage]:
     for field in fields(work):
         value = getattr(work, field.name)
-        if isinstance(value, Tensor):
-            yield value.untyped_storage()
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, Tensor):
+                yield each.untyped_storage()
 
 
 def _pointers(struct: ctypes.Structure | ctypes.Array, begin: int = 0) -> Iterator[tuple[int, int]]:
@@ -77,7 +87,7 @@ def _pointers(struct: ctypes.Structure | ctypes.Array, begin: int = 0) -> Iterat
         size = ctypes.sizeof(struct._type_)
         parts = [(i * size, struct._type_, value) for i, value in enumerate(struct)]
     else:
-        parts = [(getattr(type(struct), f).offset, t, getattr(struct, f)) for f, t in struct._fields_]
+        parts = [(getattr(type(struct), f).offset, t, getattr(struct, f)) for f, t in struct._fields_ if f != "product"]
     for place, kind, value in parts:
         if kind is ctypes.c_void_p and value:
             yield begin + place, value
