@@ -198,7 +198,7 @@ class Structs:
         )
 
         # What a call does with the tables: the tensors; of each, the size of its array and whether directions share it.
-        self._call = attrgetter(*(field.name for field in call))
+        self._call = [field.name for field in call]
         self._tensors = attrgetter(*(field.name for field in tensors))
         self._layout = [(sizes[field.size] if field.size else 0, field.name in SIDE_BY_SIDE) for field in tensors]
         self._scalars = itemgetter(*(f.name for f in numbers if not f.size and f.type not in (others or {})))
@@ -227,7 +227,7 @@ class Structs:
             work: an object with the tensors, see `recurlab.fuse.kernel.Work`; None for null.
             directions: how many there are.
         """
-        values = [0 if tensor is None else tensor.data_ptr() for tensor in self._call(work)]
+        values = [address(getattr(work, name)) for name in self._call]
         tensors = self._tensors(work)
         for d in range(directions):
             for tensor, (size, shared) in zip(tensors, self._layout, strict=True):

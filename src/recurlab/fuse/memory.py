@@ -30,9 +30,9 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: 
         tensor = like.new_empty_strided(shape, (features, rows * features, 1), dtype=dtype)
     else:
         tensor = like.new_empty(shape, dtype=dtype)
-    size = tensor.nbytes
     # A fake tensor has no memory.
-    if size >= 2 * HUGE and _libc is not None and type(tensor) is Tensor and tensor.device.type == "cpu":
+    if type(tensor) is Tensor and tensor.nbytes >= 2 * HUGE and _libc is not None and tensor.is_cpu:
+        size = tensor.nbytes
         start = -(-tensor.data_ptr() // HUGE) * HUGE
         end = (tensor.data_ptr() + size) // HUGE * HUGE
         _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ADVISE_HUGE)

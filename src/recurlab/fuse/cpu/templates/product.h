@@ -133,6 +133,10 @@ template <bool FLIPPED> static void divide(const Product &p) {
 // Where both matrices are to be packed, the one with more rows or columns makes the panels, which costs less; but what
 // the tiles give is then turned, which pays where they add up many terms.
 static void run_product(const Product &p) {
+    if (p.terms <= 0 && !p.add)  // a sum of nothing
+        for (long i = 0; i < p.rows; i++)
+            __builtin_memset(p.out + (p.out_rows ? p.out_rows[i] : i) * p.out_row, 0, p.columns * sizeof(real));
+    if (p.terms <= 0 || p.rows <= 0 || p.columns <= 0) return;
     if (p.left_term != 1 && p.rows > p.columns && p.terms > 64 && !p.right_rows && !p.out_rows)
         divide<true>(transposed(p));
     else divide<false>(p);
