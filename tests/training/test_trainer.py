@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from recurlab import load_run
 from recurlab.data.adding import Adding
 from recurlab.data.module import DataModule
 from recurlab.problems.problem import Problem
+from recurlab.training import bar
 from recurlab.training.trainer import without_denormals
 
 
@@ -94,6 +96,15 @@ def test_a_progress_bar_shows_the_throughput(recurlab, quick):
     assert code == 0
     assert "sequences/s" in out
     assert "train/loss" in out
+
+
+def test_a_run_does_not_wait_for_its_progress_bar(recurlab, quick, monkeypatch):
+    monkeypatch.setattr(bar, "REFRESHES", 1 / 40)
+    start = time.monotonic()
+    code, out, _ = recurlab("train", *quick, "trainer.enable_progress_bar=true")
+    assert code == 0
+    assert "train/loss" in out
+    assert time.monotonic() - start < 30
 
 
 def test_numbers_too_small_to_matter_are_zero_while_a_run_lasts():

@@ -12,9 +12,10 @@ def train(words: list[str], multirun: bool) -> int:
     """Train what the words say: one run, or with `multirun` the grid of all their lists."""
     if multirun:
         return _grid(words)
-    from recurlab.training.resume import compose_train
+    with importing():
+        from recurlab.training.resume import compose_train
 
-    config, resolved = compose_train(words)
+        config, resolved = compose_train(words)
     from recurlab.launch.launchers import Local
 
     if not isinstance(config.launcher, Local):

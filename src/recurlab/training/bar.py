@@ -5,12 +5,24 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme, _RefreshThread
 
 from recurlab.problems.problem import Problem
 from recurlab.training.throughput import Throughput
 
 REFRESHES = 8  # a second
+
+
+class Drawing(_RefreshThread):
+    """The thread that draws the bar; one that is to end does so at once, while Lightning's sleeps on."""
+
+    def run(self) -> None:
+        """Draw what is new, `REFRESHES` times a second."""
+        while not self.done.wait(1 / self.refresh_per_second):
+            with self.live._lock:
+                if self.refresh_cond and not self.done.is_set():
+                    self.refresh_cond = False
+                    self.live.refresh()
 
 
 class Bar(RichProgressBar):
@@ -22,6 +34,17 @@ class Bar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(REFRESHES, leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))
         self._due = 0.0
+
+    def _init_progress(self, trainer: Trainer) -> None:
+        before = self.progress
+        super()._init_progress(trainer)
+        if self.progress is None or self.progress is before:
+            return
+        live = self.progress.live
+        if live._refresh_thread is not None:  # Lightning's, which has nothing to draw yet
+            live._refresh_thread.stop()
+            live._refresh_thread = Drawing(live, live.refresh_per_second)
+            live._refresh_thread.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

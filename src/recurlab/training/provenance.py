@@ -4,8 +4,9 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from email import message_from_string
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,13 @@ def provenance(seed: int) -> dict[str, Any]:
 @cache
 def _packages() -> dict[str, str]:
     """Return the versions of all that is installed; read once, as that takes as long as to train a little."""
-    return {(about := d.metadata)["Name"]: about["Version"] for d in distributions()}
+    return {(about := _about(d))["Name"]: about["Version"] for d in distributions()}
+
+
+def _about(distribution: Distribution) -> Any:
+    """Return the head of a distribution's metadata, without its README, which takes longer to read."""
+    text = distribution.read_text("METADATA")
+    return message_from_string(text.partition("\n\n")[0]) if text else distribution.metadata
 
 
 def uncommitted() -> str:

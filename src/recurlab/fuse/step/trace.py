@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import _core_aten_decompositions_post_autograd
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -94,8 +94,11 @@ def trace(cell: Cell, dtype: torch.dtype, norm: str = "") -> Step:
 
 @cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return how torch's operations decompose; collecting that takes longer than tracing a step."""
-    return dict(core_aten_decompositions())
+    """Return how torch's operations decompose.
+
+    Not those that tracing takes apart by itself: collecting them takes longer than tracing a step.
+    """
+    return _core_aten_decompositions_post_autograd()
 
 
 class _Tracer:
