@@ -1,3 +1,4 @@
+import gc
 import gzip
 import logging
 import os
@@ -62,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
         doubled = ExitStack()
         doubled.enter_context(unsteady())
         config.add_cleanup(doubled.close)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests and all that they import out of every search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
