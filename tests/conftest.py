@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch  # noqa: F401  compiled kernels take their OpenMP from it
 
+from compiling import compiled_with
 from recurlab.cli import main
 from recurlab.fuse.cpu import compiler
 from unsteady import unsteady
@@ -81,6 +82,13 @@ def fastest() -> str:
 def products(request: pytest.FixtureRequest):
     """Multiply by torch's products, and by a double of them that is less steady."""
     with unsteady() if request.param == "double" else nullcontext():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_kernels():
+    """Compile without optimisation, in a quarter of the time: for what a step computes on a few numbers."""
+    with compiled_with("-O0"):
         yield
 
 

@@ -9,6 +9,8 @@ from torch.testing import assert_close
 import recurlab
 from recurlab.cells.activations import ACTIVATIONS
 
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+
 # Written with the standard library only, from each function's definition.
 DEFINITIONS = {
     "linear": lambda a: a,

@@ -10,6 +10,8 @@ from recurlab.cells.gru import GRU
 from recurlab.cells.lstm import LSTM
 from recurlab.cells.rnn import Elman
 
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+
 
 @pytest.fixture
 def fresh_name():

@@ -6,6 +6,8 @@ from torch import nn, tanh
 
 import recurlab
 
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+
 
 def cell(step, bases=(recurlab.Cell,), **held):
     """Return a cell of one gate that has these attributes."""

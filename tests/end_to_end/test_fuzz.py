@@ -23,7 +23,10 @@ from recurlab.errors import RecurlabError
 from recurlab.sources import groups
 
 # Said of a dropout between layers where there is one layer; which key is drawn is left to chance.
-pytestmark = pytest.mark.filterwarnings("ignore:dropout=.* has no effect:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:dropout=.* has no effect:UserWarning"),
+    pytest.mark.usefixtures("quick_kernels"),  # of any cell
+]
 OPTIONS = groups()  # before other tests register names of their own
 # Options and values that would take other machines or processes, a service, or minutes.
 GROUPS = {"backend": ["eager"], "launcher": ["local"], "logger": ["csv"], "trainer": ["default"]}

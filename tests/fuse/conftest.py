@@ -3,7 +3,7 @@
 import pytest
 
 from cell_runs import RECURRENCES
-from compiling import COMPILER, WRAPPER, compiled_with
+from compiling import COMPILER, WRAPPER
 from emulated_gpu import EmulatedGPU
 from variants import VARIANTS
 
@@ -21,13 +21,6 @@ def able(skip_unless_able):
 @pytest.fixture(params=RECURRENCES)
 def recurrence(request):
     return RECURRENCES[request.param]
-
-
-@pytest.fixture(scope="module")
-def quick_kernels():
-    """Compile without optimisation, in a quarter of the time: for what a step computes on a few numbers."""
-    with compiled_with("-O0"):
-        yield
 
 
 @pytest.fixture
