@@ -133,8 +133,8 @@ def allowed(data: str, key: str) -> list[str]:
 def right(choices: tuple[str, ...], key: str) -> st.SearchStrategy[object]:
     """Return values of the type that a key has."""
     value, (data,) = defaults(choices)[key], (choice for choice in choices if choice.startswith("data="))
-    if key in VALUES:
-        return st.sampled_from(VALUES[key])
+    if key in VALUES or key in GROUPS:
+        return st.sampled_from(VALUES.get(key) or GROUPS[key])
     if isinstance(value, bool):
         return st.booleans()
     if isinstance(value, int):
