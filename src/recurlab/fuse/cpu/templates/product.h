@@ -110,19 +110,23 @@ static void multiply_region(const Product &p, const Region &r, real *left, real 
     }
 }
 
+// A product of fewer terms in all is done before another thread has begun; to write a number costs as much as some terms.
+constexpr long ALONE = 1 << 17, WRITTEN = 6;
+
 // What is packed is divided among the threads: columns, or rows if they are packed too and are more; the other where
 // there are threads left.
 template <bool FLIPPED> static void divide(const Product &p) {
-    const long panels = (p.columns + PANEL * W - 1) / (PANEL * W), bands = (p.rows + 7) / 8;
-    const auto rest = [&](long parts, long most) { return least((p.threads + parts - 1) / parts, most); };
+    const long threads = p.rows * p.columns * (p.terms + WRITTEN) < ALONE ? 1 : p.threads;
+    const long vectors = (p.columns + W - 1) / W, bands = (p.rows + 7) / 8;
+    const auto rest = [&](long parts, long most) { return least((threads + parts - 1) / parts, most); };
     const bool by_rows = copies_left(p) && p.rows > p.columns;
-    const long first = least(p.threads, by_rows ? bands : panels);
-    const long across = by_rows ? rest(first, panels) : first, down = by_rows ? first : rest(first, bands);
-    const long wide = (panels + across - 1) / across * PANEL * W, high = (bands + down - 1) / down * 8;
+    const long first = least(threads, by_rows ? bands : vectors);
+    const long across = by_rows ? rest(first, vectors) : first, down = by_rows ? first : rest(first, bands);
+    const long wide = (vectors + across - 1) / across * W, high = (bands + down - 1) / down * 8;
     const long left = (copies_left(p) ? BAND + 8 : 0) * least(SUM, p.terms) + W;
     const long size = left + least(SUM, p.terms) * wide;
     const Block memory(across * down * size);
-    parallel(across * down, p.threads, [&](long i) {
+    parallel(across * down, (int)threads, [&](long i) {
         const long row = i / across * high, column = i % across * wide;
         const Region r = {row, least(row + high, p.rows), column, least(column + wide, p.columns)};
         real *const at = memory.at + i * size;
