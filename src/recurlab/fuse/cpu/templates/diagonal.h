@@ -53,6 +53,7 @@ static INLINE void draw_at(const Item &it, Four &drawn, long t) {
 }
 
 // PACKED is whether the batch may be packed; NOISY, whether there is anything else but the plain step: masks or noise.
+// SINGLE is whether an item is known to have one sample: then nothing is worth preparing for the next one.
 
 struct Forward {
     Four drawn;
@@ -127,6 +128,14 @@ template <bool NOISY, bool PACKED> static void forward_item(const Item &it) {
 struct Sums {
     vec u[G], bias_ih[G], bias_hh[G];
 };
+// Vector by vector, which stay in registers: for the whole struct a compiler calls memcpy, at each step.
+static INLINE void copy(const Sums &from, Sums &to) {
+    for (int g = 0; g < G; g++) {
+        to.u[g] = from.u[g];
+        to.bias_ih[g] = from.bias_ih[g];
+        to.bias_hh[g] = from.bias_hh[g];
+    }
+}
 struct Backward {
     Four drawn;
     vec d_state[BLOCKS][SAMPLES][S], held[BLOCKS][SAMPLES];
@@ -134,16 +143,17 @@ struct Backward {
     long previous[SAMPLES];  // the last step before this one that counts, or -1
 };
 
-template <bool NOISY, bool PACKED, bool FULL>
+template <bool NOISY, bool PACKED, bool FULL, bool SINGLE>
 static INLINE void backward_block(const Item &it, Backward &k, long t, int present, int block, int n) {
     const Problem &p = it.p;
     const Direction &d = it.d;
     const long j = it.unit + block * W;
     const Weights w = weights_of<FULL>(it, j, n);
-    Sums sums = k.sums[block];
+    Sums sums;
+    copy(k.sums[block], sums);
     const long x_first = at_x(p, t, it.sample), x_next = x_distance(p, t, -ahead(p, d));  // of a packed batch
     const long d_x_first = at_d_x(p, t, it.sample);
-    for (int m = 0; m < (PACKED ? present : it.samples); m++) {
+    for (int m = 0; m < (SINGLE ? 1 : PACKED ? present : it.samples); m++) {
         const long b = it.sample + m;
         vec *d_state = k.d_state[block][m];
         const vec d_output = get_or_zero<FULL>(d.d_output, at_d<PACKED>(p, t, b) + j, n);
@@ -186,12 +196,12 @@ static INLINE void backward_block(const Item &it, Backward &k, long t, int prese
             if (!Step::SAME[g]) sums.bias_hh[g] += d_recur[g];
         }
     }
-    k.sums[block] = sums;
+    copy(sums, k.sums[block]);
     for (int m = present; PACKED && p.hold && m < it.samples; m++)  // padding, which repeats an output
         k.held[block][m] += get_or_zero<FULL>(d.d_output, at_d(p, t, it.sample + m) + j, n);
 }
 
-template <bool NOISY, bool PACKED> static void backward_item(const Item &it) {
+template <bool NOISY, bool PACKED, bool SINGLE> static void backward_item(const Item &it) {
     const Problem &p = it.p;
     const Direction &d = it.d;
     Backward k;
@@ -216,8 +226,9 @@ template <bool NOISY, bool PACKED> static void backward_item(const Item &it) {
         const int some = present<PACKED>(p, t, it.sample, it.samples);
         for (int m = 0; m < some; m++)
             if (!NOISY || counts(p, t, it.sample + m)) k.previous[m] = previous_step(p, d, i, it.sample + m);
-        for (int block = 0; block < full; block++) backward_block<NOISY, PACKED, true>(it, k, t, some, block, W);
-        if (full < it.blocks) backward_block<NOISY, PACKED, false>(it, k, t, some, full, tail);
+        for (int block = 0; block < full; block++)
+            backward_block<NOISY, PACKED, true, SINGLE>(it, k, t, some, block, W);
+        if (full < it.blocks) backward_block<NOISY, PACKED, false, SINGLE>(it, k, t, some, full, tail);
     }
     for (int block = 0; block < it.blocks; block++) {
         const int n = block < full ? W : tail;
@@ -266,8 +277,12 @@ void run_forward(const Problem &p) {
 void run_backward(const Problem &p) {
     pass_backward(p, SAMPLES, [](const Problem &part) {
         with_kind(part, [&](auto noisy, auto packed) {
-            parallel(items_of(part), part.threads,
-                [&](long i) { backward_item<decltype(noisy)::value, decltype(packed)::value>(item_of(part, i)); });
+            parallel(items_of(part), part.threads, [&](long i) {
+                constexpr bool NOISY = decltype(noisy)::value, PACKED = decltype(packed)::value;
+                const Item it = item_of(part, i);
+                if (it.samples == 1) backward_item<NOISY, PACKED, !NOISY && !PACKED>(it);
+                else backward_item<NOISY, PACKED, false>(it);
+            });
         });
     });
 }

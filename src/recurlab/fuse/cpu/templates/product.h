@@ -110,7 +110,8 @@ static void multiply_region(const Product &p, const Region &r, real *left, real 
     }
 }
 
-// A product of fewer terms in all is done before another thread has begun; to write a number costs as much as some terms.
+// A product of fewer terms in all is done before another thread has begun; to write a number costs as much as WRITTEN
+// terms.
 constexpr long ALONE = 1 << 17, WRITTEN = 6;
 
 // What is packed is divided among the threads: columns, or rows if they are packed too and are more; the other where
