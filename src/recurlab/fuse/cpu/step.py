@@ -13,6 +13,7 @@ from recurlab.fuse.abi import address
 from recurlab.fuse.cpu.kernel import CpuKernel
 
 SHARED = 1 << 18  # numbers of the weights from which on it takes less time to share a step among threads
+READ = 4  # samples of which the products take as long as it takes to read the weights
 SAMPLES = 64  # the most for which the weights are read as they lie
 CODES = {torch.float32: "f", torch.float64: "d"}
 
@@ -54,8 +55,7 @@ class Stepper:
         self._constant = ctypes.addressof(self._layers), len(layers)
         self._zoneout, self._width = [*zoneout], width
         self._packer = struct.Struct(f"{4 + 2 * self._states}P5l{self._states}{CODES[made.storage]}")
-        numbers = sum(tensor.numel() for layer in layers for tensor in layer if tensor is not None)
-        self._shared = numbers >= SHARED
+        self._numbers = sum(tensor.numel() for layer in layers for tensor in layer if tensor is not None)
 
     @cached_property
     def _call(self) -> Any:
@@ -82,7 +82,7 @@ class Stepper:
             batch,
             units,
             self._width,
-            torch.get_num_threads() if self._shared else 1,
+            torch.get_num_threads() if self._numbers * max(1, batch // READ) >= SHARED else 1,
             *self._zoneout,
         )
         self._call(packed)

@@ -40,12 +40,19 @@ struct Turn {
     Share share;
 };
 
-// Adds up the lanes of each of W vectors.
-static INLINE vec lane_sums(vec (&sum)[W]) {
-    transpose(sum);
-    for (int half = W / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) sum[i] += sum[i + half];
-    return sum[0];
+// Adds up the lanes of each of W vectors: the upper half of each is added to its lower one, which leaves half as many
+// vectors, and so on.
+template <int N> static INLINE vec lane_sums(const vec (&sum)[N]) {
+    if constexpr (N == 1) return sum[0];
+    else {
+        vec half[N / 2];
+        for (int i = 0; i < N / 2; i++) {
+            vec low, high;
+            interleave(sum[i], sum[i + N / 2], low, high);
+            half[i] = low + high;
+        }
+        return lane_sums(half);
+    }
 }
 
 // What the products of a matrix with the vectors of all samples need to know.
@@ -101,7 +108,7 @@ static INLINE void multiply_rows(
             real lanes[W];
             store(lanes, dots_together(a, row + first, some, m));
             for (int i = 0; i < TOGETHER; i++)
-                for (int r = 0; r < FEW; r++) to[(m + i) * step + first + r] = lanes[i * FEW + r];
+                __builtin_memcpy(to + (m + i) * step + first, lanes + i * FEW, FEW * sizeof(real));
         }
     for (; m < batch; m++) store(to + m * step, dots(a, row, n, m, shared, offset));
 }
