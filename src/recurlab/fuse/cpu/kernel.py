@@ -75,8 +75,9 @@ class CpuKernel(Kernel):
             if work.rows is not None and share > GROUP // 2:
                 share //= 2  # the kernel varies the size of a packed batch's groups, to no more than GROUP
             weights = work.weight.numel() // directions
-            if PART <= share <= FEW and weights >= LARGE and work.rows is None:
-                share *= 2  # two threads share twice the samples, and each reads half of the weights
+            few = share <= FEW or work.steps[1] - work.steps[0] < LEAST
+            if few and PART <= share <= GROUP // 2 and weights >= LARGE and work.rows is None:
+                share *= 2  # two threads share twice the samples, and each packs and reads half of the weights
             samples = min(-(-share // PART) * PART, GROUP)
             items = directions * -(-batch // samples)
             if items < threads:  # those that share an item wait for each other at each step
