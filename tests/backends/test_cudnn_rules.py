@@ -78,9 +78,9 @@ BROKEN = {
     "zoneout": ({"zoneout": (0.1,), "training": True}, "cuDNN has no zoneout"),
     "zoneout in evaluation": ({"zoneout": (0.1,), "training": False}, "cuDNN has no zoneout"),
     "resets": ({"resets": torch.zeros(T, B, dtype=torch.bool)}, "cuDNN has no resets"),
-    "mask": ({"mask": MASK}, PACKING),
+    "mask": ({"given_mask": MASK}, PACKING),
     "hold": (
-        {"mask": MASK, "lengths": RIGHT, "hold": True},
+        {"given_mask": MASK, "lengths": RIGHT, "hold": True},
         "cuDNN gives 0 at a padded step, masked_output='hold' does not",
     ),
     "dtype": (

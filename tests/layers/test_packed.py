@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import recurlab
+from recurlab.fuse.packing import Packing
 
 T, FEATURES, H = 11, 5, 6
 LENGTHS = {"sorted": [11, 7, 7, 1], "unsorted": [4, 11, 1, 9]}
@@ -63,6 +64,42 @@ def test_lengths_give_what_the_packed_batch_gives(variant, lengths, form, make, 
     packed = everything(OnPadded(layer, lengths), x, state)
     unwrapped = {name.removeprefix("layer."): value for name, value in packed.items()}
     same(everything(layer, x, state, lengths=form(lengths)), unwrapped)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_what_is_read_of_a_packed_batch_is_not_laid_out_in_memory_as_it_is_written(lengths, make, same):
+    """Data with gaps, and a gradient whose numbers share memory; the second derivative is that of the reference."""
+    layer = make(cell="lstm", bidirectional=True, backend="eager")
+    wide = pack(torch.randn(T, 4, 2 * FEATURES, dtype=torch.float64), lengths)
+    packed = wide._replace(data=wide.data[:, ::2].requires_grad_())
+    x, known = pad_packed_sequence(packed)
+    results = []
+    for given, options in ((packed, {}), (x, {"lengths": known})):
+        output, final = layer(given, **options)
+        values = output.data if isinstance(output, PackedSequence) else output
+        (first,) = torch.autograd.grad(values.sum(), packed.data, create_graph=True, retain_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), packed.data, retain_graph=True)
+        results.append((values.square().sum(), final, first, second))
+    same(*results)
+
+
+WRONG = {
+    "more than the batch has": ([3, 4, 1], None),
+    "none": ([3, 0, 5], None),
+    "not all rows": ([3, 2, 1], None),
+    "a sample twice": ([3, 3, 2], [0, 1, 1]),
+    "no such sample": ([3, 3, 2], [0, 1, 3]),
+    "a negative sample": ([3, 3, 2], [0, 1, -1]),
+    "fewer samples": ([3, 3, 2], [1, 0]),
+    "more samples": ([3, 3, 2], [1, 0, 2, 3]),
+}
+
+
+@pytest.mark.parametrize(("sizes", "order"), WRONG.values(), ids=WRONG)
+def test_parts_that_are_no_packed_batch_are_not_read(sizes, order):
+    """torch raises for some, and makes something of others, as it always did; nothing beside them is touched."""
+    order = None if order is None else torch.tensor(order)
+    assert Packing.of(PackedSequence(torch.randn(8, FEATURES), torch.tensor(sizes), order, order)) is None
 
 
 def test_a_packed_batch_takes_resets_in_the_order_of_its_samples(make, same):

@@ -44,7 +44,7 @@ def draw_call(
         recurrence=Recurrence(),
         input=x,
         directions=tuple(direction() for _ in range(1 + both)),
-        mask=mask,
+        given_mask=mask,
         resets=None,
         zoneout=(0.0,) * len(cell.states),
         hold=False,

@@ -107,7 +107,7 @@ def test_a_backend_applies_the_drawn_masks_as_the_plain_loop_does(
         recurrence=made,
         input=torch.randn(STEPS, BATCH, FEATURES, dtype=torch.float64),
         directions=tuple(draw_direction(cell, made, zoneout, dropout) for _ in range(directions)),
-        mask=torch.rand(STEPS, BATCH) < 0.7,
+        given_mask=torch.rand(STEPS, BATCH) < 0.7,
         resets=torch.rand(STEPS, BATCH) < 0.2,
         zoneout=zoneout,
         hold=hold,

@@ -49,13 +49,13 @@ class Call:
         cell, recurrence: what is computed.
         input: (T, B, I); finite also where masked, but not where `packing` is given.
         directions: the forward direction and, in a bidirectional layer, the reverse one.
-        mask: boolean (T, B), False where a step is skipped, or None.
+        given_mask: what `mask` is without a `packing`.
         resets: boolean (T, B), True where a boundary lies between a step and the one before it, or
             None; see `cuts`.
         zoneout: per state, the probability of keeping the previous value.
         hold: whether a skipped step repeats the last output instead of giving 0.
         training: whether drawn masks are used; otherwise their expectation is.
-        lengths: int64 (B,) on the CPU, where `mask` is right padding and the host knows its
+        lengths: int64 (B,) on the CPU, where the mask is right padding and the host knows its
             lengths, or None.
         packing: of these lengths, for a backend that does valid steps only; None where it is not
             known before the call runs, and where no such backend is on the input's device.
@@ -65,13 +65,18 @@ class Call:
     recurrence: Recurrence
     input: Tensor
     directions: tuple[Direction, ...]
-    mask: Tensor | None
+    given_mask: Tensor | None
     resets: Tensor | None
     zoneout: tuple[float, ...]
     hold: bool
     training: bool
     lengths: Tensor | None = None
     packing: Packing | None = None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Boolean (T, B), False where a step is skipped, or None; of a packed batch made when it is asked for."""
+        return self.given_mask if self.packing is None else self.packing.mask
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,9 +88,9 @@ class Call:
 
     def clean_input(self) -> Tensor:
         """Return the input, finite also where masked."""
-        if self.packing is None or self.mask is None:
+        if self.packing is None:
             return self.input
-        return self.input.masked_fill(~self.mask.unsqueeze(-1), 0)
+        return self.input.masked_fill(~self.packing.mask.unsqueeze(-1), 0)
 
     def check(self) -> None:
         """Raise unless input, weights and states share dtype and device; autocast may differ in dtype."""

@@ -69,7 +69,7 @@ def _scanned(call: Call, direction: Direction, project: Project, loop: Loop, rev
         if "cut" in flag:
             state = [s.masked_fill(flag["cut"].unsqueeze(-1), 0) for s in state]
         mask = flag["mask"].unsqueeze(0) if "mask" in flag else None
-        one = replace(call, input=x.unsqueeze(0), mask=mask, resets=None)
+        one = replace(call, input=x.unsqueeze(0), given_mask=mask, resets=None)
         output, new = loop(one, replace(rebuilt(weights), state=tuple(state)), [x], False)
         y = torch.where(flag["mask"].unsqueeze(-1), output[0], carried[-1]) if hold else output[0]
         return ([*new, y] if hold else new), y

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recurlab.fuse import products
 from recurlab.fuse.arguments import Arguments, Results, work
+from recurlab.fuse.cpu import packed
 from recurlab.fuse.kernel import Kernel
 from recurlab.fuse.memory import reused
 
@@ -53,8 +54,8 @@ def gradients(
         d_weight = given.weight_ih.new_empty(given.weight_ih.shape)
         if input_grad:
             d_input = given.empty(given.input.shape[2], dtype)
-            if given.places is not None:
-                d_input.zero_()  # what no row of a packed batch sets
+            if given.rows is not None and given.order is not None:
+                packed.clear_padding(d_input, given.rows, given.order)
         call.d_input, call.d_weight_ih = d_input, d_weight
     made.backward(call)
     if not complete:

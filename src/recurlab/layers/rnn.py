@@ -227,7 +227,7 @@ class RNN(SteppingLayer):
                 self._direction(suffix, x, tuple(s[row] for s in states))
                 for row, suffix in zip(rows, suffixes, strict=True)
             ),
-            mask=sequence.mask,
+            given_mask=sequence.mask,
             resets=sequence.resets,
             zoneout=self.zoneout,
             hold=self.masked_output == "hold",

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from recurlab.backends.call import transformed
 from recurlab.errors import RecurlabError
+from recurlab.fuse.cpu import compiler
 from recurlab.fuse.observers import observed
 from recurlab.fuse.packing import Packing
 
@@ -19,8 +22,8 @@ class Sequence:
 
     Attributes:
         input: (T, B, I), 0 where masked, but not where `packing` is given.
-        mask: boolean (T, B), False at steps to skip, or None.
-        lengths: int64 (B,) on the CPU, if `mask` is that of lengths that the host knows, or None.
+        mask: boolean (T, B), False at steps to skip, or None, as where there is a `packing`.
+        lengths: int64 (B,) on the CPU, if steps are skipped by lengths that the host knows, or None.
         packing: of these lengths, on the CPU, or None.
         resets: boolean (T, B) or None.
         batched: whether the caller's tensors have a batch dimension.
@@ -80,14 +83,15 @@ def arrange(
     if lengths is not None:
         if mask is not None:
             raise RecurlabError("lengths and mask: give one of them; lengths are the mask of right padding")
-        rows["mask"] = mask_of(lengths, x)
-        counts = torch.as_tensor(lengths)
+        counts, shortest = _checked(lengths, x)
         known = counts.long() if counts.device.type == "cpu" else None  # the host must not wait for a device
-        if known is not None and _is_known(known, x):
-            if int(known.min()) == x.shape[0]:
-                known = rows["mask"] = None
-            else:
-                packing = Packing(known, x.shape[0])
+        if known is None or shortest is None or not _is_known(known, x):
+            rows["mask"] = _mask(counts, x)
+        elif shortest < x.shape[0]:
+            packing = Packing(known, x.shape[0])
+            rows["mask"] = packing.mask if backwards else None
+        else:
+            known = None
     if rows["mask"] is not None and packing is None:
         x = x.masked_fill(~rows["mask"].unsqueeze(-1), 0)
     if backwards:
@@ -96,7 +100,8 @@ def arrange(
     def restore(output: Tensor) -> Tensor:
         return output.transpose(0, 1) if first else output if batched else output.squeeze(1)
 
-    return Sequence(x, rows["mask"], known, packing, rows["resets"], batched, restore)
+    flags = rows["mask"] if packing is None else None
+    return Sequence(x, flags, known, packing, rows["resets"], batched, restore)
 
 
 def _reversed(x: Tensor, rows: dict[str, Tensor | None], *, by_sample: bool) -> tuple[Tensor, dict[str, Tensor | None]]:
@@ -127,14 +132,19 @@ def _arrange_packed(
         raise RecurlabError("lengths or mask: a PackedSequence carries its own lengths")
     if input.data.shape[-1] != features:
         raise RecurlabError(f"input.data={_shape(input.data)}: must have I={features} features")
-    x, sizes = pad_packed_sequence(input)
+    packing = Packing.of(input) if _is_plain(input.data) else None
+    x, sizes = pad_packed_sequence(input) if packing is None else (packing.unpack(input.data), packing.lengths)
 
-    def restore(output: Tensor) -> PackedSequence:
+    def pack(output: Tensor) -> Tensor:
+        if packing is not None:
+            return packing.pack(output)
         order = input.sorted_indices
         if order is None:
-            return pack_padded_sequence(output, sizes)
-        packed = pack_padded_sequence(output.index_select(1, order), sizes[order.cpu()])
-        return PackedSequence(packed.data, packed.batch_sizes, order, input.unsorted_indices)
+            return pack_padded_sequence(output, sizes).data
+        return pack_padded_sequence(output.index_select(1, order), sizes[order.cpu()]).data
+
+    def restore(output: Tensor) -> PackedSequence:
+        return PackedSequence(pack(output), input.batch_sizes, input.sorted_indices, input.unsorted_indices)
 
     padded = arrange(x, features, batch_first=False, lengths=sizes, mask=None, resets=resets, backwards=backwards)
     return replace(padded, restore=restore)
@@ -146,6 +156,15 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
     Raises:
         RecurlabError: for lengths that are not B whole numbers from 1 to T.
     """
+    return _mask(_checked(lengths, x)[0], x)
+
+
+def _mask(counts: Tensor, x: Tensor) -> Tensor:
+    return torch.arange(x.shape[0], device=x.device).unsqueeze(1) < counts.to(x.device)
+
+
+def _checked(lengths: Tensor | list[int], x: Tensor) -> tuple[Tensor, int | None]:
+    """Return the lengths of x (T, B, ...) as a tensor, and the least of them, or None where it can't be read."""
     steps, batch = x.shape[:2]
     counts = torch.as_tensor(lengths, dtype=None if batch else torch.int64)  # an empty list has no dtype of its own
     if counts.shape != (batch,) or counts.is_floating_point() or counts.dtype == torch.bool:
@@ -153,10 +172,13 @@ def mask_of(lengths: Tensor | list[int], x: Tensor) -> Tensor:
             f"lengths={_shape(counts)} {counts.dtype}: must be whole numbers, one for each of B={batch}"
         )
     values = _values(counts)
-    if values is not None and batch and not 1 <= int(values.min()) <= int(values.max()) <= steps:
+    if values is None or not batch:
+        return counts, None
+    least, most = map(int, values.aminmax())
+    if not 1 <= least <= most <= steps:
         bad = values[(values < 1) | (values > steps)]
         raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
-    return torch.arange(steps, device=x.device).unsqueeze(1) < counts.to(x.device)
+    return counts, least
 
 
 def _values(tensor: Tensor) -> Tensor | None:
@@ -172,7 +194,14 @@ def _is_known(lengths: Tensor, x: Tensor) -> bool:
     """Return whether the lengths of a batch on the CPU can be read, and whoever looks at each call need not see how."""
     if observed():
         return False
-    return x.device.type == "cpu" and len(lengths) > 0 and _values(lengths) is lengths
+    return x.device.type == "cpu" and _values(lengths) is lengths
+
+
+def _is_plain(data: Tensor) -> bool:
+    """Return whether data can be moved by compiled code: it is on the CPU, and nobody else has to see that."""
+    if observed() or transformed() or type(data) not in (Tensor, Parameter):
+        return False
+    return data.is_cpu and data.dim() == 2 and compiler.unavailable() is None
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ SAMPLES = 8  # of an item of the diagonal kernel: they share what they load, and
 BLOCKS = 8  # the most vectors of units of such an item
 GROUP = 64  # the most samples that a thread of the dense kernel takes through the sequence together
 PART = 4  # samples of the dense kernel that share a sum; fixed as SAMPLES is, for this orders the sums
+PACKED_CALLS = ("plan", "read", "find_places", "clear", "pack", "unpack")  # those of packed.h
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -39,6 +40,11 @@ def step_source(step: str, structs: str, dtype: torch.dtype) -> str:
 def product_source(dtype: torch.dtype) -> str:
     """Return the C++ source of the product of two matrices for a CPU."""
     return _text("product", {"constants": constants(dtype)}, "Product", ("product",))
+
+
+def packed_source() -> str:
+    """Return the C++ source of what a CPU does for a packed batch, see packed.h; it computes with no numbers."""
+    return _text("packed", {"constants": constants(torch.float32)}, "Packed", PACKED_CALLS)
 
 
 def _text(header: str, generated: Mapping[str, str], struct: str, entries: Sequence[str]) -> str:
