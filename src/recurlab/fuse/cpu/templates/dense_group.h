@@ -129,8 +129,10 @@ static void pad(Group &group, long t) {
         constexpr bool FULL = decltype(full)::value;
         const long at = m * s.stride + j;
         for (int i = 0; i < S; i++) put<FULL>(s.next[i] + at, get<FULL>(s.now[i] + at, n), n);
-        const vec output = holds(p, group.d) ? get<FULL>(s.now[0] + at, n) : splat(0);
-        put<FULL>(group.d.output + at_h(p, t, group.sample + m) + j, output, n);
+        const vec value = holds(p, group.d) ? get<FULL>(s.now[0] + at, n) : splat(0);
+        real *const output = group.d.output + at_h(p, t, group.sample + m) + j;
+        prefetch<1>(output, ahead(p, group.d) * p.h_step);
+        put<FULL>(output, value, n);
     });
 }
 

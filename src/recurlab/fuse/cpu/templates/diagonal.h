@@ -22,11 +22,6 @@ static Item item_of(const Problem &p, long i) {
 }
 static long items_of(const Problem &p) { return p.directions * parts_of(p) * strips_of(p); }
 
-// Prefetches memory. The address is computed with integers, as it may lie outside the array, or start from null.
-template <int WRITE = 0> static INLINE void prefetch(const real *from, long offset) {
-    __builtin_prefetch((const void *)((__UINTPTR_TYPE__)from + offset * sizeof(real)), WRITE);
-}
-
 template <bool FULL> static INLINE Weights weights_of(const Item &it, long j, int n) {
     Weights w;
     for (int g = 0; g < G; g++) {
@@ -67,11 +62,12 @@ static INLINE void forward_block(const Item &it, Forward &f, long t, int present
     const Direction &d = it.d;
     const long j = it.unit + block * W;
     const Weights w = weights_of<FULL>(it, j, n);
-    const long x_first = at_x(p, t, it.sample), x_next = x_distance(p, t, ahead(p, d));  // of a packed batch
+    const long x_first = at_x(p, t, it.sample), x_next = distance<PACKED>(p, t, ahead(p, d), p.x_step, p.x_sample);
     for (int m = 0; m < (PACKED ? present : it.samples); m++) {
         const long b = it.sample + m, at = row_of<PACKED>(p, t, b) * p.units + j;
         vec *state = f.state[block][m];
         real *output = d.output + at_h<PACKED>(p, t, b) + j;
+        prefetch<1>(output, ahead(p, d) * p.h_step);
         if (NOISY && !counts(p, t, b)) {
             put<FULL>(output, p.hold && f.begun[m] ? state[0] : splat(0), n);
             continue;
@@ -80,7 +76,7 @@ static INLINE void forward_block(const Item &it, Forward &f, long t, int present
         for (int s = 0; s < S; s++) before[s] = NOISY && is_cut(p, d, t, b) ? splat(0) : state[s];
         for (int g = 0; g < G; g++) {
             const real *const from = d.x + (PACKED ? x_first + m * p.x_sample : at_x<false>(p, t, b)) + g * p.units + j;
-            prefetch(from, PACKED ? x_next : ahead(p, d) * p.x_step);
+            prefetch(from, x_next);
             x[g] = get<FULL>(from, n) + w.bias_ih[g];
         }
         const bool dropped = NOISY && d.dropout;
@@ -95,8 +91,9 @@ static INLINE void forward_block(const Item &it, Forward &f, long t, int present
         put<FULL>(output, next[0], n);
     }
     for (int m = present; PACKED && m < it.samples; m++) {  // padding
-        const vec output = holds(p, d) ? f.state[block][m][0] : splat(0);
-        put<FULL>(d.output + at_h(p, t, it.sample + m) + j, output, n);
+        real *const output = d.output + at_h(p, t, it.sample + m) + j;
+        prefetch<1>(output, ahead(p, d) * p.h_step);
+        put<FULL>(output, holds(p, d) ? f.state[block][m][0] : splat(0), n);
     }
 }
 
@@ -151,8 +148,9 @@ static INLINE void backward_block(const Item &it, Backward &k, long t, int prese
     const Weights w = weights_of<FULL>(it, j, n);
     Sums sums;
     copy(k.sums[block], sums);
-    const long x_first = at_x(p, t, it.sample), x_next = x_distance(p, t, -ahead(p, d));  // of a packed batch
+    const long x_first = at_x(p, t, it.sample), x_next = distance<PACKED>(p, t, -ahead(p, d), p.x_step, p.x_sample);
     const long d_x_first = at_d_x(p, t, it.sample);
+    const long d_x_next = distance<PACKED>(p, t, -ahead(p, d), p.d_x_step, p.d_x_sample);
     for (int m = 0; m < (SINGLE ? 1 : PACKED ? present : it.samples); m++) {
         const long b = it.sample + m;
         vec *d_state = k.d_state[block][m];
@@ -177,7 +175,7 @@ static INLINE void backward_block(const Item &it, Backward &k, long t, int prese
         if (NOISY) zoneout_gradient(p, d, t, d_next, kept, [&](int s) { return k.drawn.kept[s][block][m].at[t % 4]; });
         for (int g = 0; g < G; g++) {
             const real *const from = d.x + (PACKED ? x_first + m * p.x_sample : at_x<false>(p, t, b)) + g * p.units + j;
-            prefetch(from, PACKED ? x_next : -ahead(p, d) * p.x_step);
+            prefetch(from, x_next);
             x[g] = get<FULL>(from, n) + w.bias_ih[g];
         }
         const vec drop = dropped ? get<FULL>(d.dropout + at_state(p, b) + j, n) : splat(1);
@@ -188,7 +186,7 @@ static INLINE void backward_block(const Item &it, Backward &k, long t, int prese
         phase_gradients<Step::PHASES - 1>(w, drop, dropped, x, state, recur, d_x, d_recur, d_before);
         for (int s = 0; s < S; s++) d_state[s] = cut ? splat(0) : NOISY ? d_before[s] + kept[s] : d_before[s];
         for (int g = 0; g < G; g++) {
-            prefetch<1>(d_input, g * p.units - ahead(p, d) * p.d_x_step);
+            prefetch<1>(d_input, g * p.units + d_x_next);
             put<FULL>(d_input + g * p.units, d_x[g], n);
             sums.bias_ih[g] += d_x[g];
             if (Step::PHASE[g] < 0) continue;

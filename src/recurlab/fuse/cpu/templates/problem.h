@@ -18,6 +18,11 @@ template <bool FULL> static INLINE vec get_or_zero(const real *p, long offset, i
     return p ? get<FULL>(p + offset, n) : splat(0);
 }
 
+// Prefetches memory. The address is computed with integers, as it may lie outside the array, or start from null.
+template <int WRITE = 0> static INLINE void prefetch(const real *from, long offset) {
+    __builtin_prefetch((const void *)((__UINTPTR_TYPE__)from + offset * sizeof(real)), WRITE);
+}
+
 // A batch with lengths is packed: its samples b are sorted by length, the longest first, so that those that have a step
 // t are the first ones, rows[t + 1] - rows[t] of them, and what a call keeps has rows for these alone. What belongs to
 // the caller, as output and states do, stays in the caller's order, where sample b is at place_of(p, b).
@@ -42,10 +47,10 @@ template <bool PACKED = true> static INLINE long at_x(const Problem &p, long t, 
     const long step = PACKED && p.rows ? (p.rows[t] - p.rows[p.x_from]) * p.x_sample : (t - p.x_from) * p.x_step;
     return step + b * p.x_sample;
 }
-// How far in x a sample's step t + by lies from step t.
-template <bool PACKED = true> static INLINE long x_distance(const Problem &p, long t, long by) {
-    if (!PACKED || !p.rows) return by * p.x_step;
-    return t + by < 0 ? 0 : (p.rows[t + by] - p.rows[t]) * p.x_sample;
+// How far in x, or in d_x, a sample's step t + by lies from step t.
+template <bool PACKED = true> static INLINE long distance(const Problem &p, long t, long by, long step, long sample) {
+    if (!PACKED || !p.rows) return by * step;
+    return t + by < 0 ? 0 : (p.rows[t + by] - p.rows[t]) * sample;
 }
 template <bool PACKED = true> static INLINE long at_d_x(const Problem &p, long t, long b) {
     const long step = PACKED && p.rows ? (p.rows[t] - p.rows[p.from]) * p.d_x_sample : (t - p.from) * p.d_x_step;
