@@ -85,7 +85,7 @@ def arrange(
             raise RecurlabError("lengths and mask: give one of them; lengths are the mask of right padding")
         counts, shortest = _checked(lengths, x)
         known = counts.long() if counts.device.type == "cpu" else None  # the host must not wait for a device
-        if known is None or shortest is None or not _is_known(known, x):
+        if known is None or shortest is None or x.device.type != "cpu" or observed():
             rows["mask"] = _mask(counts, x)
         elif shortest < x.shape[0]:
             packing = Packing(known, x.shape[0])
@@ -164,7 +164,7 @@ def _mask(counts: Tensor, x: Tensor) -> Tensor:
 
 
 def _checked(lengths: Tensor | list[int], x: Tensor) -> tuple[Tensor, int | None]:
-    """Return the lengths of x (T, B, ...) as a tensor, and the least of them, or None where it can't be read."""
+    """Return the lengths of x (T, B, ...) as a tensor, and the least of them; None where no number may be read."""
     steps, batch = x.shape[:2]
     counts = torch.as_tensor(lengths, dtype=None if batch else torch.int64)  # an empty list has no dtype of its own
     if counts.shape != (batch,) or counts.is_floating_point() or counts.dtype == torch.bool:
@@ -178,7 +178,7 @@ def _checked(lengths: Tensor | list[int], x: Tensor) -> tuple[Tensor, int | None
     if not 1 <= least <= most <= steps:
         bad = values[(values < 1) | (values > steps)]
         raise RecurlabError(f"lengths={int(bad[0])}: each must be from 1 to T={steps}")
-    return counts, least
+    return counts, least if values is counts else None
 
 
 def _values(tensor: Tensor) -> Tensor | None:
@@ -188,13 +188,6 @@ def _values(tensor: Tensor) -> Tensor | None:
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return None if tensor.is_meta or isinstance(tensor, FakeTensor) else tensor
-
-
-def _is_known(lengths: Tensor, x: Tensor) -> bool:
-    """Return whether the lengths of a batch on the CPU can be read, and whoever looks at each call need not see how."""
-    if observed():
-        return False
-    return x.device.type == "cpu" and _values(lengths) is lengths
 
 
 def _is_plain(data: Tensor) -> bool:
