@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 import recurlab
@@ -70,6 +71,21 @@ def test_the_bits_do_not_depend_on_threads(variant, threads):
         runs.append(everything(layer, padded(given), lengths=given))
     for run in runs[1:]:
         assert_close(run, runs[0], rtol=0, atol=1e-13 if "heads" in variant else 0)
+
+
+@pytest.mark.parametrize("enough", [1, 64], ids=["few bytes", "for threads"])
+def test_a_packed_sequence_has_the_bits_of_its_padded_batch(enough, threads):
+    given = torch.tensor(LENGTHS["many"])
+    layer, x = make(units=enough), draw(T, len(given), FEATURES).requires_grad_()
+    wanted = None
+    for count in (1, 2, 5):
+        threads(count)
+        packed = layer(pack_padded_sequence(x, given, enforce_sorted=False))[0]
+        padded = layer(x, lengths=given)[0]
+        assert torch.equal(pad_packed_sequence(packed, total_length=T)[0], padded)
+        runs = [torch.autograd.grad(y.cos().sum(), [x, *layer.parameters()]) for y in (packed.data, padded)]
+        wanted = wanted or runs[0]
+        assert all(torch.equal(*each) for run in runs for each in zip(run, wanted, strict=True))
 
 
 def test_lengths_without_padding_are_no_lengths(variant):
