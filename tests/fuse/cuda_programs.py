@@ -18,24 +18,24 @@ CELLS = FORMS | {name: users_cells.CELLS[name] for name in ("mingru", "two_phase
 STORAGES = {"float32": (4, 0, 2), "tf32": (4, 0, 1), "bfloat16": (2, 1, 0), "float16": (2, 2, 0)}
 
 
-def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True, directions=2):
+def task_of(cell, storage, *, backward, units=128, steps=100, batch=64, noisy=True, directions=2, norm=""):
     itemsize, place, product = STORAGES[storage]
     phases = plan.phases_of(cell.phases)
     shape = (len(cell.gates), len(cell.states), phases, steps, batch, units, units, directions)
-    return plan.Task(*shape, itemsize, place, noisy, backward, aligned=8, product=product)
+    return plan.Task(*shape, itemsize, place, noisy, backward, aligned=8, product=product, norm=norm)
 
 
 @functools.cache
-def step_of(cell):
-    return generate(trace(cell, torch.float32))
+def step_of(cell, norm=""):
+    return generate(trace(cell, torch.float32, norm))
 
 
-def structs_of(cell):
-    return Structs("cuda", len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault}).text
+def structs_of(cell, norm=""):
+    sizes = (len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault})
+    return Structs("cuda", *sizes, normalized=bool(norm)).text
 
 
-def compiled(cell, plan, capability, edit=str):
+def compiled(cell, plan, capability, edit=str, norm=""):
     """Return the cubin of a plan; `edit` changes the text of the kernel before."""
-    return nvrtc.cubin(
-        edit(cuda_source(step_of(cell), structs_of(cell), plan.program, dict(plan.constants))), capability
-    )
+    source = cuda_source(step_of(cell, norm), structs_of(cell, norm), plan.program, dict(plan.constants))
+    return nvrtc.cubin(edit(source), capability)

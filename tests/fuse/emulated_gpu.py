@@ -4,10 +4,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
+from unittest.mock import patch
 
 from emulated import Emulated
 from recurlab.fuse import kernel, registry
-from recurlab.fuse.cuda import dense_plan, diagonal_plan
+from recurlab.fuse.cuda import dense_plan, diagonal_plan, normalized_plan
 from recurlab.fuse.cuda import kernel as cuda
 from recurlab.fuse.cuda.dense_plan import Layout
 from recurlab.fuse.cuda.gpu import Properties
@@ -51,6 +52,7 @@ class EmulatedGPU:
         edit: changes the text of a kernel before it is compiled.
         dense: the arguments of the `Layout` to take, and `held` in place of what it would be; empty: the planner's.
         diagonal: constants in place of a diagonal plan's.
+        normalized: constants of the module in place of its own when a kernel with layer normalisation is planned.
         launches: what has been launched so far.
     """
 
@@ -59,6 +61,7 @@ class EmulatedGPU:
     edit: Callable[[str], str] = str
     dense: dict[str, int] = field(default_factory=dict)
     diagonal: dict[str, int] = field(default_factory=dict)
+    normalized: dict[str, int] = field(default_factory=lambda: {"THREADS": 512})
     launches: list[Launch] = field(default_factory=list)
 
     def use(self, **changes):
@@ -76,6 +79,8 @@ class EmulatedGPU:
         monkeypatch.setattr(cuda, "gpu", SimpleNamespace(properties=lambda _: self.properties, Module=self._module))
         monkeypatch.setattr(cuda, "_note_unmeasured", lambda _: None)
         monkeypatch.setattr(cuda, "diagonal_plan", SimpleNamespace(diagonal=self._diagonal))
+        planned = SimpleNamespace(normalized=self._normalized, unfit=normalized_plan.unfit)
+        monkeypatch.setattr(cuda, "normalized_plan", planned)
         monkeypatch.setattr(cuda, "dense_plan", SimpleNamespace(dense=self._dense, unfit=dense_plan.unfit))
         return self
 
@@ -101,6 +106,10 @@ class EmulatedGPU:
             vars(layout)["held"] = held  # in place of what the layout finds, before it looks
         assert layout.fits, layout
         return layout.plan
+
+    def _normalized(self, task, kind, device):
+        with patch.multiple(normalized_plan, **self.normalized):
+            return normalized_plan.normalized.__wrapped__(task, kind, device)
 
     def _diagonal(self, task, device):
         plan = diagonal_plan.diagonal(task, device)

@@ -22,14 +22,19 @@ struct Fault {{ void *record; int of[4]; }};
 struct Step {{ static constexpr int GATES = 3, STATES = {states}, PHASES = {phases}; }};
 """
 cases = pytest.mark.parametrize(
-    ("device", "real", "states", "phases"),
-    [("cpu", "float", 1, 0), ("cpu", "double", 3, 2), ("cuda", "float", 1, 0), ("cuda", "float", 2, 1)],
+    ("device", "real", "states", "phases", "normalized"),
+    [
+        ("cpu", "float", 1, 0, False),
+        ("cpu", "double", 3, 2, True),
+        ("cuda", "float", 1, 0, True),
+        ("cuda", "float", 2, 1, False),
+    ],
 )
 
 
-def structs(device, real, states, phases):
+def structs(device, real, states, phases, normalized):
     dtype = {"float": torch.float32, "double": torch.float64}[real]
-    return Structs(device, states, phases, dtype, OTHERS[device])
+    return Structs(device, states, phases, dtype, OTHERS[device], normalized=normalized)
 
 
 def test_a_call_has_the_tensors_of_the_table():
@@ -38,9 +43,9 @@ def test_a_call_has_the_tensors_of_the_table():
 
 @cases
 @pytest.mark.parametrize("directions", [1, 2])
-def test_each_value_is_in_the_field_of_its_name(device, real, states, phases, directions):
+def test_each_value_is_in_the_field_of_its_name(device, real, states, phases, normalized, directions):
     sizes, numbered = {STATES: states, PHASES: max(1, phases)}, count(1)
-    tables = (DIRECTION, PROBLEM, CALL)
+    tables = [[f for f in table if normalized or not f.normalized] for table in (DIRECTION, PROBLEM, CALL)]
     own = [[f for f in table if f.device in ("", device) and f.type != "Fault"] for table in tables]
     numbers = {f.name: [next(numbered) for _ in range(sizes[f.size])] if f.size else next(numbered) for f in own[1]}
     # Of an array of tensors all but the first are given, if it has more than one; the cuts are null.
@@ -53,7 +58,7 @@ def test_each_value_is_in_the_field_of_its_name(device, real, states, phases, di
 
     as_list = {"start": list(tensors["start"].unbind(1))} if directions == 1 else {}
     work = SimpleNamespace(**{**tensors, **as_list})
-    filled = structs(device, real, states, phases).filled(numbers, work, directions)
+    filled = structs(device, real, states, phases, normalized).filled(numbers, work, directions)
     for name, value in numbers.items():
         found = getattr(filled, name)
         assert (list(found) if isinstance(found, ctypes.Array) else found or 0) == value, name
@@ -76,7 +81,7 @@ def test_each_value_is_in_the_field_of_its_name(device, real, states, phases, di
 @pytest.mark.parametrize(("device", "real", "states", "phases"), [("cpu", "double", 3, 2), ("cuda", "float", 2, 1)])
 def test_a_compiler_refuses_structs_that_python_fills_otherwise(device, real, states, phases, tmp_path, monkeypatch):
     monkeypatch.setenv("RECURLAB_CACHE", str(tmp_path))
-    text = BEFORE.format(real=real, states=states, phases=phases) + structs(device, real, states, phases).text
+    text = BEFORE.format(real=real, states=states, phases=phases) + structs(device, real, states, phases, True).text
     compiler.load(text)
     wrongs = [("long batch;", "int batch;"), ("int grad;", "int grad[3];"), ("*seed;", "*seed, *other_seed;")]
     for right, wrong in wrongs:

@@ -13,6 +13,7 @@ from package_cells import FORMS
 from recurlab.fuse.cuda import nvrtc
 from recurlab.fuse.cuda.dense_plan import dense
 from recurlab.fuse.cuda.diagonal_plan import diagonal
+from recurlab.fuse.cuda.normalized_plan import normalized
 from recurlab.fuse.cuda.source import PROGRAMS
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # there the development tools bring them
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(nvrtc.unavailable() is not None, reason="no NVRT
 
 DENSE = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 DIAGONAL = [(7, 5), *DENSE]
+NORMS = ("all", "gate", "input", "rms")
 FRAME_SIZE, SIZED = 0x11, 4  # of what a cubin tells of a function: bytes of local memory; a value of some bytes
 
 
@@ -111,6 +113,27 @@ def test_dense_kernels_compile_for_each_architecture(capability):
 def test_diagonal_kernels_compile_for_each_architecture(capability, program):
     storage = ("bfloat16", "float16", "float32")[DIAGONAL.index(capability) % 3]
     assert compiled(CELLS["gru"], diagonal_plan(CELLS["gru"], storage, program), capability)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "norm", "capability"),
+    quick(
+        [("lstm", "diagonal", "gate", (7, 5)), ("gru", "dense", "all", (9, 0))],
+        [(RECURRENT[i % len(RECURRENT)], ("diagonal", "dense")[i // 2 % 2], NORMS[i % 4], DIAGONAL[i % 7])
+         for i in range(28)] + [("lstm", "diagonal", "gate", (7, 5)), ("gru", "dense", "all", (9, 0))],
+    ),
+)  # fmt: skip
+def test_kernels_with_layer_normalisation_compile(name, kind, norm, capability):
+    cell, device = CELLS[name], next(each for each in GPUS.values() if each.capability <= max(capability, (8, 0)))
+    for backward in (False, True):
+        plan = normalized(task_of(cell, "bfloat16", backward=backward, norm=norm), kind, device)
+        assert compiled(cell, plan, capability, norm=norm)
+
+
+def test_kernels_with_layer_normalisation_need_no_local_memory():
+    for backward in (False, True):
+        plan = normalized(task_of(CELLS["lstm"], "float32", backward=backward, norm="all"), "diagonal", GPUS["h100"])
+        assert local_memory(compiled(CELLS["lstm"], plan, (9, 0), norm="all")) == 0
 
 
 LOCAL = """

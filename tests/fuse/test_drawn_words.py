@@ -39,7 +39,7 @@ def library(request, tmp_path_factory):
         header("cpu", "arithmetic"),
         "struct Step { static constexpr int GATES = 1, STATES = 2, PHASES = 1; };",
         header("cpu", "philox"),
-        Structs("cpu", 2, 1, DTYPES[kind]).text,
+        Structs("cpu", 2, 1, DTYPES[kind], normalized=False).text,
         header("cpu", "problem"),
         header("cpu", "zoneout"),
         SHIM,

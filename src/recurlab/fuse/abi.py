@@ -37,6 +37,7 @@ class Field:
             S states.
         size: of an array, `STATES` or `PHASES`; empty for a single value.
         device: "cpu" or "cuda", if that device alone has the field.
+        normalized: whether kernels with layer normalisation alone have it.
     """
 
     type: str
@@ -44,6 +45,7 @@ class Field:
     comment: str
     size: str = ""
     device: str = ""
+    normalized: bool = False
 
 
 DIRECTION = (
@@ -61,10 +63,10 @@ DIRECTION = (
     Field("Store *", "output", "(T, B, H), see at_h"),
     Field("Store *", "saved", "(T, B, H): the states after each step, but the first; null: not kept", STATES),
     Field("Store *", "recur", "(T, B, KEPT*H): dense products of the gates not merged; null: not kept"),
-    Field("const real *", "gain_ih", "(G*H,), of layer normalisation: of the projected input", device="cpu"),
+    Field("const real *", "gain_ih", "(G*H,), of layer normalisation: of the projected input", normalized=True),
     Field("const real *", "gain_hh", "(N*H,), N results: of the recurrences' results; bias_hh then has that shape too",
-          device="cpu"),
-    Field("Store *", "moments", "(T, B, ROWS, 2): of each row, see normalized.h; null: not kept", device="cpu"),
+          normalized=True),
+    Field("real *", "moments", "(T, B, ROWS, 2): of each row, see rows.h; null: not kept", normalized=True),
     Field("Store *", "entering", "(T, B, H): what enters the recurrence; null: not kept", PHASES),
     Field("int *", "origin", "(T, B), see Origin; null: not kept, as where nothing is masked or cut", device="cuda"),
     # of the backward
@@ -83,6 +85,9 @@ DIRECTION = (
     Field("real *", "d_weight", "(parts, G*H), as the next two; the caller sums up the parts", device="cuda"),
     Field("real *", "d_bias_ih", "", device="cuda"),
     Field("real *", "d_bias_hh", "", device="cuda"),
+    Field("real *", "d_gain_ih", "(parts, N*H), as all sums are with layer normalisation", device="cuda",
+          normalized=True),
+    Field("real *", "d_gain_hh", "", device="cuda", normalized=True),
     Field("real *", "transfer", "(chunks, (VARS + 1) * VARS, B, H), see diagonal_chunks.h", device="cuda"),
     Field("real *", "carry", "(chunks, VARS, B, H): the gradient that enters each chunk", device="cuda"),
 )  # fmt: skip
@@ -164,6 +169,7 @@ class Structs:
         states, phases: how many the cell has.
         real: what the kernels compute in: float32 or float64.
         others: the types of fields that are structs themselves, by their names in C++.
+        normalized: whether the kernels have layer normalisation.
 
     Attributes:
         problem: the struct `Problem` of a call, as ctypes has it; its last field are the structs
@@ -172,8 +178,9 @@ class Structs:
     """
 
     def __init__(
-        self, device: str, states: int, phases: int, real: torch.dtype, others: Mapping[str, Any] | None = None
-    ) -> None:
+        self, device: str, states: int, phases: int, real: torch.dtype, others: Mapping[str, Any] | None = None, *,
+        normalized: bool,
+    ) -> None:  # fmt: skip
         types: dict[str, Any] = {
             "long": ctypes.c_long, "int": ctypes.c_int, "long long": ctypes.c_longlong, "unsigned": ctypes.c_uint,
             "real": ctypes.c_float if real == torch.float32 else ctypes.c_double, **(others or {}),
@@ -187,7 +194,8 @@ class Structs:
             ]
 
         numbers, call, tensors = (
-            [field for field in table if field.device in ("", device)] for table in (PROBLEM, CALL, DIRECTION)
+            [field for field in table if field.device in ("", device) and normalized >= field.normalized]
+            for table in (PROBLEM, CALL, DIRECTION)
         )
         direction: Any = type("Direction", (ctypes.Structure,), {"_fields_": laid_out(tensors)})
         layout = [*laid_out(numbers), *laid_out(call), ("direction", direction * DIRECTIONS)]

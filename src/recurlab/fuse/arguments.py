@@ -105,7 +105,7 @@ LEAVES = ("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "g
 
 @dataclass(slots=True)
 class Results:
-    """What a scan returns, and what its gradient needs; all but `end` and `origin` in the kernel's storage type.
+    """What a scan returns, and what its gradient needs; all in the kernel's storage type but `end`, origins, moments.
 
     Where a batch is packed, x, saved, recur and entering have one dimension N instead of T, B.
 
@@ -162,7 +162,7 @@ def allocate(made: Kernel, given: Arguments, x_steps: int) -> Results:
         if phases > 0:
             results.entering = reused(like, directions, phases, *shape, units, dtype=storage)
     if made.normalized:
-        results.moments = reused(like, directions, *shape, made.moments, dtype=storage)
+        results.moments = reused(like, directions, *shape, made.moments)
     if made.keeps_origins and not whole:
         results.origin = like.new_empty(directions, steps, batch, dtype=torch.int32)
     return results

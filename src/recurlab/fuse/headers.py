@@ -45,6 +45,11 @@ def header(device: str, name: str) -> str:
     return INCLUDE.sub("", _read(device, name)).removeprefix(ONCE).removeprefix(ALONE).lstrip("\n")
 
 
+def norm_constants(norm: str) -> dict[str, bool]:
+    """Return what headers have to know of a kind of layer normalisation, see `LayerNorm`; empty for none."""
+    return {"CENTERED": norm != "rms", "BY_GATE": norm == "gate", "INPUT_ALONE": norm == "input"}
+
+
 @cache
 def _read(device: str, name: str) -> str:
     root = files("recurlab.fuse")

@@ -31,7 +31,7 @@ class CpuKernel(Kernel):
 
     def __init__(self, cell: Cell, kind: str, dtype: torch.dtype, norm: str) -> None:
         super().__init__(cell, kind, dtype, dtype, norm)
-        self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype)
+        self.structs = Structs("cpu", len(cell.states), len(cell.phases), dtype, normalized=self.normalized)
         self.library = load(cpu_source(self.text, self.structs.text, kind, dtype, norm))
         self.library.forward.argtypes = self.library.backward.argtypes = [ctypes.c_char_p]
         self.library.forward.restype = self.library.backward.restype = None

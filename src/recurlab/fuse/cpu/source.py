@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from recurlab.fuse.headers import assemble
+from recurlab.fuse.headers import assemble, norm_constants
 
 LOOPS = {"diagonal": "diagonal", "dense": "dense_run"}  # the header of the loop over time
 NORMALIZED = "normalized_run"  # that of all loops with layer normalisation
@@ -58,8 +58,7 @@ def _text(header: str, generated: Mapping[str, str], struct: str, entries: Seque
 
 def constants(dtype: torch.dtype, kind: str = "dense", norm: str = "") -> str:
     """Return what the headers take for granted: the type that is computed in, and the constants above."""
-    norms = {"CENTERED": norm != "rms", "BY_GATE": norm == "gate", "INPUT_ALONE": norm == "input"}
-    flags = [f"{name} = {str(value).lower()}" for name, value in norms.items()]
+    flags = [f"{name} = {str(value).lower()}" for name, value in norm_constants(norm).items()]
     lines = [
         f"typedef {REALS[dtype]} real, Store;  // of numbers, and of sequences in memory",
         f"#define REAL_IS_FLOAT {int(dtype == torch.float32)}",

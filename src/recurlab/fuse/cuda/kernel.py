@@ -2,6 +2,7 @@
 
 import ctypes
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from recurlab.cells.zoneout import limit
 from recurlab.errors import RecurlabError
 from recurlab.fuse import measured, products
 from recurlab.fuse.abi import Structs, address
-from recurlab.fuse.cuda import dense_plan, diagonal_plan, gpu, nvrtc
+from recurlab.fuse.cuda import dense_plan, diagonal_plan, gpu, normalized_plan, nvrtc
 from recurlab.fuse.cuda.faults import Fault, fault_of, watch
 from recurlab.fuse.cuda.gpu import dotted
 from recurlab.fuse.cuda.plan import Multiplication, Plan, Storage, Task, phases_of
@@ -49,17 +50,19 @@ class CudaKernel(Kernel):
     keeps_origins = True
 
     def __init__(self, cell: Cell, kind: str, storage: torch.dtype, device: torch.device, norm: str = "") -> None:
-        if norm:
-            raise RecurlabError("its CUDA kernels have no layer normalisation")
         # Without a recurrence there is nothing to multiply.
-        super().__init__(cell, kind if cell.phases else "diagonal", storage, torch.float32)
-        self.device = device
+        super().__init__(cell, kind if cell.phases else "diagonal", storage, torch.float32, norm)
+        self.device, self.norm = device, norm
         _note_unmeasured(gpu.properties(device))
-        self.structs = Structs("cuda", len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault})
+        sizes = (len(cell.states), len(cell.phases), torch.float32, {"Fault": Fault})
+        self.structs = Structs("cuda", *sizes, normalized=self.normalized)
         self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[gpu.Module, int]] = {}
 
     def forward(self, work: Work) -> None:
         plan = self._plan(work, backward=False)
+        if self.normalized and self.kind == "dense":  # a thread computes one unit: those side by side read side by side
+            matrices = work.weight.view(-1, work.width, work.width)
+            work = replace(work, weight=matrices.transpose(1, 2).contiguous().view(work.weight.shape))
         problem, kept = self._problem(work, plan)
         self._launch(plan, "forward", problem)
         del kept  # what a kernel on the same stream still reads is not given away before it has run
@@ -84,16 +87,18 @@ class CudaKernel(Kernel):
             products.of_recurrence(self, work)
 
     def _sums(self, work: Work, plan: Plan) -> tuple[Tensor, list[Tensor | None]]:
-        """Give a call sums over time, (D, parts, G*H) each; return them and the tensors for their totals."""
+        """Give a call sums over time, (D, parts, results * H) each; return them and the tensors for their totals."""
         assert work.d_end is not None
         assert work.d_start is not None
-        diagonal = self.kind == "diagonal"
-        totals = [work.d_bias_ih, work.d_bias_hh, *([work.d_weight if self.cell.phases else None] * diagonal)]
-        rows = len(self.cell.gates) * work.units
-        sums = work.start[0].new_zeros(len(totals), work.directions, plan.parts, rows)
-        work.d_bias_ih, work.d_bias_hh = sums[0], sums[1]
-        if diagonal:
-            work.d_weight = sums[2]
+        names = ["d_bias_ih", "d_bias_hh"]
+        if self.normalized:
+            names += ["d_gain_ih", "d_gain_hh"]
+        if self.kind == "diagonal":
+            names.append("d_weight")
+        totals = [None if name == "d_weight" and not self.cell.phases else getattr(work, name) for name in names]
+        sums = work.start[0].new_zeros(len(names), work.directions, plan.parts, self.results * work.units)
+        for name, each in zip(names, sums, strict=True):
+            setattr(work, name, each)
         # The states' gradient starts as that of the last ones and ends as that of the first.
         for gradient, given in zip(work.d_start, work.d_end, strict=True):
             gradient.zero_() if given is None else gradient.copy_(given)
@@ -110,9 +115,12 @@ class CudaKernel(Kernel):
                 found[1, :, at] = found[0, :, at]
         for total, each in zip(totals, found, strict=True):
             if total is not None:
-                total.copy_(each.view(total.shape))
+                flat = total.view(work.directions, -1)
+                flat.copy_(each[:, : flat.shape[1]])
 
     def unfit(self, units: int, width: int) -> str | None:
+        if self.normalized:
+            return normalized_plan.unfit(units, self.kind)
         if self.kind == "diagonal":
             return None
         device = gpu.properties(self.device)
@@ -144,7 +152,7 @@ class CudaKernel(Kernel):
         phases = phases_of(self.cell.phases)
         return Task(
             len(self.cell.gates), len(self.cell.states), phases, steps, batch, units, width, directions,
-            self.storage.itemsize, STORAGES[self.storage], product=product, **others,
+            self.storage.itemsize, STORAGES[self.storage], product=product, norm=self.norm, **others,
         )  # fmt: skip
 
     def _plan(self, work: Work, *, backward: bool) -> Plan:
@@ -157,6 +165,11 @@ class CudaKernel(Kernel):
     ) -> Plan:  # fmt: skip
         device = gpu.properties(self.device)
         others = {"noisy": noisy, "backward": backward}
+        if self.normalized:
+            if (reason := self.unfit(units, width)) is not None:
+                raise RecurlabError(f"backend='fused': {reason}")
+            task = self._task(1, batch, units, width, directions, aligned=1, **others)
+            return normalized_plan.normalized(task, self.kind, device)
         if self.kind == "diagonal":
             return diagonal_plan.diagonal(
                 self._task(steps, batch, units, units, directions, aligned=aligned, **others), device

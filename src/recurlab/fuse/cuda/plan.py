@@ -65,6 +65,7 @@ class Task:
         backward: whether the plan is for the gradient.
         aligned: how many numbers all rows in memory are aligned to.
         product: how the dense kernels multiply.
+        norm: the kind of layer normalisation, see `LayerNorm`; empty without it.
     """
 
     gates: int
@@ -81,6 +82,7 @@ class Task:
     backward: bool
     aligned: int
     product: Multiplication = Multiplication.STORED
+    norm: str = ""
 
     @property
     def elements(self) -> int:

@@ -13,6 +13,8 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "diagonal_chunks": ("transfer", "combine", "backward"),
     "dense_forward": ("forward",),
     "dense_backward": ("backward",),
+    "normalized_forward": ("forward",),
+    "normalized_backward": ("backward",),
 }
 
 

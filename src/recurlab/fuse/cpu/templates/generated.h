@@ -95,7 +95,7 @@ struct Direction {
     Store *recur;                   // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
     const real *gain_ih;            // (G*H,), of layer normalisation: of the projected input
     const real *gain_hh;            // (N*H,), N results: of the recurrences' results; bias_hh then has that shape too
-    Store *moments;                 // (T, B, ROWS, 2): of each row, see normalized.h; null: not kept
+    real *moments;                  // (T, B, ROWS, 2): of each row, see rows.h; null: not kept
     Store *entering[MORE];          // (T, B, H): what enters the recurrence; null: not kept
     const Store *d_output;          // (T, B, H) or null, see at_d
     const real *d_end[S];           // (B, H)

@@ -1,22 +1,11 @@
 #pragma once
 #include "dense_group.h"
+#include "../../templates/rows.h"
 
 // Layer normalisation: what is normalised together, a row, is brought to mean 0 and variance 1, then each number is
 // scaled by its gain and shifted by its bias. The rows of a sample's step are its projected input, for each phase the
 // results of its recurrences, and a state, of which the step may normalise one. A step runs in turns; in each, what
 // enters a phase is computed for all units, then its results, and of these the moments, which the next turn needs.
-constexpr int N = Step::RESULTS, TURNS = Step::TURNS;
-constexpr real EPSILON = real(1e-5);
-
-// The rows of a sample: by gate, or the input's and those of the phases.
-constexpr int ROWS = BY_GATE ? G + R + 1 : 1 + TURNS;
-constexpr int slot_of(int g) { return g == G ? R : Step::KEPT_INDEX[g]; }
-constexpr int input_row(int g) { return BY_GATE ? g : 0; }
-constexpr int result_row(int g) { return BY_GATE ? G + slot_of(g) : 1 + Step::PHASE[g]; }
-
-struct Moments {
-    real mean, scale;  // the scale is 1 / standard deviation
-};
 
 // Returns the sum of all lanes, in an order that is the same for every vector.
 static INLINE real total(vec v) {

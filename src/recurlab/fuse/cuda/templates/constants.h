@@ -15,6 +15,10 @@
 #define HELD 1
 #define PRODUCT 0
 #define CLUSTERED 1
+#define DIAGONAL 0
+#define CENTERED 1
+#define BY_GATE 0
+#define INPUT_ALONE 0
 // The values of STORAGE and of PRODUCT.
 enum Storage { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 enum Multiplication { STORED = 0, TF32 = 1, SPLIT = 2 };

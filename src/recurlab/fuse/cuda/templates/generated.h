@@ -94,6 +94,9 @@ struct Direction {
     Store *output;                  // (T, B, H), see at_h
     Store *saved[S];                // (T, B, H): the states after each step, but the first; null: not kept
     Store *recur;                   // (T, B, KEPT*H): dense products of the gates not merged; null: not kept
+    const real *gain_ih;            // (G*H,), of layer normalisation: of the projected input
+    const real *gain_hh;            // (N*H,), N results: of the recurrences' results; bias_hh then has that shape too
+    real *moments;                  // (T, B, ROWS, 2): of each row, see rows.h; null: not kept
     Store *entering[MORE];          // (T, B, H): what enters the recurrence; null: not kept
     int *origin;                    // (T, B), see Origin; null: not kept, as where nothing is masked or cut
     const Store *d_output;          // (T, B, H) or null, see at_d
@@ -104,10 +107,12 @@ struct Direction {
     real *d_weight;                 // (parts, G*H), as the next two; the caller sums up the parts
     real *d_bias_ih;
     real *d_bias_hh;
+    real *d_gain_ih;                // (parts, N*H), as all sums are with layer normalisation
+    real *d_gain_hh;
     real *transfer;                 // (chunks, (VARS + 1) * VARS, B, H), see diagonal_chunks.h
     real *carry;                    // (chunks, VARS, B, H): the gradient that enters each chunk
 };
-static_assert(sizeof(Direction) == 192, "as Python fills it");
+static_assert(sizeof(Direction) == 232, "as Python fills it");
 static_assert(OFFSET_OF(Direction, x) == 0 && sizeof(Direction::x) == 8, "");
 static_assert(OFFSET_OF(Direction, weight) == 8 && sizeof(Direction::weight) == 8, "");
 static_assert(OFFSET_OF(Direction, bias_ih) == 16 && sizeof(Direction::bias_ih) == 8, "");
@@ -120,18 +125,23 @@ static_assert(OFFSET_OF(Direction, end) == 64 && sizeof(Direction::end) == 8, ""
 static_assert(OFFSET_OF(Direction, output) == 72 && sizeof(Direction::output) == 8, "");
 static_assert(OFFSET_OF(Direction, saved) == 80 && sizeof(Direction::saved) == 8, "");
 static_assert(OFFSET_OF(Direction, recur) == 88 && sizeof(Direction::recur) == 8, "");
-static_assert(OFFSET_OF(Direction, entering) == 96 && sizeof(Direction::entering) == 8, "");
-static_assert(OFFSET_OF(Direction, origin) == 104 && sizeof(Direction::origin) == 8, "");
-static_assert(OFFSET_OF(Direction, d_output) == 112 && sizeof(Direction::d_output) == 8, "");
-static_assert(OFFSET_OF(Direction, d_end) == 120 && sizeof(Direction::d_end) == 8, "");
-static_assert(OFFSET_OF(Direction, d_x) == 128 && sizeof(Direction::d_x) == 8, "");
-static_assert(OFFSET_OF(Direction, d_recur) == 136 && sizeof(Direction::d_recur) == 8, "");
-static_assert(OFFSET_OF(Direction, d_start) == 144 && sizeof(Direction::d_start) == 8, "");
-static_assert(OFFSET_OF(Direction, d_weight) == 152 && sizeof(Direction::d_weight) == 8, "");
-static_assert(OFFSET_OF(Direction, d_bias_ih) == 160 && sizeof(Direction::d_bias_ih) == 8, "");
-static_assert(OFFSET_OF(Direction, d_bias_hh) == 168 && sizeof(Direction::d_bias_hh) == 8, "");
-static_assert(OFFSET_OF(Direction, transfer) == 176 && sizeof(Direction::transfer) == 8, "");
-static_assert(OFFSET_OF(Direction, carry) == 184 && sizeof(Direction::carry) == 8, "");
+static_assert(OFFSET_OF(Direction, gain_ih) == 96 && sizeof(Direction::gain_ih) == 8, "");
+static_assert(OFFSET_OF(Direction, gain_hh) == 104 && sizeof(Direction::gain_hh) == 8, "");
+static_assert(OFFSET_OF(Direction, moments) == 112 && sizeof(Direction::moments) == 8, "");
+static_assert(OFFSET_OF(Direction, entering) == 120 && sizeof(Direction::entering) == 8, "");
+static_assert(OFFSET_OF(Direction, origin) == 128 && sizeof(Direction::origin) == 8, "");
+static_assert(OFFSET_OF(Direction, d_output) == 136 && sizeof(Direction::d_output) == 8, "");
+static_assert(OFFSET_OF(Direction, d_end) == 144 && sizeof(Direction::d_end) == 8, "");
+static_assert(OFFSET_OF(Direction, d_x) == 152 && sizeof(Direction::d_x) == 8, "");
+static_assert(OFFSET_OF(Direction, d_recur) == 160 && sizeof(Direction::d_recur) == 8, "");
+static_assert(OFFSET_OF(Direction, d_start) == 168 && sizeof(Direction::d_start) == 8, "");
+static_assert(OFFSET_OF(Direction, d_weight) == 176 && sizeof(Direction::d_weight) == 8, "");
+static_assert(OFFSET_OF(Direction, d_bias_ih) == 184 && sizeof(Direction::d_bias_ih) == 8, "");
+static_assert(OFFSET_OF(Direction, d_bias_hh) == 192 && sizeof(Direction::d_bias_hh) == 8, "");
+static_assert(OFFSET_OF(Direction, d_gain_ih) == 200 && sizeof(Direction::d_gain_ih) == 8, "");
+static_assert(OFFSET_OF(Direction, d_gain_hh) == 208 && sizeof(Direction::d_gain_hh) == 8, "");
+static_assert(OFFSET_OF(Direction, transfer) == 216 && sizeof(Direction::transfer) == 8, "");
+static_assert(OFFSET_OF(Direction, carry) == 224 && sizeof(Direction::carry) == 8, "");
 struct Problem {
     long steps;
     long batch;
@@ -159,7 +169,7 @@ struct Problem {
     const unsigned char *mask;      // (T, B) or null: steps that count
     Direction direction[2];
 };
-static_assert(sizeof(Problem) == 568, "as Python fills it");
+static_assert(sizeof(Problem) == 648, "as Python fills it");
 static_assert(OFFSET_OF(Problem, steps) == 0 && sizeof(Problem::steps) == 8, "");
 static_assert(OFFSET_OF(Problem, batch) == 8 && sizeof(Problem::batch) == 8, "");
 static_assert(OFFSET_OF(Problem, units) == 16 && sizeof(Problem::units) == 8, "");

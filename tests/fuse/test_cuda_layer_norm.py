@@ -1,0 +1,130 @@
+"""Layer normalisation in the CUDA kernels, emulated on the CPU, against the reference."""
+
+import re
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import recurlab
+from doubled import double
+from gpu_cases import assert_agree, case_of
+from layer_cases import CELLS, assert_near, cases, run
+from recurlab.errors import RecurlabError
+from recurlab.fuse.headers import header
+from recurlab.layers import LAYER_NORMS
+from test_cuda_layouts import BOUNDS, assert_near_by_norm
+from test_layer_norm import OWN
+
+KINDS = (True, *LAYER_NORMS)
+QUIET = {"bidirectional": False, "masked_output": "zero", "zoneout": 0.0, "padding": "none"}
+# Dealt in turn to all cells and recurrences. Of more units than threads a thread takes several; a block takes one
+# sample, or several where there are more than the GPU has room for.
+DEALT = (
+    {"units": 42, "batch": 9, "recurrent_dropout": 0.3},
+    {"units": 6, "batch": 3, "resets": False, "bias": False, **QUIET},
+    {"units": 36, "batch": 19, "padding": "lengths", "batch_first": True, "masked_output": "zero"},
+    {"units": 66, "batch": 5, "training": False, "initial": False, "steps": 1},
+    {"units": 30, "batch": 17, "layers": 2, "stateful": True, "resets": False, "zoneout": 0.0},
+)
+LAYERS = [
+    (cell, recurrence, KINDS[(i + i // 4) % 4], DEALT[i % 5])
+    for i, (recurrence, cell) in enumerate(product(("diagonal", "dense", "block"), (*CELLS, *OWN)))
+]
+SEVERAL = {"THREADS": 32}  # units of a thread
+
+
+@pytest.fixture
+def small(gpu, monkeypatch):
+    for name, cell in OWN.items():
+        monkeypatch.setitem(CELLS, name, {"cell": cell})
+    return gpu.use(normalized=SEVERAL)
+
+
+@pytest.mark.parametrize(
+    ("cell", "recurrence", "kind", "dealt"),
+    [pytest.param(*layer, marks=[] if i % 4 == 1 else pytest.mark.slow) for i, layer in enumerate(LAYERS)],
+    ids=lambda value: str(DEALT.index(value)) if value in DEALT else str(value),
+)
+def test_float64_agrees_with_the_reference(small, monkeypatch, cell, recurrence, kind, dealt):
+    double(small, monkeypatch)
+    case = case_of(cell, recurrence, layer_norm=kind, **dealt)
+    if cell == "BetweenPhases" and case.options["zoneout"]:
+        case.options["zoneout"] = (0.3, 0.4)
+    assert_near(run(case, "fused", torch.float64), run(case, "eager", torch.float64), 1e-10)
+    assert {launch.constants["INPUT_ALONE"] for launch in small.launches} == {int(kind == "input")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [32, 64, 512])
+@settings(
+    deadline=None, max_examples=60, phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(data=st.data())
+def test_random_layers_agree_with_the_reference(gpu, monkeypatch, threads, data):
+    if gpu.edit is str:
+        double(gpu, monkeypatch).use(normalized={"THREADS": threads})
+    case = data.draw(st.booleans().flatmap(lambda noisy: cases(noisy=noisy, norms=KINDS)))
+    assert_near(run(case, "fused", torch.float64), run(case, "eager", torch.float64), 1e-10)
+
+
+@pytest.mark.parametrize(("recurrence", "storage"), [("dense", "float32"), ("diagonal", "bfloat16")])
+def test_other_precisions(small, recurrence, storage):
+    case = case_of("lstm", recurrence, layer_norm=True, units=42, batch=17)
+    if storage == "float32":
+        return assert_agree(case)
+    found = run(case, "fused", getattr(torch, storage), values=torch.float64)
+    return assert_near_by_norm(found, run(case, "eager", torch.float64), BOUNDS[storage])
+
+
+# ---- order ------------------------------------------------------------------------------------------------------
+
+BARRIER = re.compile(r"block_barrier\(\);")
+BARRIERS = [
+    (name, place)
+    for name in ("normalized", "normalized_forward", "normalized_backward")
+    for place, _ in enumerate(BARRIER.finditer(header("cuda", name)))
+]
+
+
+def everything(gpu, norm, seed=0, edit=str):
+    gpu.use(seed=seed, edit=edit)
+    return run(case_of("gru_before", "dense", layer_norm=norm, units=70, steps=3, batch=17), "fused", torch.float32)
+
+
+@pytest.mark.parametrize(("name", "place"), BARRIERS)
+def test_a_barrier_less_is_seen(small, name, place):
+    whole = header("cuda", name)
+    found = list(BARRIER.finditer(whole))[place]
+    less = whole[: found.start()] + ";" + whole[found.end() :]
+    norm = "input" if whole[: found.start()].endswith("INPUT_ALONE) ") else True
+    wanted = everything(small, norm)
+    for seed in range(1, 7):
+        results = everything(small, norm, seed, lambda text: text.replace(whole, less))
+        if any(not torch.equal(results[each], wanted[each]) for each in wanted):
+            return
+    pytest.fail(f"the kernels do not need barrier {place} of {name}.h")
+
+
+def test_with_all_barriers_the_bits_are_the_same_in_each_order(small):
+    wanted = everything(small, True)
+    for seed in (1, 2, 1):
+        assert_close(everything(small, True, seed), wanted, rtol=0, atol=0)
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------
+
+
+def test_too_many_units_are_refused_in_a_line(gpu):
+    x = torch.zeros(1, 1, 1)
+    for recurrence, most in (("dense", 1024), ("diagonal", 2048)):
+        layer = recurlab.RNN(1, most + 1, recurrence=recurrence, layer_norm=True, backend="fused")
+        with pytest.raises(RecurlabError, match=f"hidden_size={most + 1}: at most {most}"):
+            layer(x)
+        layer.backend = "auto"
+        layer(x)
+        assert set(layer.backends_used.values()) == {"eager"}
