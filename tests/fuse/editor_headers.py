@@ -24,7 +24,7 @@ NOTE = "// An example for editors: this header is generated for each kernel. See
 CONSTANTS = {
     "STORAGE": Storage.BFLOAT16, "NOISY": 1, "THREADS": 256, "VECTOR": 2, "AHEAD": 4, "HIDDEN": 64, "WIDTH": 64,
     "TEAM": 2, "UNITS": 32, "SAMPLES": 16, "CHUNK": 8, "WARPS_M": 2, "HELD": 1,
-    "PRODUCT": Multiplication.STORED, "CLUSTERED": 1, "DIAGONAL": 0, **norm_constants(""),
+    "PRODUCT": Multiplication.STORED, "CLUSTERED": 1, "DIAGONAL": 0, "OF_UNIT": 1, **norm_constants(""),
 }  # fmt: skip
 
 

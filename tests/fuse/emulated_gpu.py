@@ -52,7 +52,7 @@ class EmulatedGPU:
         edit: changes the text of a kernel before it is compiled.
         dense: the arguments of the `Layout` to take, and `held` in place of what it would be; empty: the planner's.
         diagonal: constants in place of a diagonal plan's.
-        normalized: constants of the module in place of its own when a kernel with layer normalisation is planned.
+        normalized: of kernels with layer normalisation: the most threads, and, of dense ones, the `Layout` to take.
         launches: what has been launched so far.
     """
 
@@ -61,7 +61,7 @@ class EmulatedGPU:
     edit: Callable[[str], str] = str
     dense: dict[str, int] = field(default_factory=dict)
     diagonal: dict[str, int] = field(default_factory=dict)
-    normalized: dict[str, int] = field(default_factory=lambda: {"THREADS": 512})
+    normalized: dict[str, int] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
 
     def use(self, **changes):
@@ -108,8 +108,13 @@ class EmulatedGPU:
         return layout.plan
 
     def _normalized(self, task, kind, device):
-        with patch.multiple(normalized_plan, **self.normalized):
-            return normalized_plan.normalized.__wrapped__(task, kind, device)
+        wanted = {**self.normalized}
+        with patch.object(normalized_plan, "THREADS", wanted.pop("threads", normalized_plan.THREADS)):
+            if kind == "diagonal" or not wanted:
+                return normalized_plan.normalized.__wrapped__(task, kind, device)
+            layout = normalized_plan.Layout(task, True, device, **wanted)
+            assert layout.fits, layout
+            return layout.plan
 
     def _diagonal(self, task, device):
         plan = diagonal_plan.diagonal(task, device)

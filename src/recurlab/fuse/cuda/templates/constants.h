@@ -16,6 +16,7 @@
 #define PRODUCT 0
 #define CLUSTERED 1
 #define DIAGONAL 0
+#define OF_UNIT 1
 #define CENTERED 1
 #define BY_GATE 0
 #define INPUT_ALONE 0

@@ -22,7 +22,7 @@ struct ThreadState {
 };
 
 // Calls f(element, sample of the block, sample, unit, share) for the elements of samples whose step counts.
-template <class F> DEVICE void each_counting(const Block &block, ThreadState &mine, const F &f) {
+template <class F> DEVICE void each_counting(Block &block, ThreadState &mine, const F &f) {
     each_unit(block, [&](int e, long j) {
 #pragma unroll
         for (int m = 0; m < SAMPLES; m++)
@@ -58,17 +58,17 @@ DEVICE float normal(const ThreadState &mine, int m, int row, float number) {
 }
 
 // Computes the results from a turn on that are not kept.
-template <int TURN> DEVICE void enter_again(const Block &block, ThreadState &mine, Element &own, int m, long j) {
+template <int TURN> DEVICE void enter_again(Block &block, ThreadState &mine, Element &own, int m, long j) {
     if constexpr (TURN < TURNS) {
         constexpr int K = Step::ORDER[TURN];
         if constexpr (DIAGONAL || K == PHASES) {
-            const Values values = values_of(block.d, own, j);
+            const Values values = values_of(*block.d, own, j);
             const float operand = Step::operand(Phase<K>{}, values.x, own.state, values.recur);
 #pragma unroll
             for (int i = 0; i < gates_in(K); i++) {
                 const int g = Results<K>::gate(i);
                 float number = operand;
-                if (K < PHASES) number = block.d.weight[g * HIDDEN + j] * (NOISY ? operand * own.drop : operand);
+                if (K < PHASES) number = block.d->weight[g * HIDDEN + j] * (NOISY ? operand * own.drop : operand);
                 own.recur[g] = INPUT_ALONE ? number : normal(mine, m, result_row(g), number);
             }
         }
@@ -77,9 +77,9 @@ template <int TURN> DEVICE void enter_again(const Block &block, ThreadState &min
 }
 
 // Reads what the forward has left of a step.
-DEVICE void read_past(const Block &block, ThreadState &mine, Element &own, long t, int m, long b, long j) {
+DEVICE void read_past(Block &block, ThreadState &mine, Element &own, long t, int m, long b, long j) {
     const Problem &p = block.p;
-    const Direction &d = block.d;
+    const Direction &d = *block.d;
     const int origin = mine.origin[m];
     const long row = t * p.batch + b;
 #pragma unroll
@@ -116,9 +116,9 @@ DEVICE void collect(Element &own, const float *from_x, const float *from_recur, 
 }
 
 // The first stage: from the gradients of output and new states.
-DEVICE void advance_back(const Block &block, ThreadState &mine, long t) {
+DEVICE void advance_back(Block &block, ThreadState &mine, long t) {
     const Problem &p = block.p;
-    const Direction &d = block.d;
+    const Direction &d = *block.d;
     each_element(block, mine.of, [&](Element &own, int m, long b, long j) {
         const float d_output = d.d_output ? read(d.d_output[at_d(p, t, b) + j]) : 0;
 #pragma unroll
@@ -158,10 +158,23 @@ template <int K> struct Recurrences : Results<K> {
     static INLINE float &d_bias(Sums &sums, int i) { return sums.bias_hh[Results<K>::gate(i)]; }
 };
 
+// Replaces each number by the sum of those of the team's blocks.
+template <int COUNT> DEVICE void add_up_team(Block &block, float (&sum)[COUNT][SAMPLES]) {
+    if constexpr (TEAM > 1) {
+        const auto joined = join(block, sum);
+#pragma unroll
+        for (int i = 0; i < COUNT * SAMPLES; i++) {
+            float total = 0;
+            for (int r = 0; r < TEAM; r++) total += joined.of(r, i / SAMPLES, i % SAMPLES);
+            sum[i / SAMPLES][i % SAMPLES] = total;
+        }
+    }
+}
+
 // From the gradients of what has been normalised to those of what was to be, and to the sums for gains and biases. For
 // a row v of numbers whose normal form is n, with the gradient d of gain * n:
 // (d * gain - mean(d * gain) - n * mean(d * gain * n)) * scale.
-template <class What> DEVICE void normalize_back(const Block &block, ThreadState &mine) {
+template <class What> DEVICE void normalize_back(Block &block, ThreadState &mine) {
     constexpr float numbers = What::TOGETHER * HIDDEN;
     constexpr int rows = What::ROWS_OF;
     float mean[2 * rows][SAMPLES] = {};  // of the rows' gradients, then of their products with the rows
@@ -169,12 +182,13 @@ template <class What> DEVICE void normalize_back(const Block &block, ThreadState
         each_counting(block, mine, [&](Element &own, int m, long, long j, Sums &) {
 #pragma unroll
             for (int i = 0; i < What::COUNT; i++) {
-                const float v = What::gradient(own, i) * What::gain(block.d)[What::gate(i) * HIDDEN + j];
+                const float v = What::gradient(own, i) * What::gain(*block.d)[What::gate(i) * HIDDEN + j];
                 if (CENTERED) mean[i / What::TOGETHER][m] += v;
                 mean[rows + i / What::TOGETHER][m] += v * What::number(own, i);
             }
         });
         add_up(block, mean);
+        add_up_team(block, mean);
 #pragma unroll
         for (int i = 0; i < 2 * rows * SAMPLES; i++) mean[i / SAMPLES][i % SAMPLES] /= numbers;
     }
@@ -185,7 +199,7 @@ template <class What> DEVICE void normalize_back(const Block &block, ThreadState
             const int row = i / What::TOGETHER;
             What::d_bias(sums, i) += gradient;
             if (!What::NORMAL) continue;
-            const float number = What::number(own, i), gain = What::gain(block.d)[What::gate(i) * HIDDEN + j];
+            const float number = What::number(own, i), gain = What::gain(*block.d)[What::gate(i) * HIDDEN + j];
             What::d_gain(sums, i) += gradient * number;
             gradient = (gradient * gain - mean[row][m] - mean[rows + row][m] * number) *
                 mine.moments[m][What::row(row)].scale;
@@ -196,55 +210,57 @@ template <class What> DEVICE void normalize_back(const Block &block, ThreadState
 // Adds what the gradient of a phase's operand gives to the others.
 template <int K> DEVICE void operand_back(const Block &block, Element &own, long j, float d_operand) {
     float from_x[G], from_recur[N], from_state[S];
-    const Values values = values_of(block.d, own, j);
+    const Values values = values_of(*block.d, own, j);
     Step::operand_gradient(
         Phase<K>{}, values.x, own.state, values.recur, d_operand, from_x, from_recur, from_state);
     collect<K + 1>(own, from_x, from_recur, from_state);
 }
 
-template <int K> DEVICE void diagonal_back(const Block &block, ThreadState &mine) {
+template <int K> DEVICE void diagonal_back(Block &block, ThreadState &mine) {
     each_counting(block, mine, [&](Element &own, int, long, long j, Sums &sums) {
-        const Values values = values_of(block.d, own, j);
+        const Values values = values_of(*block.d, own, j);
         const float operand = Step::operand(Phase<K>{}, values.x, own.state, values.recur);
         const float drop = NOISY ? own.drop : 1;
         float d_operand = 0;
 #pragma unroll
         for (int i = 0; i < gates_in(K); i++) {
             const int g = Results<K>::gate(i);
-            d_operand += block.d.weight[g * HIDDEN + j] * own.d_recur[g];
+            d_operand += block.d->weight[g * HIDDEN + j] * own.d_recur[g];
             sums.weight[g] += own.d_recur[g] * operand * drop;
         }
         operand_back<K>(block, own, j, d_operand * drop);
     });
 }
 
-template <int K> DEVICE void dense_back(const Block &block, ThreadState &mine, long t) {
-    const Direction &d = block.d;
+template <int K> DEVICE void dense_back(Block &block, ThreadState &mine, long t) {
+    const Direction &d = *block.d;
     each_element(block, mine.of, [&](Element &own, int m, long b, long j) {
 #pragma unroll
         for (int i = 0; i < gates_in(K); i++) {
             const int g = Results<K>::gate(i);
-            block.entering[i * HIDDEN + j].of[m] = own.d_recur[g];
+            block.entering[i * PADDED + j].of[m] = own.d_recur[g];
             const long row = (t * block.p.batch + b) * R + Step::OWN_INDEX[g];
             d.d_recur[row * HIDDEN + j] = write(own.d_recur[g]);
         }
     });
-    block_barrier();  // all of it has entered
-    each_unit(block, [&](int e, long j) {
-        float d_operand[SAMPLES] = {};
-        for (int i = 0; i < gates_in(K); i++)
-            add_product(d, block.entering + i * HIDDEN, Results<K>::gate(i), j, d_operand);
+    gather<UNITS * SAMPLES>(block, (float *)block.entering, gates_in(K));
+    multiply<1>(
+        block,
+        [&](long j, Numbers *sum) {
+            for (int i = 0; i < gates_in(K); i++)
+                add_product(block, block.entering + i * PADDED, Results<K>::gate(i), j, *sum);
+        },
+        [&](int e, long j, const Numbers *sum) {
 #pragma unroll
-        for (int m = 0; m < SAMPLES; m++) {
-            Element &own = mine.of[e][m];
-            if (m < block.live && !(NOISY && mine.origin[m] == SKIPPED))
-                operand_back<K>(block, own, j, NOISY ? d_operand[m] * own.drop : d_operand[m]);
-        }
-    });
-    if (PHASES > 1 && INPUT_ALONE) block_barrier();  // else those of sums come before what is multiplied is replaced
+            for (int m = 0; m < SAMPLES; m++) {
+                Element &own = mine.of[e][m];
+                if (m < block.live && !(NOISY && mine.origin[m] == SKIPPED))
+                    operand_back<K>(block, own, j, NOISY ? sum->of[m] * own.drop : sum->of[m]);
+            }
+        });
 }
 
-template <int TURN> DEVICE void backward_turns(const Block &block, ThreadState &mine, long t) {
+template <int TURN> DEVICE void backward_turns(Block &block, ThreadState &mine, long t) {
     if constexpr (TURN >= 0) {
         constexpr int K = Step::ORDER[TURN];
         normalize_back<Recurrences<K>>(block, mine);
@@ -258,9 +274,9 @@ template <int TURN> DEVICE void backward_turns(const Block &block, ThreadState &
     }
 }
 
-DEVICE void backward_step(const Block &block, ThreadState &mine, long i) {
+DEVICE void backward_step(Block &block, ThreadState &mine, long i) {
     const Problem &p = block.p;
-    const Direction &d = block.d;
+    const Direction &d = *block.d;
     const long t = time_of(p, block.direction, i);
 #pragma unroll
     for (int m = 0; m < SAMPLES; m++) {
@@ -284,7 +300,7 @@ DEVICE void backward_step(const Block &block, ThreadState &mine, long i) {
 }
 
 DEVICE void write_sums(const Block &block, const ThreadState &mine) {
-    const Direction &d = block.d;
+    const Direction &d = *block.d;
     each_unit(block, [&](int e, long j) {
         const Sums &sums = mine.sums[e];
         const long first = block.group * N * HIDDEN + j;
@@ -302,22 +318,24 @@ DEVICE void write_sums(const Block &block, const ThreadState &mine) {
 }
 
 DEVICE void run_backward(const Problem &p) {
-    const Block block = block_of(p, 2 * MOST * SAMPLES);
-    const Direction &d = block.d;
-    ThreadState mine;
-    mine.fresh = no_draws(p, d);
+    Block block = block_of<2 * MOST * SAMPLES, most_gates()>(p);
+    for (long item = block.team; take(block, item); item += block_count() / TEAM) {
+        const Direction &d = *block.d;
+        ThreadState mine;
+        mine.fresh = no_draws(p, d);
 #pragma unroll
-    for (int e = 0; e < SHARE; e++) mine.sums[e] = {};
-    each_element(block, mine.of, [&](Element &own, int, long b, long j) {
+        for (int e = 0; e < SHARE; e++) mine.sums[e] = {};
+        each_element(block, mine.of, [&](Element &own, int, long b, long j) {
 #pragma unroll
-        for (int s = 0; s < S; s++) own.d_state[s] = d.d_end[s][b * HIDDEN + j];
-        own.drop = NOISY && d.dropout ? d.dropout[b * HIDDEN + j] : 1;
-        own.held = 0;
-    });
-    for (long i = p.steps - 1; i >= 0; i--) backward_step(block, mine, i);
-    write_sums(block, mine);
-    each_element(block, mine.of, [&](Element &own, int, long b, long j) {
+            for (int s = 0; s < S; s++) own.d_state[s] = d.d_end[s][b * HIDDEN + j];
+            own.drop = NOISY && d.dropout ? d.dropout[b * HIDDEN + j] : 1;
+            own.held = 0;
+        });
+        for (long i = p.steps - 1; i >= 0; i--) backward_step(block, mine, i);
+        write_sums(block, mine);
+        each_element(block, mine.of, [&](Element &own, int, long b, long j) {
 #pragma unroll
-        for (int s = 0; s < S; s++) d.d_start[s][b * HIDDEN + j] = own.d_state[s];
-    });
+            for (int s = 0; s < S; s++) d.d_start[s][b * HIDDEN + j] = own.d_state[s];
+        });
+    }
 }
