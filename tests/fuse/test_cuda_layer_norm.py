@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import recurlab
+from cuda_programs import CELLS as PROGRAMS
+from cuda_programs import task_of
 from doubled import double
+from emulated_gpu import GPUS
 from gpu_cases import assert_agree, case_of
 from layer_cases import CELLS, assert_near, cases, run
 from recurlab.errors import RecurlabError
+from recurlab.fuse.cuda import normalized_plan
+from recurlab.fuse.cuda.gpu import Properties
 from recurlab.fuse.headers import header
 from recurlab.layers import LAYER_NORMS
 from test_cuda_layouts import BOUNDS, assert_near_by_norm
@@ -101,7 +106,7 @@ def everything(gpu, norm, place, **changes):
     ("name", "place"), [pytest.param(*each, marks=pytest.mark.slow if i % 4 else []) for i, each in enumerate(BARRIERS)]
 )
 def test_a_barrier_less_is_seen(small, name, place):
-    for norm, where, seed in product((True, "input"), (PLACES[2], PLACES[1]), SEEDS):
+    for norm, where, seed in product((True, "input"), reversed(PLACES), SEEDS):
         wanted = everything(small, norm, where, seed=0, edit=str)
         try:
             found = everything(small, norm, where, seed=seed, edit=without(name, place))
@@ -131,3 +136,29 @@ def test_too_many_units_are_refused_in_a_line(gpu):
         layer.backend = "auto"
         layer(x)
         assert set(layer.backends_used.values()) == {"eager"}
+
+
+TURING = Properties("T4", (7, 5), 40, 64 << 10)
+
+
+@pytest.mark.parametrize("device", [*GPUS.values(), TURING], ids=lambda device: device.name)
+def test_plans_fit_onto_their_gpu(device):
+    teams = set()
+    shapes = product((1, 2, 7, 33, 128, 250, 512, 1000, 1024), (1, 16, 513), (False, True), (1, 2), ("all", "gate"))
+    for units, batch, backward, directions, norm in shapes:
+        shape = {"units": units, "batch": batch, "backward": backward, "directions": directions, "norm": norm}
+        for kind in ("dense", "diagonal"):
+            plan = normalized_plan.normalized(task_of(PROGRAMS["lstm"], "float32", **shape), kind, device)
+            c = dict(plan.constants)
+            assert (c["TEAM"] - 1) * c["UNITS"] < units <= c["TEAM"] * c["UNITS"]
+            assert plan.threads <= 512
+            assert plan.shared <= device.shared
+            assert plan.parts * c["SAMPLES"] >= batch > (plan.parts - 1) * c["SAMPLES"]
+            if c["TEAM"] > 1:
+                assert plan.cooperative
+                assert plan.blocks <= device.multiprocessors, "all of them have to be resident"
+            else:
+                assert plan.blocks == plan.parts * directions
+            teams.add((kind, c["TEAM"] > 1))
+    together = {("dense", True)} if device.capability >= (8, 0) else set()
+    assert teams == {("dense", False), ("diagonal", False), *together}

@@ -6,14 +6,14 @@
 // blocks takes SAMPLES samples of one direction with all their units through the whole sequence, UNITS in each block. A
 // step runs in turns; in each, what enters a phase is computed for all units, then its results, and of these the
 // moments, which the next turn needs. Where there are several blocks they exchange both in the L2 cache.
-// Compile-time constants: HIDDEN, the units of a layer; WIDTH, those of a head; DIAGONAL; TEAM, UNITS, SAMPLES; OF_UNIT,
-// the threads that share the product of a unit, of which the first one computes all else of it; and, of the
+// Compile-time constants: HIDDEN, the units of a layer; WIDTH, those of a head; DIAGONAL; TEAM, UNITS, SAMPLES;
+// OF_UNIT, the threads that share the product of a unit, of which the first one computes all else of it; and, of the
 // normalisation, CENTERED, BY_GATE and INPUT_ALONE.
 constexpr int R = Step::RECURRENT, PADDED = TEAM * UNITS;
 constexpr int ROW = THREADS / OF_UNIT, SHARE = (UNITS + ROW - 1) / ROW;  // threads that compute units; units of each
 constexpr int DEPTH = (WIDTH + OF_UNIT - 1) / OF_UNIT;                     // of a thread's part of a product
-constexpr int PARTS = 32;                 // into which the threads' numbers are added up at first
-constexpr int MOST = BY_GATE ? G : 1;     // rows that are normalised at once
+constexpr int PARTS = 32;              // into which the threads' numbers are added up at first
+constexpr int MOST = BY_GATE ? G : 1;  // rows that are normalised at once
 constexpr int gates_in(int k) { return Step::START[k + 1] - Step::START[k]; }
 constexpr int most_gates(int k = 0) {
     return k == PHASES ? 0 : gates_in(k) > most_gates(k + 1) ? gates_in(k) : most_gates(k + 1);
@@ -167,8 +167,8 @@ template <class What> DEVICE float scaled(const Direction &d, float normal, int 
     return (What::NORMAL ? normal * What::gain(d)[at] : normal) + (What::bias(d) ? What::bias(d)[at] : 0);
 }
 
-// Of a gate, what has entered its product, times the weights between it and unit j, is added to the sums of the samples:
-// a part of the terms. Threads side by side read numbers side by side.
+// Of a gate, what has entered its product, times the weights between it and unit j, is added to the sums of the
+// samples: a part of the terms. Threads side by side read numbers side by side.
 DEVICE void add_product(const Block &block, const Numbers *entering, int gate, long j, Numbers &sum) {
     const long head = j / WIDTH * WIDTH;
     const float *const weight = block.d->weight + (gate * HIDDEN + head) * WIDTH + j - head;
@@ -182,8 +182,8 @@ DEVICE void add_product(const Block &block, const Numbers *entering, int gate, l
     }
 }
 
-// Calls compute(unit, sums) in all threads of a unit, for COUNT parts of sums, and use(share, unit, sums) with the whole
-// ones in the thread that computes the unit.
+// Calls compute(unit, sums) in all threads of a unit, for COUNT parts of sums, and use(share, unit, sums) with the
+// whole ones in the thread that computes the unit.
 template <int COUNT, class Compute, class Use>
 DEVICE void multiply(const Block &block, const Compute &compute, const Use &use) {
     const int lane = block.thread % ROW, part = block.thread / ROW;
@@ -199,12 +199,14 @@ DEVICE void multiply(const Block &block, const Compute &compute, const Use &use)
             block_barrier();
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
-                for (int k = 0; part == 0 && k < OF_UNIT - 1; k++)
+                for (int k = 0; part == 0 && k < OF_UNIT - 1; k++) {
+                    const Numbers other = block.products[(k * COUNT + i) * ROW + lane];
 #pragma unroll
-                    for (int m = 0; m < SAMPLES; m++) sum[i].of[m] += block.products[(k * COUNT + i) * ROW + lane].of[m];
+                    for (int m = 0; m < SAMPLES; m++) sum[i].of[m] += other.of[m];
+                }
         }
         if (part == 0 && local < UNITS && j < HIDDEN) use(e, j, sum);
     }
-    // Else the barriers of sums come before anything of this is replaced.
-    if (PHASES > 1 && INPUT_ALONE) block_barrier();
+    // What has entered may be replaced. Elsewhere another barrier is between.
+    if (PHASES > 1 && INPUT_ALONE && OF_UNIT == 1) block_barrier();
 }

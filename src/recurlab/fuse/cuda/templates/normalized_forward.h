@@ -1,8 +1,8 @@
 #pragma once
 #include "normalized.h"
 
-// The forward of a layer with layer normalisation. The recurrent weights of a gate are transposed: what they multiply is
-// their first dimension.
+// The forward of a layer with layer normalisation. The recurrent weights of a gate are transposed: what they multiply
+// is their first dimension.
 
 // What a thread keeps of an element.
 struct Element {
