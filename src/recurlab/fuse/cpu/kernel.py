@@ -75,7 +75,7 @@ class CpuKernel(Kernel):
             if work.rows is not None and share > GROUP // 2:
                 share //= 2  # the kernel varies the size of a packed batch's groups, to no more than GROUP
             weights = work.weight.numel() // directions
-            few = share <= FEW or work.steps[1] - work.steps[0] < LEAST
+            few = share <= FEW or len(work.output) < LEAST
             if few and PART <= share <= GROUP // 2 and weights >= LARGE and work.rows is None:
                 share *= 2  # two threads share twice the samples, and each packs and reads half of the weights
             samples = min(-(-share // PART) * PART, GROUP)

@@ -194,4 +194,4 @@ static_assert(OFFSET_OF(Problem, grad) == 164 && sizeof(Problem::grad) == 4, "")
 static_assert(OFFSET_OF(Problem, zoneout) == 168 && sizeof(Problem::zoneout) == 4, "");
 static_assert(OFFSET_OF(Problem, limit) == 172 && sizeof(Problem::limit) == 4, "");
 static_assert(OFFSET_OF(Problem, mask) == 176 && sizeof(Problem::mask) == 8, "");
-static_assert(OFFSET_OF(Problem, direction) == 184 && sizeof(Problem::direction) == 384, "");
+static_assert(OFFSET_OF(Problem, direction) == 184 && sizeof(Problem::direction) == 464, "");
