@@ -59,10 +59,7 @@ template <bool FULL> static INLINE void advance_back(Group &group, Sums &sums, l
     const long b = group.sample + m;
     real *const held = s.held + m * s.stride + j;
     const vec d_output = get_or_zero<FULL>(d.d_output, at_d(p, t, b) + j, n);
-    if (p.rows) {  // what the next steps read: the samples lie there in an order that no processor foresees
-        if (d.d_output) prefetch(d.d_output, at_d(p, t, b) + j - ahead(p, d) * p.d_step);
-        prefetch(d.output, at_h(p, t, b) + j - 2 * ahead(p, d) * p.h_step);
-    }
+    fetch_next(group, t, b, j);
     if (!counts(p, t, b)) {
         if (p.hold) give<FULL>(Step::ADD, held, d_output, n);
         for (int g = 0; g < G; g++) put<FULL>(d.d_x + at_d_x(p, t, b) + g * p.units + j, splat(0), n);

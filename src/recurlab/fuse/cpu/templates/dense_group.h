@@ -203,6 +203,16 @@ static void end_states(Group &group) {
     });
 }
 
+// Fetches what the next steps of the backward read of the output and of its gradient, for sample b's units from j on:
+// the samples of a packed batch lie there in an order that no processor foresees.
+static INLINE void fetch_next(const Group &group, long t, long b, long j) {
+    const Problem &p = group.p;
+    const Direction &d = group.d;
+    if (!p.rows) return;
+    if (d.d_output) prefetch(d.d_output, at_d(p, t, b) + j - ahead(p, d) * p.d_step);
+    prefetch(d.output, at_h(p, t, b) + j - 2 * ahead(p, d) * p.h_step);
+}
+
 // The gradient of the states after a step, and what zoneout keeps of it for those before.
 template <bool FULL>
 static INLINE void read_next_gradient(
