@@ -43,7 +43,14 @@ def recording(base, names, seen, who):
     return type(who, (base,), {name: hook(name) for name in names})
 
 
-def trained(make, names, interval):
+class Stopping(Callback):
+    """Tells the trainer to stop, in a hook, at the second batch."""
+
+    def __init__(self, hook):
+        setattr(self, hook, lambda trainer, *given: setattr(trainer, "should_stop", trainer.global_step >= 1))
+
+
+def trained(make, names, interval, other=None):
     """Return what the hooks were told, and the weights at the end."""
     torch.manual_seed(0)
     seen = []
@@ -52,7 +59,7 @@ def trained(make, names, interval):
     data = DataModule(Adding(length=5, train_size=20, valid_size=4, test_size=4, batch_size=8), seed=0)
     data.setup()
     with quiet():
-        make([recording(Callback, HOOKS, seen, "callback")(), Callback()]).fit(problem, data)
+        make([recording(Callback, HOOKS, seen, "callback")(), other or Callback()]).fit(problem, data)
     return seen, [weight.tolist() for weight in problem.parameters()]
 
 
@@ -71,4 +78,11 @@ def lightnings(callbacks):
 def test_a_step_is_lightnings(names, interval):
     found, wanted = (trained(make, names, interval) for make in (ours, lightnings))
     assert len(found[0]) >= 6 * len(HOOKS)
+    assert found == wanted
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward", "on_train_batch_end"])
+def test_a_training_that_is_told_to_stop_ends_where_lightnings_does(hook):
+    found, wanted = (trained(make, ("on_train_batch_end",), "step", Stopping(hook)) for make in (ours, lightnings))
+    assert len(found[0]) < 2 * 3 * len(HOOKS)
     assert found == wanted

@@ -40,13 +40,13 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; the lengths stay on the host, which reads them."""
-        if all(part is None or part.device == device for part in (self.inputs, self.targets, self.resets)):
+        inputs, targets, resets = self.inputs, self.targets, self.resets
+        if inputs.device == targets.device == device and (resets is None or resets.device == device):
             return self
-        resets = None if self.resets is None else self.resets.to(device, non_blocking=True)
         return self._replace(
-            inputs=self.inputs.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            resets=resets,
+            inputs=inputs.to(device, non_blocking=True),
+            targets=targets.to(device, non_blocking=True),
+            resets=None if resets is None else resets.to(device, non_blocking=True),
         )
 
 

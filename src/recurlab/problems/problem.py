@@ -116,12 +116,14 @@ class Problem(LightningModule):
         Raises:
             RecurlabError: if the loss is not finite, naming the step.
         """
-        features = self.model.features(batch.inputs, batch.lengths, batch.resets)
-        measured = self.measure(self.model.answers(features), batch.targets, batch.lengths)
+        model = self.model
+        features = model.features(batch.inputs, batch.lengths, batch.resets)
+        measured = self.measure(model.answers(features), batch.targets, batch.lengths)
         self._check_finite(measured.loss, "")
         means, terms = measured.means(), [self._objective(measured, len(batch.inputs)), *self._penalties(features)]
         values = self._weighted(batch.counted, [*means.values(), *terms])
-        self.measured = {f"train/{name}": value for name, value in zip(means, values, strict=False)}
+        # Not by the module's own way, which looks for parameters each time.
+        vars(self)["measured"] = {f"train/{name}": value for name, value in zip(means, values, strict=False)}
         parts, factor = values[len(means) :], self.loss_factor(batch)
         loss = sum(parts[1:], parts[0])
         return loss if factor == 1 else loss * factor
@@ -143,14 +145,14 @@ class Problem(LightningModule):
     def _penalties(self, features: Features) -> list[tuple[Tensor, Tensor | int]]:
         """Return the weights' regularisations and, with the number of these, the activations' over the valid steps."""
         ar, tar, raw, valid = self._loss.ar, self._loss.tar, features.raw, features.steps.mask
-        found = []
+        found: list[tuple[Tensor, Tensor | int]] = []
         if ar:
             mean, count = _mean(features.dropped.square(), valid)
             found.append((ar * mean, count))
         if tar:  # a single step has no change: 0 of them, as other processes may have some
             mean, count = _mean((raw[1:] - raw[:-1]).square(), None if valid is None else valid[1:])
             found.append((tar * mean, count))
-        return [*found, *((layer.penalty(), 1) for layer in self.recurrent_layers() if layer.regularized)]
+        return found + [(layer.penalty(), 1) for layer in self._recurrent if layer.regularized]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a batch."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import LearningRateMonitor
 
 from recurlab.config import Config, TrainerConfig, load
 from recurlab.data.module import DataModule
@@ -22,7 +21,7 @@ from recurlab.training.checkpoint_file import Checkpoint, load_weights, take_pre
 from recurlab.training.checkpoints import Checkpoints, Report
 from recurlab.training.heartbeat import Heartbeat
 from recurlab.training.known import check_unchanged, recorded
-from recurlab.training.loop import StepLog
+from recurlab.training.loop import Rates, StepLog
 from recurlab.training.metrics_csv import MetricsCsv
 from recurlab.training.resume import content_name, last_checkpoint
 from recurlab.training.run_dir import RunDir, read_json, write_json
@@ -143,7 +142,7 @@ def _trainer(training: Training, kept: Checkpoints, throughput: Throughput) -> T
         loggers = [kept.metrics, *config.logger.build(training.run.path, plain, done)]
     return make_trainer(
         config.trainer,
-        [kept, throughput, *([LearningRateMonitor("step")] if loggers else []), StepLog(), Heartbeat(training.tell)],
+        [kept, throughput, *([Rates()] if loggers else []), StepLog(), Heartbeat(training.tell)],
         logger=loggers or False,
         log_every_n_steps=_log_interval(config.trainer, training.data),
     )

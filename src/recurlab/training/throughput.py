@@ -46,8 +46,9 @@ class Throughput(Callback):
         """Stop the clock."""
         self.seconds += time.perf_counter() - self._start
         sequences, steps = batch.inputs.shape[:2]
-        self.sequences += sequences * trainer.world_size
-        self.steps += sequences * trainer.world_size * steps
+        sequences *= trainer.world_size
+        self.sequences += sequences
+        self.steps += sequences * steps
 
     @property
     def rate(self) -> float:
