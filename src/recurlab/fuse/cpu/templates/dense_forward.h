@@ -30,17 +30,19 @@ template <int K> static INLINE void forward_tile(Group &group, const real *pack,
         with_lanes(lanes(p.width, local), [&](auto full) {
             constexpr bool FULL = decltype(full)::value;
             const int n = lanes(p.width, local);
-            for (int m = 0; m < group.present; m++) {
+            vec bias_ih[G], bias_hh[G];
+            read_bias<FULL>(d.bias_ih, p, j, n, bias_ih);
+            read_bias<FULL>(d.bias_hh, p, j, n, bias_hh);
+            real *x = d.x + at_x(p, t, group.sample) + j;
+            for (int m = 0; m < group.present; m++, x += p.x_sample) {
                 Inputs in;
-                read_inputs<K, FULL>(group, t, m, j, n, in);
+                read_inputs<K, FULL>(group, x, bias_ih, m, j, n, in);
                 read_states<FULL>(group, s.now, m, j, n, in);
                 for (int i = 0; i < gates; i++) {
                     const int g = Step::SLOTS[Step::START[K] + i], kept = Step::KEPT_INDEX[g];
-                    in.recur[g] = acc[m][v * gates + i];
-                    if (d.bias_hh) in.recur[g] += get<FULL>(d.bias_hh + g * p.units + j, n);
+                    in.recur[g] = acc[m][v * gates + i] + bias_hh[g];
                     if (!p.grad && K + 1 == PHASES) continue;
-                    if (kept < 0)
-                        put<FULL>(d.x + at_x(p, t, group.sample + m) + g * p.units + j, in.x[g] + in.recur[g], n);
+                    if (kept < 0) put<FULL>(x + g * p.units, in.x[g] + in.recur[g], n);
                     else put<FULL>(s.recur + m * s.recur_stride + kept * p.units + j, in.recur[g], n);
                 }
                 if constexpr (K + 1 < PHASES) enter<K + 1, FULL>(group, in, t, m, j, n);

@@ -28,6 +28,13 @@ struct Group {
     // others before it reads what they have written.
     Share share;
     Meeting *meeting;
+    const bool plain = is_plain(p, d);  // whether all steps count and nothing is drawn
+
+    static bool is_plain(const Problem &p, const Direction &d) {
+        bool kept = d.seed;
+        for (int s = 0; s < S; s++) kept |= p.zoneout[s] != 0;
+        return !p.mask && !p.rows && !kept;
+    }
 
     void meet() {
         if (share.size > 1) meeting->wait(share.size);
@@ -40,21 +47,31 @@ static INLINE int lanes(long units, long from) { return units - from < W ? (int)
 struct Inputs {
     vec x[G], state[S], recur[G];
 };
+// What a bias adds to the inputs of all samples; x is where those of the sample lie.
+template <bool FULL> static INLINE void read_bias(const real *bias, const Problem &p, long j, int n, vec *to) {
+    for (int g = 0; g < G; g++) to[g] = get_or_zero<FULL>(bias, g * p.units + j, n);
+}
 template <int K, bool FULL>
-static INLINE void read_inputs(const Group &group, long t, int m, long j, int n, Inputs &in) {
-    const Problem &p = group.p;
-    const Direction &d = group.d;
-    const real *x = d.x + at_x(p, t, group.sample + m) + j, *recur = group.s.recur + m * group.s.recur_stride + j;
+static INLINE void read_inputs(
+    const Group &group, const real *x, const vec *bias_ih, int m, long j, int n, Inputs &in) {
+    const real *const recur = group.s.recur + m * group.s.recur_stride + j;
     for (int g = 0; g < G; g++) {
         const bool known = Step::PHASE[g] >= 0 && Step::PHASE[g] < K;
-        in.x[g] = get<FULL>(x + g * p.units, n);
+        in.x[g] = get<FULL>(x + g * group.p.units, n);
         if (known && Step::KEPT_INDEX[g] < 0) {
             in.recur[g] = splat(0);  // x holds the sum
             continue;
         }
-        if (d.bias_ih) in.x[g] += get<FULL>(d.bias_ih + g * p.units + j, n);
-        if (known) in.recur[g] = get<FULL>(recur + Step::KEPT_INDEX[g] * p.units, n);
+        in.x[g] += bias_ih[g];
+        if (known) in.recur[g] = get<FULL>(recur + Step::KEPT_INDEX[g] * group.p.units, n);
     }
+}
+template <int K, bool FULL>
+static INLINE void read_inputs(const Group &group, long t, int m, long j, int n, Inputs &in) {
+    vec bias_ih[G];
+    read_bias<FULL>(group.d.bias_ih, group.p, j, n, bias_ih);
+    const real *const x = group.d.x + at_x(group.p, t, group.sample + m) + j;
+    read_inputs<K, FULL>(group, x, bias_ih, m, j, n, in);
 }
 template <bool FULL>
 static INLINE void read_states(const Group &group, real *const *state, int m, long j, int n, Inputs &in) {
@@ -159,9 +176,10 @@ static INLINE void finish(Group &group, const In &in, long t, int m, long j, int
     const Direction &d = group.d;
     const long b = group.sample + m, at = row_of(p, t, b) * p.units + j;
     vec next[S], output;
-    if (counts(p, t, b)) {
+    if (group.plain || counts(p, t, b)) {
         Step::advance(in.x, in.state, in.recur, next);
-        zoneout(p, d, t, in.state, next, [&](int s) { return (bits)load(drawn_at(group, s, t, m, j)); });
+        if (!group.plain)
+            zoneout(p, d, t, in.state, next, [&](int s) { return (bits)load(drawn_at(group, s, t, m, j)); });
         output = next[0];
         for (int s = 1; s < S; s++)
             if (d.saved[s]) put<FULL>(d.saved[s] + at, next[s], n);
