@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from compiling import for_march
-from recurlab.fuse.cpu import product
-from recurlab.fuse.cpu.product import multiply
+from multiplied import multiply
+from recurlab.fuse.cpu.source import product_source
 
 pytestmark = pytest.mark.usefixtures("able")
 
@@ -40,12 +40,12 @@ def threads():
 def compiled(request, tmp_path_factory):
     """Return a type, and the function compiled for it and some CPU."""
     dtype, march = getattr(torch, request.param[0]), request.param[1]
-    return dtype, for_march(product.product_source(dtype), march, tmp_path_factory.mktemp("product"))
+    return dtype, for_march(product_source(dtype), march, tmp_path_factory.mktemp("product"))
 
 
 @pytest.fixture
 def dtype(compiled, monkeypatch):
-    monkeypatch.setattr(product, "compiled", lambda _: compiled[1].product)
+    monkeypatch.setattr("multiplied.compiled", lambda _: compiled[1].product)
     return compiled[0]
 
 
