@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import recurlab
 from recurlab.cells.activations import ACTIVATIONS
 
-pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # few other tests have these kernels
 
 # Written with the standard library only, from each function's definition.
 DEFINITIONS = {

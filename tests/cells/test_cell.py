@@ -10,7 +10,7 @@ from recurlab.cells.gru import GRU
 from recurlab.cells.lstm import LSTM
 from recurlab.cells.rnn import Elman
 
-pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # few other tests have these kernels
 
 
 @pytest.fixture

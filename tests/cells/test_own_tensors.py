@@ -6,7 +6,7 @@ from torch import nn, tanh
 
 import recurlab
 
-pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # few other tests have these kernels
 
 
 def cell(step, bases=(recurlab.Cell,), **held):

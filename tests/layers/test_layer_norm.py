@@ -13,7 +13,7 @@ from cell_forms import forms
 from recurlab.errors import RecurlabError
 from recurlab.layers import LAYER_NORMS
 
-pytestmark = pytest.mark.usefixtures("quick_kernels")  # no other test has these kernels
+pytestmark = pytest.mark.usefixtures("quick_kernels")  # few other tests have these kernels
 
 T, B, FEATURES, H, HEADS = 7, 3, 5, 6, 2
 CELLS = forms(activations=False)
