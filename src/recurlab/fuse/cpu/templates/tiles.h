@@ -4,7 +4,7 @@
 // Products in tiles of rows by vectors of columns, held in registers.
 constexpr int TILE = sizeof(vec) == 64 ? 24 : 12;  // accumulators that fit into the registers
 constexpr int rows(int columns) { return TILE / columns > 8 ? 8 : TILE / columns > 1 ? TILE / columns : 1; }
-constexpr int TERMS = 128;  // of a product that are worked on at a time
+constexpr int TERMS = 256;  // of a product that are worked on at a time
 
 static INLINE long least(long a, long b) { return a < b ? a : b; }
 
@@ -52,7 +52,7 @@ template <int FULL, class F> static INLINE void each_tile(int count, const F &f)
         if (count - m == 1) f(Count<1>{}, m);
 }
 
-// The same for all of some rows, as many terms at a time as fit into the L1 cache with their weights.
+// The same for all of some rows, so many terms at a time that their weights stay in the first caches.
 template <int C>
 static INLINE void multiply_all(
     vec (*acc)[C], bool first, int count, const real *from, long stride, const real *pack, long terms) {
