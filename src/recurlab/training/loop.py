@@ -7,16 +7,18 @@ overridden.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property, partial
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loops.fetchers import _profile_nothing
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.loops.utilities import _is_max_limit_reached
 from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.trainer.call import _call_lightning_module_hook
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from pytorch_lightning.utilities.model_helpers import is_overridden
@@ -73,10 +75,6 @@ class FullPrecision(Precision):
 
     hooks: Hooks
 
-    def train_step_context(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Return a context that does nothing, as Lightning's does, which makes two generators for it."""
-        return nullcontext()
-
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
         """Tell of the loss."""
         self.hooks("on_before_backward", tensor)
@@ -111,11 +109,14 @@ class Optimization(_AutomaticOptimization):
         module: Any = strategy.lightning_module
         epoch = trainer.current_epoch
         outputs: dict[str, Any] = {}
+        # Of one process, in float32, nothing surrounds a step.
+        alone = type(strategy) is SingleDeviceStrategy and type(strategy.precision_plugin) is FullPrecision
+        training_step = module.training_step if alone else strategy.training_step
 
         def closure() -> Any:
             if module._current_fx_name != "training_step":  # to set it would take longer
                 module._current_fx_name = "training_step"
-            loss: Any = strategy.training_step(*kwargs.values())
+            loss: Any = training_step(*kwargs.values())
             outputs["loss"] = loss.detach()
             steps.zero_grad.increment_ready()
             self._hooks("on_before_zero_grad", optimizer)
@@ -175,6 +176,12 @@ class EpochLoop(_TrainingEpochLoop):
         if isinstance(trainer.precision_plugin, FullPrecision):
             trainer.precision_plugin.hooks = self._hooks
         trainer.fit_loop.epoch_loop = self
+
+    def on_run_start(self, data_fetcher: Any) -> None:
+        """Begin an epoch; of batches that nobody times, no profiler is told."""
+        super().on_run_start(data_fetcher)
+        if type(self.trainer.profiler) is PassThroughProfiler:
+            data_fetcher._start_profiler = data_fetcher._stop_profiler = _profile_nothing
 
     def advance(self, data_fetcher: Any) -> None:
         """Train a batch."""
