@@ -29,7 +29,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, swapped: 
         rows, _, features = shape
         tensor = like.new_empty_strided(shape, (features, rows * features, 1), dtype=dtype)
     else:
-        tensor = like.new_empty(shape, dtype=dtype)
+        tensor = like.new_empty(*shape, dtype=dtype)  # a shape in one piece takes half a microsecond more
     # A fake tensor has no memory.
     if type(tensor) is Tensor and tensor.nbytes >= 2 * HUGE and _libc is not None and tensor.is_cpu:
         size = tensor.nbytes

@@ -56,9 +56,9 @@ class DirectLayer(CarryingLayer):
 
     def _forward_direct(self, input: object, hx: object) -> tuple[Tensor, Tensor | State] | None:
         """Return what `forward` does with whole sequences, or None where that takes more, whatever the reason."""
-        if observed() or type(input) is not Tensor or input.dim() != 3 or not input.is_cpu:
+        if self._is_seen() or type(input) is not Tensor or input.dim() != 3 or not input.is_cpu:
             return None
-        if self.stateful or self.activity_regularizer is not None or self._is_seen() or self._is_noisy():
+        if self.stateful or self.activity_regularizer is not None or self._is_noisy():
             return None
         x = input.transpose(0, 1) if self.batch_first else input
         steps, batch, features = x.shape
@@ -82,7 +82,7 @@ class DirectLayer(CarryingLayer):
         """Return the states before a sequence, (num_layers, B, H) each, or None if those given are not just so."""
         shape = (self.num_layers, batch, self.hidden_size)
         if hx is None:
-            return [x.new_zeros(shape) for _ in self.cell.states]
+            return [x.new_zeros(*shape) for _ in self.cell.states]
         states = [hx] if isinstance(hx, Tensor) else list(hx) if isinstance(hx, tuple | list) else []
         plain = len(states) == len(self.cell.states) and all(
             type(state) is Tensor
