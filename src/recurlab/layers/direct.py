@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from recurlab.backends import select
 from recurlab.backends.call import transformed
 from recurlab.cells.cell import State
 from recurlab.errors import RecurlabError
@@ -126,14 +127,19 @@ class DirectLayer(CarryingLayer):
                 return None
             if not weight.is_cpu:
                 return None
-        if self.backend not in ("auto", "fused") or dtype not in STORAGES["cpu"] or compiler.unavailable() is not None:
+        # Of the backends that serve a CPU, "auto" takes the first.
+        first = next(name for name in select.MODULES if name != "cudnn")
+        if (first if self.backend == "auto" else self.backend) != "fused":
+            return None
+        if dtype not in STORAGES["cpu"] or compiler.unavailable() is not None:
             return None
         token, kind = self.cell.token, self.recurrence.kind
         try:
             made = kernel(token, kind, dtype, torch.device("cpu"))
         except RecurlabError:
             return None
-        assert isinstance(made, CpuKernel)
+        if not isinstance(made, CpuKernel):
+            return None
         by_layer = [[name + suffix for name in KINDS] for _, suffix in self._suffixes()]
         weights = [[self._parameters.get(name) for name in layer] for layer in by_layer]
         flags = [(training, grad) for training in (False, True) for grad in (False, True)]

@@ -1,6 +1,6 @@
 #pragma once
-#include "matrices.h"
 #include "problem.h"
+#include "matrices.h"
 
 // A whole pass over a sequence in one call: the products with what the caller gave, and the loop over time between them,
 // some steps at a time, so that what one of them writes is still in the caches when the next one reads it.
