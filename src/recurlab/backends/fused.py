@@ -119,11 +119,8 @@ def run(call: Call) -> tuple[Tensor, State]:
         cuts = [call.cuts(reverse=i == 1) for i in range(len(directions))]
         given.cuts = torch.stack([c for c in cuts if c is not None])
     if packing is not None:
-        given.rows, given.order, given.places = (
-            packing.rows,
-            packing.order,
-            packing.places(batch_first=given.batch_first),
-        )
+        given.rows, given.order = packing.rows, packing.order
+        given.places = packing.places(batch_first=given.batch_first)
     elif call.mask is not None:
         given.mask = call.mask.contiguous()
     if torch.is_grad_enabled():

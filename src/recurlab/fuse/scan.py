@@ -147,8 +147,7 @@ def _stacked(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tens
 
 
 def _values_of(given: Arguments) -> tuple[Any, ...]:
-    setting = [getattr(given.setting, name) for name in SETTING]
-    setting[2] = list(given.setting.zoneout)
+    setting = (getattr(given.setting, name) for name in SETTING)
     return *setting, torch.stack(list(given.start)), *_tensors_of(given)
 
 

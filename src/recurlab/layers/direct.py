@@ -41,6 +41,13 @@ class Direct:
     settings: dict[tuple[bool, bool], Setting]
 
 
+def is_plain(tensor: object, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Return whether a compiled function can read a tensor as it lies, and nobody else has to see that."""
+    if type(tensor) is not Tensor or tensor.shape != shape or tensor.dtype != dtype:
+        return False
+    return tensor.is_cpu and tensor.is_contiguous()
+
+
 class DirectLayer(CarryingLayer):
     """A layer whose plain calls go straight to compiled functions; its attributes are those of `recurlab.RNN`."""
 
@@ -85,15 +92,8 @@ class DirectLayer(CarryingLayer):
         if hx is None:
             return [x.new_zeros(*shape) for _ in self.cell.states]
         states = [hx] if isinstance(hx, Tensor) else list(hx) if isinstance(hx, tuple | list) else []
-        plain = len(states) == len(self.cell.states) and all(
-            type(state) is Tensor
-            and state.shape == shape
-            and state.dtype == x.dtype
-            and state.is_cpu
-            and state.is_contiguous()
-            for state in states
-        )
-        return states if plain else None
+        fit = len(states) == len(self.cell.states) and all(is_plain(state, shape, x.dtype) for state in states)
+        return states if fit else None
 
     def _is_seen(self) -> bool:
         """Return whether modes or transforms of torch are to see a call, or change it."""

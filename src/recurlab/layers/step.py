@@ -7,7 +7,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from recurlab.cells.cell import State
 from recurlab.errors import RecurlabError
 from recurlab.fuse.cpu.step import SAMPLES
-from recurlab.layers.direct import ENDLESS, DirectLayer
+from recurlab.layers.direct import ENDLESS, DirectLayer, is_plain
 from recurlab.layers.state import repeated
 
 
@@ -102,15 +102,6 @@ class SteppingLayer(DirectLayer):
             return False
         if start is not None and len(start) != len(self.cell.states):
             return False
-        for state in start or ():
-            if type(state) is not Tensor or state.shape != rows or state.dtype != input.dtype:
-                return False
-            if not state.is_contiguous() or not state.is_cpu:
-                return False
-        return resets is None or (
-            type(resets) is Tensor
-            and resets.dtype == torch.bool
-            and resets.shape == batch
-            and resets.is_contiguous()
-            and resets.is_cpu
-        )
+        if not all(is_plain(state, rows, input.dtype) for state in start or ()):
+            return False
+        return resets is None or is_plain(resets, batch, torch.bool)

@@ -245,3 +245,20 @@ static INLINE void read_next_gradient(
     }
     zoneout_gradient(group.p, group.d, t, d_next, kept, [&](int i) { return (bits)load(drawn_at(group, i, t, m, j)); });
 }
+// What becomes of the gradient at a step of a sample that does not count; product_at(g) is where that of gate g's is.
+template <bool FULL, class F>
+static INLINE void skip_back(Group &group, vec d_output, long t, int m, long j, int n, const F &product_at) {
+    const Problem &p = group.p;
+    if (p.hold) give<FULL>(Step::ADD, group.s.held + m * group.s.stride + j, d_output, n);
+    real *const d_x = group.d.d_x + at_d_x(p, t, group.sample + m) + j;
+    for (int g = 0; g < G; g++) put<FULL>(d_x + g * p.units, splat(0), n);
+    for (int slot = 0; slot < Step::RECURRENT; slot++) put<FULL>(product_at(Step::SLOTS[slot]) + j, splat(0), n);
+}
+// The gradient of the states before a step after stage 0: what zoneout keeps, and what the step gives.
+template <bool FULL>
+static INLINE void put_state_gradients(const Group &group, const vec *kept, const vec *state, int m, long j, int n) {
+    for (int i = 0; i < S; i++) {
+        const vec d_state = Step::STATE_EFFECT[0][i] ? kept[i] + state[i] : kept[i];
+        put<FULL>(group.s.d_state[i] + m * group.s.stride + j, d_state, n);
+    }
+}

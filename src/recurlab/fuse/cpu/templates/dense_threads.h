@@ -43,10 +43,33 @@ struct Arena {
     }
 };
 
+// Memory that a group of any loop needs; lay_out gives it what else one takes, and go runs it.
+template <class LayOut, class Go>
+static void run_group(
+    const Problem &p, const Groups &groups, const real *packed, long item, Arena arena, Share share, Meeting *meeting,
+    const LayOut &lay_out, const Go &go) {
+    const long sample = groups.first[item % groups.count];
+    const int samples = (int)groups.size(item % groups.count);
+    const long row = samples * row_stride(p);
+    Group group = {p, p.direction[item / groups.count], packed, sample, samples, samples, {}, share, meeting};
+    long previous[GROUP];
+    bool begun[GROUP] = {};
+    Scratch &s = group.s;
+    s.stride = row_stride(p);
+    for (int i = 0; i < S; i++) s.now[i] = arena.take(row), s.next[i] = arena.take(row), s.d_state[i] = arena.take(row);
+    for (int i = 0; i < S; i++) s.drawn[i] = arena.take(4 * row);
+    s.held = arena.take(row);
+    s.previous = previous;
+    s.begun = begun;
+    s.four = -1;
+    lay_out(p, samples, s, arena);
+    go(group);
+}
+
 // All threads pack the weights together. Then each takes one group after the other, or, if there are fewer groups than
-// threads, they form a team for each. room_for(p, samples) gives the numbers that a group takes, run_group runs one.
-template <class Room, class Run>
-static void run(const Problem &p, bool back, const Room &room_for, const Run &run_group) {
+// threads, they form a team for each. room_for(p, samples) gives the numbers that a group takes.
+template <class Room, class LayOut, class Go>
+static void run(const Problem &p, bool back, const Room &room_for, const LayOut &lay_out, const Go &go) {
     const Groups groups(p);
     const long items = p.directions * groups.count;
     const long size = DIAGONAL ? 0 : packed_size<0>(p, back);
@@ -65,7 +88,7 @@ static void run(const Problem &p, bool back, const Room &room_for, const Run &ru
         meeting[places].wait(threads);
         const auto work = [&](long item, long place, const Share &share) {
             const real *const weights = packed + item / groups.count * size;
-            run_group(p, groups, weights, item, Arena{rooms + place * room}, back, share, meeting + place);
+            run_group(p, groups, weights, item, Arena{rooms + place * room}, share, meeting + place, lay_out, go);
         };
         const int members = (int)(threads / items);
         if (members > 1) {

@@ -158,17 +158,11 @@ template <int TURN, bool FULL> static INLINE void enter_again(Group &group, Valu
 template <bool FULL> static INLINE void advance_back(Group &group, long t, int m, long j, int n) {
     const Problem &p = group.p;
     const Direction &d = group.d;
-    Scratch &s = group.s;
     const long b = group.sample + m;
-    real *const held = s.held + m * s.stride + j;
     const vec d_output = get_or_zero<FULL>(d.d_output, at_d(p, t, b) + j, n);
     fetch_next(group, t, b, j);
-    if (!counts(p, t, b)) {
-        if (p.hold) give<FULL>(Step::ADD, held, d_output, n);
-        for (int g = 0; g < G; g++) put<FULL>(d.d_x + at_d_x(p, t, b) + g * p.units + j, splat(0), n);
-        for (int slot = 0; slot < R; slot++) put<FULL>(d_product_at(group, Step::SLOTS[slot], t, m) + j, splat(0), n);
-        return;
-    }
+    if (!counts(p, t, b))
+        return skip_back<FULL>(group, d_output, t, m, j, n, [&](int g) { return d_product_at(group, g, t, m); });
     Values in;
     read_before<0, FULL>(group, t, m, j, n, in);
     enter_again<0, FULL>(group, in, t, m, j, n);
@@ -176,8 +170,7 @@ template <bool FULL> static INLINE void advance_back(Group &group, long t, int m
     read_next_gradient<FULL>(group, d_output, t, m, j, n, d_next, kept);
     Step::advance_gradient(in.x, in.state, in.recur, d_next, x, recur, state);
     give_all<0, FULL>(group, x, recur, m, j, n);
-    for (int i = 0; i < S; i++)
-        put<FULL>(s.d_state[i] + m * s.stride + j, Step::STATE_EFFECT[0][i] ? kept[i] + state[i] : kept[i], n);
+    put_state_gradients<FULL>(group, kept, state, m, j, n);
 }
 
 // The stage of phase K, for the units from j on: what the gradient of the phase's operand adds to the others.

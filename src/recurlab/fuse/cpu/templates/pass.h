@@ -102,7 +102,7 @@ static bool is_zero(const real *from, long count) {
     return true;
 }
 
-// The gradient of the weights of one direction's phase k, for the steps of a part.
+// Calls f(row, rows, entered) for what entered phase k of a direction in some rows of a part.
 template <class F> static void each_entered(const Problem &p, const Places &places, int d, int k, const F &f) {
     const Direction &direction = p.direction[d];
     const long row = first_row(p, p.from), rows = first_row(p, p.until) - row, units = p.units;
@@ -124,6 +124,7 @@ template <class F> static void each_entered(const Problem &p, const Places &plac
         f(back ? rest : 0, first, Entered{direction.start[0], units, p.order});
 }
 
+// The gradient of the recurrent weights of one direction, for the steps of a part.
 static void multiply_recurrent(const Problem &p, const Places &places, int d, bool add) {
     const Direction &direction = p.direction[d];
     for (int k = 0; k < PHASES; k++) {
@@ -188,13 +189,11 @@ template <class Loop> static void pass_backward(const Problem &p, int samples, c
     for (int d = 0; d < p.directions; d++) {
         const Direction &from = part.direction[d], &to = p.direction[d];
         const long gates = G * p.units;
-        for (int g = 0; g < G; g++)  // the two biases of a gate have one gradient
-            if (Step::SAME[g] && Step::PHASE[g] >= 0)
-                for (long i = 0; i < sums.parts; i++)
-                    __builtin_memcpy(from.d_bias_hh + i * sums.numbers + g * p.units,
-                        from.d_bias_ih + i * sums.numbers + g * p.units, p.units * sizeof(real));
         sums.add_up(from.d_bias_ih, to.d_bias_ih, gates);
         sums.add_up(from.d_bias_hh, to.d_bias_hh, sums.numbers);
+        for (int g = 0; to.d_bias_hh && g < G; g++)  // where the two biases of a gate have one gradient
+            if (Step::SAME[g] && Step::PHASE[g] >= 0)
+                sums.add_up(from.d_bias_ih + g * p.units, to.d_bias_hh + g * p.units, p.units);
         sums.add_up(from.d_gain_ih, to.d_gain_ih, gates);
         sums.add_up(from.d_gain_hh, to.d_gain_hh, sums.numbers);
         if (DIAGONAL) sums.add_up(from.d_weight, to.d_weight, gates);
